@@ -1,0 +1,44 @@
+import type { ConnError } from "./errors.ts";
+import type { SocketAddress } from "./address.ts";
+
+/**
+ * What a connection tells its owner. Calls come one at a time and never from inside a method of the same `Conn`.
+ * After `onClose` nothing follows; it comes exactly once.
+ */
+export interface ConnHandler {
+  /** Bytes from the remote side. The receiver owns `bytes` from here on. Not called while paused. */
+  onData(bytes: Uint8Array): void;
+  /** The remote side ended its half cleanly (FIN; close_notify under TLS; END mark under `pillion/1`). */
+  onEnd(): void;
+  /** The write buffer fell below its mark after `write` had returned false. */
+  onDrain(): void;
+  /** Both halves are over. `error` is null after a clean end, else why: a reset is `code === "RESET"`. */
+  onClose(error: ConnError | null): void;
+}
+
+/**
+ * One byte stream: a TCP socket, a TLS connection, an opaque stream between sidecars, or a simulated link. The only
+ * thing that protocol drivers know of the network. Half-close is kept in both directions.
+ */
+export interface Conn {
+  readonly local: SocketAddress;
+  readonly remote: SocketAddress;
+  /** Set once by the owner, before data is delivered; may be handed over to another handler later. */
+  setHandler(handler: ConnHandler): void;
+  /**
+   * Queues `bytes` (ownership passes to the connection). False when the owner should wait for `onDrain`; bytes given
+   * meanwhile are still sent. Writes of one turn are joined into one system call. Ignored after `end`, `reset`, close.
+   */
+  write(bytes: Uint8Array): boolean;
+  /** Bytes accepted by `write` and not yet given to the kernel. */
+  readonly bufferedBytes: number;
+  /** Half-close: everything written is sent, then FIN. Reading goes on. */
+  end(): void;
+  /** Ends both halves at once; TCP sends RST. For errors that the remote side must see as errors. */
+  reset(): void;
+  /** Stops and resumes `onData`. A paused connection pushes back on the remote side through TCP. */
+  pause(): void;
+  resume(): void;
+  /** Puts bytes back in front of what will be read next (detection returns what it looked at). */
+  unread(bytes: Uint8Array): void;
+}

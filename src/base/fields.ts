@@ -1,0 +1,27 @@
+/**
+ * HTTP header or trailer fields as one flat list: name, value, name, value, … in wire order, duplicates kept.
+ * Strings are latin1: one character per byte, so that bytes which are no valid text survive. Over HTTP/1 names keep
+ * their case; over HTTP/2 they are lower-case and pseudo-fields (":method") come first.
+ *
+ * Even length always. Flat because a request then costs one array, not one object per field.
+ */
+export type Fields = string[];
+
+/** Value of the first field called `name` (given in lower case; compared without case), or null. */
+export function fieldValue(fields: Fields, name: string): string | null {
+  for (let i = 0; i < fields.length; i += 2) {
+    const at = fields[i] as string;
+    if (at === name || (at.length === name.length && at.toLowerCase() === name)) return fields[i + 1] as string;
+  }
+  return null;
+}
+
+/** How many fields are called `name` (lower case given). */
+export function fieldCount(fields: Fields, name: string): number {
+  let count = 0;
+  for (let i = 0; i < fields.length; i += 2) {
+    const at = fields[i] as string;
+    if (at === name || (at.length === name.length && at.toLowerCase() === name)) count++;
+  }
+  return count;
+}

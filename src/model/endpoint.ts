@@ -1,0 +1,27 @@
+import type { SocketAddress } from "#/base/address.ts";
+import type { Labels } from "./identity.ts";
+
+/**
+ * One place where a service's requests can go: what `destination.WeightedAddr` means, free of its wire form.
+ * Compared by `address` when a discovery update adds or removes it.
+ */
+export interface Endpoint {
+  readonly address: SocketAddress;
+  /** Relative share; 10,000 is one (Linkerd's unit). */
+  readonly weight: number;
+  /** Whom the far sidecar must prove to be; null for an unmeshed endpoint, which is dialled in plaintext. */
+  readonly identity: EndpointIdentity | null;
+  /** What may be spoken there: "http2" means HTTP/1 may be upgraded; "opaque" means never parse. */
+  readonly protocolHint: "unknown" | "http2" | "opaque";
+  /** The far sidecar's own port (4143) where connections are announced by a transport header; null: dial `address`. */
+  readonly tunnelPort: number | null;
+  readonly authorityOverride: string | null;
+  readonly labels: Labels;
+}
+
+export interface EndpointIdentity {
+  /** DNS name or SPIFFE URI that some SAN of the far certificate must denote. */
+  readonly name: string;
+  /** SNI to send. */
+  readonly serverName: string;
+}

@@ -1,0 +1,82 @@
+import type { PodPlan, PodStatus, ServicePlan } from "./pod-plan.ts";
+
+/**
+ * What agent and control plane say to each other: newline-delimited JSON over `control.sock`, on which the control plane
+ * listens and whose peers both check by SO_PEERCRED. State is sent whole (level-triggered), so that either side may
+ * restart at any time and a lost message cannot leave them apart. One line is at most `LINE_BYTES_MAX`.
+ */
+export const LINE_BYTES_MAX: number = 64 * 1024 * 1024;
+
+export type FromAgent =
+  /** First on each connection. */
+  | { readonly kind: "hello"; readonly node: NodeInfo }
+  /** The whole manifest folder: at start and after each change. The agent reads it, because only root may; it does not parse it. */
+  | { readonly kind: "folder"; readonly files: readonly FolderFile[]; readonly problems: readonly string[] }
+  /** All pods that the agent has, after each change (joined over 20 ms). */
+  | { readonly kind: "pods"; readonly pods: readonly PodStatus[] }
+  /** Asks for a single-use token for a pod of this machine; answered by `token`. */
+  | { readonly kind: "attest"; readonly podUid: string; readonly requestId: number }
+  /** Something the operator's command asks of the control plane; answered by `answer`. */
+  | { readonly kind: "ask"; readonly requestId: number; readonly question: ControlQuestion };
+
+export type FromControl =
+  /** All that should run, after each change (joined over 20 ms). `revision` grows by one. */
+  | { readonly kind: "plan"; readonly revision: number; readonly pods: readonly PodPlan[]; readonly services: readonly ServicePlan[] }
+  | { readonly kind: "token"; readonly requestId: number; readonly podUid: string; readonly token: string; readonly error: string }
+  | { readonly kind: "answer"; readonly requestId: number; readonly answer: ControlAnswer };
+
+export interface FolderFile {
+  /** Relative to the folder. */
+  readonly path: string;
+  readonly text: string;
+}
+
+export interface NodeInfo {
+  readonly name: string;
+  readonly instance: string;
+  /** Where pods reach the machine (and the control plane's gRPC port): the bridge's address. */
+  readonly gatewayIp: string;
+  readonly podCidr: string;
+  readonly serviceCidr: string;
+  /** Port on `gatewayIp` on which the control plane serves sidecars, and DNS is at 53. */
+  readonly controlPort: number;
+  readonly intercept: "ebpf" | "nftables" | "explicit";
+  readonly clusterDomain: string;
+  readonly trustDomain: string;
+}
+
+export type ControlQuestion =
+  /** Objects with their conditions, and the folder's problems. */
+  | { readonly kind: "status" }
+  /** Rolls all pods of a workload ("deployment/front" in a namespace; name "" = all). `sidecarEnv` sets mesh-wide sidecar settings first. */
+  | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
+  | { readonly kind: "rollout-status"; readonly namespace: string; readonly target: string };
+
+export type ControlAnswer =
+  | { readonly kind: "status"; readonly objects: readonly ObjectStatus[]; readonly problems: readonly FolderProblem[]; readonly certificates: readonly CertificateStatus[] }
+  | { readonly kind: "ok"; readonly message: string }
+  | { readonly kind: "error"; readonly message: string };
+
+export interface ObjectStatus {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly file: string;
+  /** "3/3 ready", "rolling 2/5", … */
+  readonly summary: string;
+  readonly ok: boolean;
+}
+
+/** A bad object or file: what, where, why. The last good state of that file stays. */
+export interface FolderProblem {
+  readonly file: string;
+  readonly line: number;
+  readonly object: string;
+  readonly field: string;
+  readonly reason: string;
+}
+
+export interface CertificateStatus {
+  readonly name: "root" | "issuer";
+  readonly notAfterMs: number;
+}

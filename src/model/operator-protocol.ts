@@ -1,0 +1,38 @@
+import type { PodStatus, ServicePlan } from "./pod-plan.ts";
+import type { ControlAnswer, ControlQuestion, NodeInfo } from "./node-protocol.ts";
+
+/**
+ * What the operator's command asks of the agent: newline-delimited JSON over `agent.sock` (root only, checked by
+ * SO_PEERCRED). One request a connection; several answers where the kind says so, the last with `done`.
+ */
+export type OperatorRequest =
+  | { readonly kind: "status" }
+  /** Answers "traffic" once: kernel telemetry and where each sidecar's metrics are. */
+  | { readonly kind: "traffic" }
+  /** How to run a command in a container: answered by "exec", then the command line runs it itself (it is root). */
+  | { readonly kind: "exec"; readonly namespace: string; readonly pod: string; readonly container: string; readonly argv: readonly string[]; readonly tty: boolean }
+  | { readonly kind: "logs"; readonly namespace: string; readonly pod: string; readonly container: string }
+  /** Passed on to the control plane. */
+  | { readonly kind: "ask"; readonly question: ControlQuestion }
+  /** Reads another folder from now on. */
+  | { readonly kind: "folder"; readonly folder: string }
+  /** Ends all pods and everything else, then the agent. Answers progress, then done. */
+  | { readonly kind: "down" };
+
+export type OperatorAnswer =
+  | { readonly kind: "status"; readonly node: NodeInfo; readonly agentPid: number; readonly controlPid: number; readonly controlConnected: boolean; readonly folder: string; readonly pods: readonly PodStatus[]; readonly services: readonly ServicePlan[] }
+  | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
+  /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */
+  | { readonly kind: "exec"; readonly argv: readonly string[] }
+  | { readonly kind: "logs"; readonly file: string }
+  | { readonly kind: "control"; readonly answer: ControlAnswer }
+  | { readonly kind: "progress"; readonly message: string }
+  | { readonly kind: "done" }
+  | { readonly kind: "error"; readonly message: string };
+
+export interface PodTrafficReport {
+  readonly podUid: string;
+  /** `http://IP:4191/metrics`, "" for an unmeshed pod. */
+  readonly metricsUrl: string;
+  readonly targets: readonly { readonly target: string; readonly direction: "in" | "out"; readonly via: "sidecar" | "kernel"; readonly connections: number; readonly bytesIn: number; readonly bytesOut: number; readonly retransmits: number; readonly rttUs: number }[];
+}
