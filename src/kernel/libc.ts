@@ -1,0 +1,71 @@
+/**
+ * The few C library calls that Node has no word for, through `node:ffi`. Imports nothing of ours but address formatting
+ * and loads no library beyond the process's own libc, so that a sidecar may import it and stay light.
+ */
+import ffi from "node:ffi";
+import { formatIp, type SocketAddress } from "#/base/address.ts";
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SOL_IP = 0;
+const SOL_IPV6 = 41;
+// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST share this number.
+const SO_ORIGINAL_DST = 80;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const PR_SET_DUMPABLE = 4;
+
+const { functions: libc } = ffi.dlopen(null, {
+  getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
+  prctl: { arguments: ["int32", "uint64", "uint64", "uint64", "uint64"], return: "int32" },
+  __errno_location: { arguments: [], return: "pointer" },
+});
+
+// One scratch space for all calls: every function here is synchronous and copies out before it returns.
+const value = Buffer.alloc(64);
+const length = Buffer.alloc(4);
+
+/**
+ * Calls getsockopt(2) and gives the option's bytes (a view that the next call overwrites), or null when the kernel
+ * refuses. Options of at most 64 bytes.
+ */
+export function getsockopt(fd: number, level: number, name: number): Uint8Array | null {
+  length.writeUInt32LE(value.length, 0);
+  if (libc.getsockopt(fd, level, name, value, length) !== 0) return null;
+  return value.subarray(0, length.readUInt32LE(0));
+}
+
+/**
+ * What an intercepted connection was meant for: the contract between interception and sidecar, the same under eBPF
+ * and nftables. Null when the connection was not intercepted; a sidecar refuses it then.
+ *
+ * `fd` is the accepted socket's (`socket._handle.fd`). A v4-mapped peer is answered in IPv4.
+ */
+export function originalDestination(fd: number): SocketAddress | null {
+  return (
+    readSockaddr(getsockopt(fd, SOL_IP, SO_ORIGINAL_DST)) ??
+    readSockaddr(getsockopt(fd, SOL_IPV6, SO_ORIGINAL_DST))
+  );
+}
+
+/** Who is at the other end of a Unix socket, as the kernel saw them when they connected. Null when it is none. */
+export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } | null {
+  const bytes = getsockopt(fd, SOL_SOCKET, SO_PEERCRED);
+  if (bytes === null || bytes.length !== 12) return null;
+  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
+}
+
+/** Forbids core dumps and ptrace by the same uid: a sidecar's memory holds its key. Throws when the kernel refuses. */
+export function forbidDumping(): void {
+  if (libc.prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error("prctl(PR_SET_DUMPABLE, 0) failed");
+}
+
+/** struct sockaddr_in or sockaddr_in6. */
+function readSockaddr(bytes: Uint8Array | null): SocketAddress | null {
+  if (bytes === null || bytes.length < 8) return null;
+  const family = value.readUInt16LE(0);
+  const port = value.readUInt16BE(2);
+  if (family === AF_INET) return { ip: formatIp(bytes.subarray(4, 8)), port };
+  if (family === AF_INET6 && bytes.length >= 24) return { ip: formatIp(bytes.subarray(8, 24)), port };
+  return null;
+}
