@@ -1,0 +1,109 @@
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { SocketAddress } from "#/base/address.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { PeerIdentity } from "#/model/identity.ts";
+import type { InboundPolicy, OutboundPolicy } from "#/model/policy.ts";
+
+/** Something that can be taken back: a subscription, an attempt, a wait. A second `cancel` does nothing. */
+export interface Cancel {
+  cancel(): void;
+}
+
+/**
+ * The endpoints of one backend, kept current while somebody holds the target it came from. Shared by all targets with
+ * the same `key`, so that one balancer serves them.
+ */
+export interface EndpointSource {
+  /** `balancer:PATH` or `forward:IP:PORT`: equal keys are the same object. */
+  readonly key: string;
+  /**
+   * "pending" until the first answer; "absent" when the service does not exist. A control plane that is away changes
+   * nothing: what was last heard stays.
+   */
+  readonly state: "pending" | "known" | "absent";
+  /** Never changed in place: a new array after each update, equal endpoints keep their object. */
+  readonly endpoints: readonly Endpoint[];
+  /** `changed` is called after each change of `state` or `endpoints`, never from inside `subscribe`. */
+  subscribe(changed: () => void): Cancel;
+}
+
+/**
+ * What an outbound connection was meant for, with everything discovery knows of it: one object per original destination
+ * while any connection uses it, and for an idle time after. `policy` and `endpoints` are replaced by live updates.
+ */
+export interface OutboundTarget {
+  /** The original destination. */
+  readonly address: SocketAddress;
+  readonly policy: OutboundPolicy;
+  /** Null where the policy forbids (`policy.backend.kind === "forbidden"`). */
+  readonly endpoints: EndpointSource | null;
+  /** `svc.ns.svc.cluster.local:port`, or `ip:port` where no name is known: `authority` of metrics. */
+  readonly authority: string;
+  /** After each change of `policy` (with which `endpoints` may become another source). */
+  subscribe(changed: () => void): Cancel;
+}
+
+/** What one inbound port allows, kept current. One object per port for the sidecar's life. */
+export interface InboundPort {
+  readonly port: number;
+  readonly policy: InboundPolicy;
+  subscribe(changed: () => void): Cancel;
+}
+
+export type DialProtocol = "http1" | "http2" | "opaque";
+
+/**
+ * Connects to an endpoint as its model says: TCP, then mutual TLS with its identity proven, ALPN and transport header.
+ * `done` is called once, never synchronously; `peer` is null for an unmeshed endpoint. After `cancel`, `done` is not
+ * called and whatever was begun is reset. What the connection then carries:
+ *
+ * - "http2" to a meshed endpoint: HTTP/2 between sidecars (`l5d-orig-proto` applies).
+ * - "http1" to a meshed endpoint: genuine HTTP/1 (upgrades), announced so.
+ * - "opaque": bytes; END and RESET are kept apart where the far side is ours.
+ */
+export type Dial = (endpoint: Endpoint, protocol: DialProtocol, done: DialDone) => Cancel;
+export type DialDone = (error: ConnError | null, conn: Conn | null, peer: PeerIdentity | null) => void;
+
+/** A connection that protocol detection had to open before it knew what the client speaks. Opened with "opaque". */
+export interface FirstDialled {
+  readonly endpoint: Endpoint;
+  readonly conn: Conn;
+  readonly peer: PeerIdentity | null;
+}
+
+/** One connection that is served as HTTP. */
+export interface HttpServing {
+  /** Ends it gracefully: GOAWAY or `Connection: close`; active requests finish. Idempotent. */
+  drain(): void;
+  readonly activeRequests: number;
+}
+
+/**
+ * The HTTP half of the outbound side. `conn` has no handler yet and holds all bytes from the client's first on.
+ * `first`, when given, is a raw connection to that endpoint's application: it must serve the first request (its early
+ * bytes from the server, such as SETTINGS, are still to be read from it) or be ended. `closed` is called once when
+ * `conn` is over.
+ */
+export interface OutboundHttp {
+  serve(conn: Conn, version: "http1" | "http2", target: OutboundTarget, first: FirstDialled | null, closed: () => void): HttpServing;
+}
+
+/** What is known of an inbound connection before its first request. */
+export interface InboundContext {
+  /** Where the application listens: the original address, with the transport header's port on the direct port. */
+  readonly target: SocketAddress;
+  readonly client: SocketAddress;
+  /** Proven by mutual TLS; null for a plaintext client. */
+  readonly peer: PeerIdentity | null;
+  readonly port: InboundPort;
+  /** True where the far sidecar announced the protocol in a transport header. */
+  readonly announced: boolean;
+  /** Opens a connection to the application (plaintext, at `target`), with the inbound connect timeout. */
+  dial(done: (error: ConnError | null, conn: Conn | null) => void): Cancel;
+}
+
+/** The HTTP half of the inbound side; as `OutboundHttp`. */
+export interface InboundHttp {
+  serve(conn: Conn, version: "http1" | "http2", context: InboundContext, closed: () => void): HttpServing;
+}
