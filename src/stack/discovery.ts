@@ -86,7 +86,13 @@ export interface HttpServing {
  * `conn` is over.
  */
 export interface OutboundHttp {
-  serve(conn: Conn, version: "http1" | "http2", target: OutboundTarget, first: FirstDialled | null, closed: () => void): HttpServing;
+  serve(
+    conn: Conn,
+    version: "http1" | "http2",
+    target: OutboundTarget,
+    first: FirstDialled | null,
+    closed: () => void,
+  ): HttpServing;
 }
 
 /** What is known of an inbound connection before its first request. */

@@ -1,0 +1,52 @@
+import type { Clock, Timer } from "#/base/clock.ts";
+
+/** Timers of at least this length fire up to `COARSE_STEP_MS` late, so that thousands of them share few of Node's lists. */
+const COARSE_FROM_MS = 400;
+const COARSE_STEP_MS = 50;
+
+/** Real time. `soon` tasks run once per turn of the event loop, after all sockets that were ready have been read. */
+export class SystemClock implements Clock {
+  #tasks: (() => void)[] = [];
+  #isScheduled = false;
+
+  nowMs(): number {
+    return performance.now();
+  }
+
+  wallMs(): number {
+    return Date.now();
+  }
+
+  after(afterMs: number, fire: () => void): Timer {
+    const coarseMs =
+      afterMs < COARSE_FROM_MS ? afterMs : Math.ceil(afterMs / COARSE_STEP_MS) * COARSE_STEP_MS;
+    return new SystemTimer(setTimeout(fire, Math.min(coarseMs, TIMEOUT_MS_MAX)));
+  }
+
+  soon(task: () => void): void {
+    this.#tasks.push(task);
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(this.#run);
+  }
+
+  readonly #run = (): void => {
+    const tasks = this.#tasks;
+    this.#tasks = [];
+    this.#isScheduled = false;
+    for (let i = 0; i < tasks.length; i++) (tasks[i] as () => void)();
+  };
+}
+
+/** Node fires at once what is longer. */
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
+class SystemTimer implements Timer {
+  readonly #timeout: NodeJS.Timeout;
+  constructor(timeout: NodeJS.Timeout) {
+    this.#timeout = timeout;
+  }
+  cancel(): void {
+    clearTimeout(this.#timeout);
+  }
+}

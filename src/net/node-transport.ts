@@ -1,0 +1,61 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { SocketAddress } from "#/base/address.ts";
+import type { Cancel } from "#/stack/discovery.ts";
+import { connectTcp, listenTcp } from "./tcp.ts";
+import type { Tls } from "./tls.ts";
+import type {
+  Accepted,
+  ConnectOptions,
+  Listener,
+  SecureClientOptions,
+  SecureDone,
+  SecureServerOptions,
+  Transport,
+} from "./transport.ts";
+
+export interface NodeTransportSettings {
+  readonly backlog: number;
+  /** Per listener. */
+  readonly connectionsMax: number;
+  /** Keep-alive of accepted connections; 0 = off. */
+  readonly acceptKeepAliveMs: number;
+  /** Source address of all connections; null = the kernel chooses. */
+  readonly localIp: string | null;
+  readonly originalDestination: (fd: number, local: SocketAddress) => SocketAddress | null;
+}
+
+/** The network as it is: Node's sockets and TLS. */
+export class NodeTransport implements Transport {
+  readonly #clock: Clock;
+  readonly #tls: Tls;
+  readonly #settings: NodeTransportSettings;
+
+  constructor(clock: Clock, tls: Tls, settings: NodeTransportSettings) {
+    this.#clock = clock;
+    this.#tls = tls;
+    this.#settings = settings;
+  }
+
+  connect(
+    to: SocketAddress,
+    options: ConnectOptions,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ): Cancel {
+    return connectTcp(this.#clock, to, { ...options, localIp: this.#settings.localIp }, done);
+  }
+
+  listen(at: SocketAddress, accept: (accepted: Accepted) => void): Promise<Listener> {
+    const { backlog, connectionsMax, acceptKeepAliveMs: keepAliveMs, originalDestination } = this.#settings;
+    return listenTcp(this.#clock, at, { backlog, connectionsMax, keepAliveMs, originalDestination }, accept);
+  }
+
+  secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel {
+    return this.#tls.connect(conn, options, done);
+  }
+
+  secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {
+    return this.#tls.accept(conn, options, done);
+  }
+}

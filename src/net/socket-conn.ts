@@ -1,0 +1,315 @@
+import type { Socket } from "node:net";
+import type { Clock } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
+import { assert } from "#/base/assert.ts";
+import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
+
+/** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
+const BUFFERED_BYTES_HIGH = 256 * 1024;
+/** … until it is down to this. */
+const BUFFERED_BYTES_LOW = 64 * 1024;
+/** Writes of one turn are copied together up to here, and given as a list beyond. */
+const JOIN_BYTES_MAX = 16 * 1024;
+
+/**
+ * A TCP connection, or the TLS connection on top of one, as a `Conn`. Nothing is read before the first handler is set.
+ * A handler that is set after the remote side ended (or everything did) is told so again.
+ *
+ * Bounds: one write to the kernel is under way at a time; what is given meanwhile waits here, and `write` returns false
+ * from `BUFFERED_BYTES_HIGH` on. Whoever goes on writing then is the bound.
+ */
+export class SocketConn implements Conn {
+  readonly local: SocketAddress;
+  readonly remote: SocketAddress;
+  /** Payload bytes so far (plaintext under TLS). */
+  bytesRead = 0;
+  bytesWritten = 0;
+
+  readonly #clock: Clock;
+  readonly #socket: Socket;
+  /** The TCP socket below: `#socket` itself without TLS. Only it can send RST. */
+  readonly #tcp: Socket;
+  #handler: ConnHandler | null = null;
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  /** Bytes given to the socket whose write has not completed. */
+  #flyingBytes = 0;
+  #flushScheduled = false;
+  #wantsDrain = false;
+  #front: Uint8Array[] = [];
+  #deliveryScheduled = false;
+  #isReading = false;
+  #isPaused = false;
+  #isEnded = false;
+  #isFinished = false;
+  #isReset = false;
+  #remoteEnded = false;
+  #endTold = false;
+  #isClosed = false;
+  #closeTold = false;
+  #error: ConnError | null = null;
+
+  constructor(clock: Clock, socket: Socket, tcp: Socket = socket) {
+    this.#clock = clock;
+    this.#socket = socket;
+    this.#tcp = tcp;
+    this.local = addressOf(tcp.localAddress, tcp.localPort);
+    this.remote = addressOf(tcp.remoteAddress, tcp.remotePort);
+    socket.on("error", this.#onError);
+    socket.on("close", this.#onClose);
+  }
+
+  get bufferedBytes(): number {
+    return this.#pendingBytes + this.#flyingBytes;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  setHandler(handler: ConnHandler): void {
+    const isFirst = this.#handler === null;
+    this.#handler = handler;
+    this.#endTold = false;
+    if (isFirst) {
+      this.#socket.on("data", this.#onData);
+      this.#socket.on("end", this.#onEnd);
+    }
+    this.#scheduleDelivery();
+  }
+
+  write(bytes: Uint8Array): boolean {
+    if (this.#isEnded || this.#isClosed || bytes.length === 0) return true;
+    this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
+    this.bytesWritten += bytes.length;
+    if (!this.#flushScheduled && this.#flyingBytes === 0) {
+      this.#flushScheduled = true;
+      this.#clock.soon(this.#flush);
+    }
+    if (this.bufferedBytes < BUFFERED_BYTES_HIGH) return true;
+    this.#wantsDrain = true;
+    return false;
+  }
+
+  end(): void {
+    if (this.#isEnded || this.#isClosed) return;
+    this.#isEnded = true;
+    if (!this.#flushScheduled && this.#flyingBytes === 0) {
+      this.#flushScheduled = true;
+      this.#clock.soon(this.#flush);
+    }
+  }
+
+  reset(): void {
+    if (this.#isClosed || this.#isReset) return;
+    // What was written before the reset goes first, as far as the kernel takes it at once: an application that
+    // answers and then resets is heard in full by a client without a proxy, too.
+    if (this.#flyingBytes === 0 && this.#pendingBytes > 0 && !this.#isFinished) this.#writePending();
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#isEnded = true;
+    this.#error ??= new ConnError("ABORTED", "the connection was reset by this side");
+    this.#isReset = true;
+    if (this.#tcp === this.#socket) this.#tcp.resetAndDestroy();
+    // The TCP socket must not go while OpenSSL is calling us from inside its own work on it (Node 26 crashes).
+    else this.#clock.soon(this.#resetBelow);
+  }
+
+  readonly #resetBelow = (): void => {
+    if (!this.#tcp.destroyed) this.#tcp.resetAndDestroy();
+    this.#socket.destroy();
+  };
+
+  pause(): void {
+    this.#isPaused = true;
+    if (this.#isReading) {
+      this.#isReading = false;
+      this.#socket.pause();
+    }
+  }
+
+  resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    this.#scheduleDelivery();
+  }
+
+  unread(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#front.unshift(bytes);
+    this.bytesRead -= bytes.length;
+    if (this.#isReading) {
+      this.#isReading = false;
+      this.#socket.pause();
+    }
+    this.#scheduleDelivery();
+  }
+
+  /** TCP keep-alive, so that a remote host that vanished is noticed without traffic. */
+  keepAlive(idleMs: number): void {
+    this.#tcp.setKeepAlive(true, idleMs);
+  }
+
+  /**
+   * Gives the socket away, with unread bytes put back into it, to become the lower half of a TLS connection. This object
+   * is dead afterwards: no call comes from it and none may be made.
+   */
+  detach(): Socket {
+    assert(
+      this.#pendingBytes === 0 && this.#flyingBytes === 0,
+      "a connection with unsent bytes cannot be detached",
+    );
+    const socket = this.#socket;
+    socket.pause();
+    socket.off("data", this.#onData);
+    socket.off("end", this.#onEnd);
+    socket.off("error", this.#onError);
+    socket.off("close", this.#onClose);
+    for (let i = this.#front.length - 1; i >= 0; i--) socket.unshift(this.#front[i] as Uint8Array);
+    this.#front = [];
+    this.#isEnded = true;
+    this.#isClosed = true;
+    this.#closeTold = true;
+    return socket;
+  }
+
+  #scheduleDelivery(): void {
+    if (this.#deliveryScheduled) return;
+    this.#deliveryScheduled = true;
+    this.#clock.soon(this.#deliver);
+  }
+
+  /** Gives put-back bytes first, then lets the socket flow, then tells of an end that came before this handler. */
+  readonly #deliver = (): void => {
+    this.#deliveryScheduled = false;
+    if (this.#handler === null || this.#closeTold) return;
+    // A paused owner still learns of a broken connection: nothing can be read from it any more.
+    if (this.#isClosed && this.#error !== null) {
+      this.#tellClose();
+      return;
+    }
+    while (!this.#isPaused && !this.#isReset && this.#front.length > 0) {
+      const bytes = this.#front.shift() as Uint8Array;
+      this.bytesRead += bytes.length;
+      this.#handler.onData(bytes);
+      // `reset` and `detach` inside the call.
+      if (this.#closeTold) return;
+    }
+    if (this.#isPaused || this.#isReset || this.#front.length > 0) return;
+    if (this.#remoteEnded && !this.#endTold) {
+      this.#endTold = true;
+      this.#handler.onEnd();
+    }
+    if (this.#isClosed) {
+      this.#tellClose();
+    } else if (!this.#isReading && !this.#remoteEnded) {
+      this.#isReading = true;
+      this.#socket.resume();
+    }
+  };
+
+  readonly #onData = (bytes: Uint8Array): void => {
+    if (this.#isReset) return;
+    // Put back while the socket was already flowing: keep the order.
+    if (this.#front.length > 0 || this.#isPaused) {
+      this.#front.push(bytes);
+      this.#scheduleDelivery();
+      return;
+    }
+    this.bytesRead += bytes.length;
+    this.#handler?.onData(bytes);
+  };
+
+  readonly #onEnd = (): void => {
+    this.#remoteEnded = true;
+    this.#scheduleDelivery();
+  };
+
+  readonly #onError = (error: NodeJS.ErrnoException): void => {
+    this.#error ??= connError(error);
+  };
+
+  readonly #onClose = (): void => {
+    this.#isClosed = true;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    this.#flyingBytes = 0;
+    // A socket that is destroyed with neither error nor both ends (a server shutting its handles) was cut.
+    if (this.#error === null && !(this.#remoteEnded && this.#isFinished)) {
+      this.#error = new ConnError("RESET", "the connection was cut before both sides had ended it");
+    }
+    if (this.#error !== null) this.#front = [];
+    this.#scheduleDelivery();
+  };
+
+  #tellClose(): void {
+    if (this.#closeTold || this.#handler === null) return;
+    this.#closeTold = true;
+    this.#handler.onClose(this.#error);
+  }
+
+  readonly #flush = (): void => {
+    this.#flushScheduled = false;
+    if (this.#isClosed || this.#isReset || this.#flyingBytes > 0) return;
+    if (this.#pendingBytes > 0) this.#writePending();
+    else if (this.#isEnded && !this.#isFinished) {
+      this.#isFinished = true;
+      this.#socket.end();
+    }
+  };
+
+  #writePending(): void {
+    const pending = this.#pending;
+    this.#pending = [];
+    this.#flyingBytes = this.#pendingBytes;
+    this.#pendingBytes = 0;
+    const socket = this.#socket;
+    if (pending.length === 1) {
+      socket.write(pending[0] as Uint8Array, this.#written);
+    } else if (this.#flyingBytes <= JOIN_BYTES_MAX) {
+      socket.write(Buffer.concat(pending, this.#flyingBytes), this.#written);
+    } else {
+      const last = pending.length - 1;
+      socket.cork();
+      for (let i = 0; i < last; i++) socket.write(pending[i] as Uint8Array);
+      socket.write(pending[last] as Uint8Array, this.#written);
+      socket.uncork();
+    }
+  }
+
+  readonly #written = (): void => {
+    this.#flyingBytes = 0;
+    if (this.#isClosed || this.#isReset) return;
+    if (this.#pendingBytes > 0 || this.#isEnded) this.#flush();
+    if (this.#wantsDrain && this.bufferedBytes <= BUFFERED_BYTES_LOW) {
+      this.#wantsDrain = false;
+      this.#handler?.onDrain();
+    }
+  };
+}
+
+/** The file descriptor of an accepted socket, or -1. Node has no public word for it; this is the one place that knows. */
+export function descriptorOf(socket: Socket): number {
+  const { _handle } = socket as unknown as { _handle?: { fd?: number } | null };
+  return _handle?.fd ?? -1;
+}
+
+/** Unknown ends (a socket that was closed before it could be asked) are all zeros. */
+function addressOf(ip: string | undefined, port: number | undefined): SocketAddress {
+  return { ip: parseIp(ip ?? "") ?? ("0.0.0.0" as IpAddress), port: port ?? 0 };
+}
+
+/** What Node's error means for a stream that had begun. */
+export function connError(error: NodeJS.ErrnoException): ConnError {
+  const code = error.code ?? "";
+  return new ConnError(streamCode(code), `the connection broke (${code === "" ? error.message : code})`, {
+    cause: error,
+  });
+}
+
+function streamCode(code: string): ConnErrorCode {
+  if (code.startsWith("ERR_SSL") || code.startsWith("ERR_TLS")) return "TLS_FAILED";
+  return code === "ETIMEDOUT" ? "IDLE_TIMEOUT" : "RESET";
+}

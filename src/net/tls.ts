@@ -1,0 +1,284 @@
+import { X509Certificate } from "node:crypto";
+import {
+  connect as tlsConnect,
+  createSecureContext,
+  Server,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+} from "node:tls";
+import type { Socket } from "node:net";
+import type { Clock, Timer } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import { assert } from "#/base/assert.ts";
+import { ConnError } from "#/base/errors.ts";
+import { parseIdentity, sameIdentity, type PeerIdentity } from "#/model/identity.ts";
+import type { Cancel } from "#/stack/discovery.ts";
+import { provePeer, refusalOf, type TrustBundles } from "./peer-identity.ts";
+import { SocketConn } from "./socket-conn.ts";
+import type { SecureClientOptions, SecureDone, SecureRefusal, SecureServerOptions } from "./transport.ts";
+
+/** What this workload proves itself with. `keyPem` never leaves memory. */
+export interface TlsLeaf {
+  readonly keyPem: string;
+  /** Leaf first, then intermediates. */
+  readonly chainPem: string;
+}
+
+/** Roots that peers must chain to, by trust domain. */
+export type TrustAnchors = ReadonlyMap<string, string>;
+
+const COMMON: SecureContextOptions = {
+  minVersion: "TLSv1.3",
+  maxVersion: "TLSv1.3",
+  ecdhCurve: "X25519MLKEM768:X25519:P-256",
+  // Node's name for the TLS 1.3 suites, too; the order of linkerd2-proxy.
+  ciphers: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
+};
+
+/**
+ * All TLS of a sidecar. One shared context per role is built when leaf or anchors change, none per connection;
+ * connections that are up keep what they were made with.
+ *
+ * Server sockets come only from `tls.Server`: one that is built by hand does not enforce `rejectUnauthorized`.
+ */
+export class Tls {
+  readonly #clock: Clock;
+  #trust: TrustBundles = new Map();
+  #anchorsPem: string[] = [];
+  #client: SecureContext | null = null;
+  #anonymous: SecureContext | null = null;
+  /** By the ALPN names they agree to, joined. */
+  readonly #servers = new Map<string, Server>();
+  #serverOptions: SecureContextOptions | null = null;
+  readonly #handshakes = new WeakMap<Socket, Handshake>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  setAnchors(anchors: TrustAnchors): void {
+    const trust = new Map<string, X509Certificate[]>();
+    for (const [domain, pem] of anchors)
+      trust.set(
+        domain,
+        splitPem(pem).map((one) => new X509Certificate(one)),
+      );
+    this.#trust = trust;
+    this.#anchorsPem = [...anchors.values()];
+    this.#anonymous = createSecureContext({ ...COMMON, ca: this.#anchorsPem });
+  }
+
+  /** Anchors come first. Throws when key and certificate do not belong together. */
+  setLeaf(leaf: TlsLeaf): void {
+    const options = { ...COMMON, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
+    this.#client = createSecureContext(options);
+    this.#serverOptions = options;
+    for (const server of this.#servers.values()) server.setSecureContext(options);
+  }
+
+  get hasLeaf(): boolean {
+    return this.#client !== null;
+  }
+
+  connect(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel {
+    assert(conn instanceof SocketConn, "TLS needs a socket below");
+    const context = options.isAnonymous ? this.#anonymous : this.#client;
+    if (context === null) {
+      conn.reset();
+      return this.#failSoon(
+        done,
+        "no_certificate_yet",
+        "this sidecar has no certificate yet; check that it reaches the control plane",
+      );
+    }
+    const tcp = conn.detach();
+    const socket = tlsConnect({
+      socket: tcp,
+      secureContext: context,
+      servername: options.serverName,
+      ...(options.alpn.length === 0 ? {} : { ALPNProtocols: [...options.alpn] }),
+      rejectUnauthorized: true,
+      // Names are compared as identities, below; OpenSSL has verified the chain by then.
+      checkServerIdentity: () => undefined,
+    });
+    const handshake = new Handshake(this.#clock, socket, tcp, options.timeoutMs, done);
+    socket.once("secureConnect", () => {
+      const proof = provePeer(socket, this.#trust);
+      if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
+      else if (!proof.names.some((name) => denotesSame(name, options.expected))) {
+        handshake.refuse("wrong_identity", `dialled ${options.expected} but found ${proof.names.join(", ")}`);
+      } else handshake.succeed(proof.peer, socket.alpnProtocol);
+    });
+    socket.on("error", handshake.onError);
+    socket.on("close", handshake.onClose);
+    return handshake;
+  }
+
+  accept(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {
+    assert(conn instanceof SocketConn, "TLS needs a socket below");
+    if (this.#serverOptions === null) {
+      conn.reset();
+      return this.#failSoon(
+        done,
+        "no_certificate_yet",
+        "this sidecar has no certificate yet; check that it reaches the control plane",
+      );
+    }
+    const server = this.#serverFor(options.alpn, this.#serverOptions);
+    const tcp = conn.detach();
+    const handshake = new Handshake(this.#clock, null, tcp, options.timeoutMs, done);
+    this.#handshakes.set(tcp, handshake);
+    tcp.on("close", handshake.onClose);
+    server.emit("connection", tcp);
+    return handshake;
+  }
+
+  #serverFor(alpn: readonly string[], options: SecureContextOptions): Server {
+    const key = alpn.join(" ");
+    const known = this.#servers.get(key);
+    if (known !== undefined) return known;
+    const server = new Server({
+      ...options,
+      ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+      requestCert: true,
+      rejectUnauthorized: true,
+      // The handshake's own timer says so earlier and with a reason.
+      handshakeTimeout: 120_000,
+      allowHalfOpen: true,
+    });
+    server.on("secureConnection", (socket) => {
+      const handshake = this.#handshakeOf(socket);
+      const proof = provePeer(socket, this.#trust);
+      handshake.socket = socket;
+      socket.on("error", handshake.onError);
+      if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
+      else if (alpn.length > 0 && !socket.alpnProtocol)
+        handshake.refuse("no_alpn", `no ALPN was offered; ${alpn.join(" or ")} is needed here`);
+      else handshake.succeed(proof.peer, socket.alpnProtocol);
+    });
+    server.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
+      // A refused certificate arrives here as ECONNRESET; only the socket still knows why.
+      const { authorizationError } = socket as { authorizationError?: unknown };
+      const cause = authorizationError ?? error;
+      this.#handshakeOf(socket).refuse(refusalOf(cause), describe(cause));
+    });
+    this.#servers.set(key, server);
+    return server;
+  }
+
+  /** Server TLS sockets know the TCP socket that they were made from only as `_parent`; this is the one place that uses it. */
+  #handshakeOf(socket: TLSSocket): Handshake {
+    const tcp = (socket as unknown as { _parent?: Socket })._parent;
+    const handshake = tcp === undefined ? undefined : this.#handshakes.get(tcp);
+    assert(handshake !== undefined, "a TLS server socket without its handshake");
+    return handshake;
+  }
+
+  #failSoon(done: SecureDone, refusal: SecureRefusal, message: string): Cancel {
+    let isCancelled = false;
+    this.#clock.soon(() => {
+      if (!isCancelled) done({ refusal, error: new ConnError("TLS_FAILED", message, { blame: "us" }) }, null);
+    });
+    return { cancel: () => void (isCancelled = true) };
+  }
+}
+
+/** One handshake under way; afterwards an empty shell. Calls `done` once, or never after `cancel`. */
+class Handshake implements Cancel {
+  socket: TLSSocket | null;
+  readonly #clock: Clock;
+  readonly #tcp: Socket;
+  readonly #done: SecureDone;
+  readonly #timer: Timer;
+  #isOver = false;
+  #lastError: NodeJS.ErrnoException | null = null;
+
+  constructor(clock: Clock, socket: TLSSocket | null, tcp: Socket, timeoutMs: number, done: SecureDone) {
+    this.#clock = clock;
+    this.socket = socket;
+    this.#tcp = tcp;
+    this.#done = done;
+    tcp.on("error", this.onError);
+    this.#timer = clock.after(timeoutMs, () =>
+      this.refuse("handshake_timeout", `the TLS handshake took over ${timeoutMs} ms`),
+    );
+  }
+
+  succeed(peer: PeerIdentity, alpn: string | false | null): void {
+    if (!this.#finish() || this.socket === null) return;
+    const socket = this.socket;
+    socket.pause();
+    const conn = new SocketConn(this.#clock, socket, this.#tcp);
+    socket.off("error", this.onError);
+    socket.off("close", this.onClose);
+    this.#tcp.off("close", this.onClose);
+    this.#done(null, { conn, peer, alpn: typeof alpn === "string" ? alpn : null });
+  }
+
+  refuse(refusal: SecureRefusal, detail: string): void {
+    if (!this.#finish()) return;
+    this.#destroy();
+    const code =
+      refusal === "wrong_identity" || refusal === "foreign_trust_domain" ? "IDENTITY_REFUSED" : "TLS_FAILED";
+    this.#done({ refusal, error: new ConnError(code, `TLS with ${this.#remote} failed: ${detail}`) }, null);
+  }
+
+  cancel(): void {
+    if (this.#finish()) this.#destroy();
+  }
+
+  readonly onError = (error: NodeJS.ErrnoException): void => {
+    this.#lastError ??= error;
+  };
+
+  readonly onClose = (): void => {
+    // The server tells why by `tlsClientError`, which Node emits after the TCP socket's own close.
+    this.#clock.soon(() => {
+      const verdict = this.socket?.authorizationError ?? this.#lastError;
+      if (verdict === null || verdict === undefined)
+        this.refuse("peer_closed", "the peer closed the connection");
+      else this.refuse(refusalOf(verdict), describe(verdict));
+    });
+  };
+
+  get #remote(): string {
+    return `${this.#tcp.remoteAddress ?? "a peer that is gone"}:${this.#tcp.remotePort ?? 0}`;
+  }
+
+  #finish(): boolean {
+    if (this.#isOver) return false;
+    this.#isOver = true;
+    this.#timer.cancel();
+    return true;
+  }
+
+  /**
+   * RST, so that the peer does not take the end for a clean one. Later, because the TCP socket must not go while OpenSSL
+   * is calling us from inside its own work on it (Node 26 crashes).
+   */
+  #destroy(): void {
+    this.#tcp.pause();
+    this.#clock.soon(() => {
+      this.#tcp.on("error", () => undefined);
+      if (!this.#tcp.destroyed) this.#tcp.resetAndDestroy();
+      this.socket?.destroy();
+    });
+  }
+}
+
+function denotesSame(name: string, expected: string): boolean {
+  const a = parseIdentity(name);
+  const b = parseIdentity(expected);
+  return a === null || b === null ? name === expected : sameIdentity(a, b);
+}
+
+function describe(cause: unknown): string {
+  if (cause instanceof Error) return (cause as NodeJS.ErrnoException).code ?? cause.message;
+  return String(cause);
+}
+
+/** The single certificates of a PEM text. */
+export function splitPem(pem: string): string[] {
+  return pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+}

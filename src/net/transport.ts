@@ -1,0 +1,92 @@
+import type { SocketAddress } from "#/base/address.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { PeerIdentity } from "#/model/identity.ts";
+import type { Cancel } from "#/stack/discovery.ts";
+
+/**
+ * Everything a sidecar does with the network: one implementation over Node's sockets (`node-transport.ts`), one in
+ * memory on virtual time for simulated meshes. Callbacks are never called from inside the method that took them, and
+ * never after `cancel`.
+ */
+export interface Transport {
+  connect(
+    to: SocketAddress,
+    options: ConnectOptions,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ): Cancel;
+  listen(at: SocketAddress, accept: (accepted: Accepted) => void): Promise<Listener>;
+  /** Turns a fresh outbound connection into a TLS one. The connection given is used up, also on failure. */
+  secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel;
+  /** Turns a fresh inbound connection, whose ClientHello has been put back by `unread`, into a TLS one. */
+  secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel;
+}
+
+export interface ConnectOptions {
+  readonly timeoutMs: number;
+  /** TCP keep-alive after so much silence; 0 = off. */
+  readonly keepAliveMs: number;
+}
+
+export interface Accepted {
+  readonly conn: Conn;
+  /** What the connection was meant for. Null: it was not intercepted, or the contract failed. */
+  readonly originalDestination: SocketAddress | null;
+}
+
+export interface Listener {
+  readonly address: SocketAddress;
+  /** Stops accepting; accepted connections go on. */
+  close(): void;
+}
+
+export interface SecureClientOptions {
+  readonly serverName: string;
+  /** Whom the server must prove to be: a DNS or SPIFFE name, compared as an identity. */
+  readonly expected: string;
+  /** In order of preference; empty = none offered. */
+  readonly alpn: readonly string[];
+  readonly timeoutMs: number;
+  /** Present no certificate: only for asking for the first one. */
+  readonly isAnonymous: boolean;
+}
+
+export interface SecureServerOptions {
+  /** What may be agreed on; empty = no ALPN is spoken here. With names, a client must agree to one of them. */
+  readonly alpn: readonly string[];
+  readonly timeoutMs: number;
+}
+
+/** `reason` is for metrics and logs: a closed set of short words. */
+export interface SecureResult {
+  readonly conn: Conn;
+  readonly peer: PeerIdentity;
+  /** Agreed ALPN, or null. */
+  readonly alpn: string | null;
+}
+export type SecureDone = (error: SecureError | null, result: SecureResult | null) => void;
+
+/** Why a TLS connection was not made. A closed set: it becomes a metric's label. */
+export type SecureRefusal =
+  | "no_certificate_yet" // this sidecar has not been given its own certificate
+  | "handshake_timeout"
+  | "handshake_failed"
+  | "peer_closed"
+  | "no_client_certificate"
+  | "self_signed"
+  | "unknown_issuer"
+  | "expired"
+  | "not_yet_valid"
+  | "bad_certificate"
+  | "resumed_session"
+  | "no_alpn"
+  | "foreign_alpn"
+  | "old_tls"
+  | "unnamed_peer" // no SAN that says who it is
+  | "foreign_trust_domain"
+  | "wrong_identity"; // not whom we dialled
+
+export interface SecureError {
+  readonly refusal: SecureRefusal;
+  readonly error: ConnError;
+}

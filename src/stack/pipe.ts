@@ -1,0 +1,58 @@
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+
+/**
+ * Joins two byte streams until both are over. Ends stay ends and resets stay resets: FIN on one side becomes FIN on the
+ * other while the second half goes on, and a broken side makes the other end in RST. Back-pressure goes through: a side
+ * whose writes wait is not read for.
+ *
+ * `done` is called once, when both are closed. `error` is the first side's that broke, null after two clean ends.
+ */
+export function pipe(a: Conn, b: Conn, done: (error: ConnError | null, side: "a" | "b") => void): void {
+  const state: PipeState = { open: 2, error: null, side: "a", done };
+  a.setHandler(new Half(a, b, "a", state));
+  b.setHandler(new Half(b, a, "b", state));
+}
+
+interface PipeState {
+  open: number;
+  error: ConnError | null;
+  side: "a" | "b";
+  readonly done: (error: ConnError | null, side: "a" | "b") => void;
+}
+
+class Half implements ConnHandler {
+  readonly #own: Conn;
+  readonly #other: Conn;
+  readonly #side: "a" | "b";
+  readonly #state: PipeState;
+
+  constructor(own: Conn, other: Conn, side: "a" | "b", state: PipeState) {
+    this.#own = own;
+    this.#other = other;
+    this.#side = side;
+    this.#state = state;
+  }
+
+  onData(bytes: Uint8Array): void {
+    if (!this.#other.write(bytes)) this.#own.pause();
+  }
+
+  onEnd(): void {
+    this.#other.end();
+  }
+
+  onDrain(): void {
+    this.#other.resume();
+  }
+
+  onClose(error: ConnError | null): void {
+    const state = this.#state;
+    if (error !== null && state.error === null) {
+      state.error = error;
+      state.side = this.#side;
+      this.#other.reset();
+    }
+    if (--state.open === 0) state.done(state.error, state.side);
+  }
+}
