@@ -31,8 +31,9 @@ class CannotDo extends Error {
 
 try {
   checkPlatform();
-  bringNpmPackages();
   bringSystemPackages(process.argv.slice(2));
+  bringNpmPackages();
+  checkNode26();
 } catch (error) {
   if (!(error instanceof CannotDo)) throw error;
   process.stderr.write(`pillion: ${error.message}\n  To do: ${error.remedy}\n`);
@@ -69,14 +70,18 @@ function bringNpmPackages() {
     if (!matchesLockfile(JSON.parse(lockfile.toString()))) installNpmPackages();
     fs.writeFileSync(stamp, `${hash}\n`);
   }
+}
+
+function checkNode26() {
   const answer = spawnSync(nodeBinary(), ["--version"], { encoding: "utf8" });
-  if (answer.status !== 0) {
-    const reason = (answer.stderr || String(answer.error)).trim().split("\n")[0];
-    throw new CannotDo(
-      `Node 26 was installed but does not start: ${reason}`,
-      "use a distribution with glibc 2.28 and kernel 4.18 or newer, such as Debian 12",
-    );
-  }
+  if (answer.status === 0) return;
+  const reason = (answer.stderr || String(answer.error)).trim().split("\n")[0];
+  throw new CannotDo(
+    `Node 26 is here but does not start: ${reason}`,
+    /libatomic/.test(reason)
+      ? "install libatomic1 as root (apt-get install libatomic1)"
+      : "use a distribution with glibc 2.28 and kernel 4.18 or newer, such as Debian 12",
+  );
 }
 
 /** True where someone has run `npm ci` or `npm install` already: then there is nothing to do. */
@@ -96,8 +101,8 @@ function matchesLockfile(lock) {
 function installNpmPackages() {
   say("installing npm packages into node_modules, once (Node 26 among them; half a minute or so)");
   const staging = path.join(cache, "install");
-  fs.rmSync(staging, { recursive: true, force: true });
   try {
+    fs.rmSync(staging, { recursive: true, force: true });
     fs.mkdirSync(staging, { recursive: true });
   } catch (error) {
     throw new CannotDo(
@@ -122,7 +127,7 @@ function installNpmPackages() {
   }
   if (outcome.status !== 0) {
     throw new CannotDo(
-      `npm ci failed: ${outcome.firstLine(/^npm error (?!code |A complete log)/) || "see the log"}`,
+      `npm ci failed: ${outcome.firstLine(/^npm error (request|[45]\d\d |.* failed)/) || outcome.firstLine(/^npm error (?!code )/)}`,
       `check the network and npm's registry setting (npm config get registry); the whole output is in ${log}`,
     );
   }
@@ -206,6 +211,7 @@ function withoutServices(packages, install) {
       fs.writeFileSync(cluster, "create_main_cluster = false\n");
     }
     const outcome = install();
+    // On a machine without systemd there is no next boot that would start them.
     for (const service of servicesOf(packages)) spawnSync("systemctl", ["disable", "--quiet", service]);
     return outcome;
   } finally {
