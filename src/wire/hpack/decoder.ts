@@ -1,0 +1,252 @@
+import type { Fields } from "#/base/fields.ts";
+import { FieldKind, kindOfName, kindOfValue, NAME_KIND } from "./field-kind.ts";
+import { huffmanDecode, huffmanDecodedBytesMax } from "./huffman.ts";
+import { latin1Text } from "./latin1.ts";
+import { STATIC_ENTRIES, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
+
+/** What `HpackDecoder.decode` says. */
+export const Decoded = {
+  OK: 0,
+  /** The list is larger than allowed. The table is in step, but `fields` is cut short. */
+  TOO_LARGE: 1,
+  /** RFC 7541 §5: no valid encoding. The table is lost, and with it the connection. */
+  BROKEN: 2,
+} as const;
+
+/**
+ * Decodes header blocks (RFC 7541) of one direction of one connection. Holds at most the table (`tableBytesMax`), one
+ * list of `listBytesMax`, and a scratch buffer for Huffman text.
+ */
+export class HpackDecoder {
+  /** The list last decoded. A fresh array each time, the receiver's to keep. */
+  fields: Fields = [];
+  /** `FieldKind` (with `BAD_VALUE`) of each field, same order; valid up to `fields.length / 2`. */
+  kinds: Uint8Array = new Uint8Array(64);
+
+  readonly #listBytesMax: number;
+  /** The largest table that the remote encoder may choose: our acknowledged SETTINGS_HEADER_TABLE_SIZE. */
+  #limitBytes: number;
+  /** The table size that the remote encoder chose. #tableBytes <= #sizeBytes <= #limitBytes. */
+  #sizeBytes: number;
+  /** RFC 7541 §4.2: after we lowered the limit below its choice, the next block must begin with an update. */
+  #updateDue = false;
+
+  // The dynamic table: a ring in which entry number n (1 is the first ever added) lies at n & #mask.
+  #names: string[] = [];
+  #values: string[] = [];
+  #kindsOfEntries = new Uint8Array(RING_FIRST);
+  #mask = RING_FIRST - 1;
+  #added = 0;
+  #entryCount = 0;
+  #tableBytes = 0;
+
+  #bytes: Buffer = EMPTY;
+  #at = 0;
+  #stop = 0;
+  /** Whether the string last read holds a character that no value may have. */
+  #stringKind = 0;
+  #scratch: Buffer = EMPTY;
+
+  constructor(options: { tableBytesMax: number; listBytesMax: number }) {
+    this.#limitBytes = options.tableBytesMax;
+    this.#sizeBytes = options.tableBytesMax;
+    this.#listBytesMax = options.listBytesMax;
+    for (let i = 0; i < RING_FIRST; i++) {
+      this.#names.push("");
+      this.#values.push("");
+    }
+  }
+
+  /** Bytes that the dynamic table counts now (RFC 7541 §4.1). */
+  get tableBytes(): number {
+    return this.#tableBytes;
+  }
+
+  /** A new SETTINGS_HEADER_TABLE_SIZE of ours was acknowledged. */
+  setLimit(limitBytes: number): void {
+    this.#limitBytes = limitBytes;
+    if (limitBytes < this.#sizeBytes) this.#updateDue = true;
+  }
+
+  /** Decodes one whole block `bytes[start, stop)` into `fields` and `kinds`. */
+  decode(bytes: Buffer, start: number, stop: number): number {
+    const fields: Fields = [];
+    this.fields = fields;
+    this.#bytes = bytes;
+    this.#at = start;
+    this.#stop = stop;
+    let listBytes = 0;
+    let isTooLarge = false;
+
+    while (this.#at < stop) {
+      const first = bytes[this.#at]!;
+      let name: string;
+      let value: string;
+      let kind: number;
+
+      if (first >= 0x80) {
+        // RFC 7541 §6.1: indexed field.
+        let index = first & 0x7f;
+        if (index === 0x7f) index = this.#integer(0x7f);
+        else this.#at++;
+        if (index <= STATIC_ENTRIES) {
+          // RFC 7541 §6.1: index 0 is an error; so is a broken integer (-1).
+          if (index <= 0) return Decoded.BROKEN;
+          name = STATIC_NAMES[index]!;
+          value = STATIC_VALUES[index]!;
+          kind = STATIC_KINDS[index]!;
+        } else {
+          if (index - STATIC_ENTRIES > this.#entryCount) return Decoded.BROKEN;
+          const slot = (this.#added - (index - STATIC_ENTRIES - 1)) & this.#mask;
+          name = this.#names[slot]!;
+          value = this.#values[slot]!;
+          kind = this.#kindsOfEntries[slot]!;
+        }
+        if (this.#updateDue) return Decoded.BROKEN;
+      } else if (first >= 0x20 && first < 0x40) {
+        // RFC 7541 §4.2: a size update stands at the beginning of a block and nowhere else.
+        if (listBytes > 0) return Decoded.BROKEN;
+        const sizeBytes = this.#integer(0x1f);
+        if (sizeBytes < 0 || sizeBytes > this.#limitBytes) return Decoded.BROKEN;
+        this.#sizeBytes = sizeBytes;
+        this.#updateDue = false;
+        this.#evict(0);
+        continue;
+      } else {
+        // RFC 7541 §6.2: a literal, with incremental indexing (01), without (0000) or never indexed (0001).
+        if (this.#updateDue) return Decoded.BROKEN;
+        const mask = first >= 0x40 ? 0x3f : 0x0f;
+        const index = this.#integer(mask);
+        if (index === 0) {
+          const text = this.#string();
+          if (text === null) return Decoded.BROKEN;
+          name = text;
+          kind = kindOfName(text);
+        } else if (index < 0) {
+          return Decoded.BROKEN;
+        } else if (index <= STATIC_ENTRIES) {
+          name = STATIC_NAMES[index]!;
+          kind = STATIC_KINDS[index]!;
+        } else {
+          if (index - STATIC_ENTRIES > this.#entryCount) return Decoded.BROKEN;
+          const slot = (this.#added - (index - STATIC_ENTRIES - 1)) & this.#mask;
+          name = this.#names[slot]!;
+          kind = this.#kindsOfEntries[slot]! & NAME_KIND;
+        }
+        const text = this.#string();
+        if (text === null) return Decoded.BROKEN;
+        value = text;
+        kind |= this.#stringKind;
+        if (first >= 0x40) this.#add(name, value, kind);
+      }
+
+      listBytes += name.length + value.length + ENTRY_OVERHEAD_BYTES;
+      // RFC 9113 §10.5.1: what is over the limit is decoded for the table's sake and dropped.
+      if (listBytes > this.#listBytesMax) isTooLarge = true;
+      if (isTooLarge) continue;
+      const place = fields.length >>> 1;
+      if (place === this.kinds.length) this.#growKinds();
+      this.kinds[place] = kind;
+      fields.push(name, value);
+    }
+    // RFC 7541 §4.2 asks for the update in the next block, even an empty one.
+    if (this.#updateDue) return Decoded.BROKEN;
+    return isTooLarge ? Decoded.TOO_LARGE : Decoded.OK;
+  }
+
+  /** RFC 7541 §5.1: an integer whose prefix is `mask`; -1 when it is cut short or above 2^28. */
+  #integer(mask: number): number {
+    const bytes = this.#bytes;
+    let value = bytes[this.#at++]! & mask;
+    if (value < mask) return value;
+    let shift = 0;
+    for (;;) {
+      if (this.#at >= this.#stop || shift > 21) return -1;
+      const byte = bytes[this.#at++]!;
+      value += (byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+      shift += 7;
+    }
+  }
+
+  /** RFC 7541 §5.2: a string; null when it is cut short or no valid Huffman code. Sets `#stringKind`. */
+  #string(): string | null {
+    if (this.#at >= this.#stop) return null;
+    const isHuffman = this.#bytes[this.#at]! >= 0x80;
+    const length = this.#integer(0x7f);
+    const start = this.#at;
+    if (length < 0 || length > this.#stop - start) return null;
+    this.#at = start + length;
+    if (!isHuffman) {
+      this.#stringKind = kindOfValue(this.#bytes, start, start + length);
+      return latin1Text(this.#bytes, start, start + length);
+    }
+    const bytesMax = huffmanDecodedBytesMax(length);
+    if (this.#scratch.length < bytesMax) this.#scratch = Buffer.allocUnsafeSlow(Math.max(512, 2 * bytesMax));
+    const decoded = huffmanDecode(this.#bytes, start, start + length, this.#scratch);
+    if (decoded < 0) return null;
+    this.#stringKind = kindOfValue(this.#scratch, 0, decoded);
+    return latin1Text(this.#scratch, 0, decoded);
+  }
+
+  /** RFC 7541 §4.4: makes room, then adds; an entry larger than the table just empties it. */
+  #add(name: string, value: string, kind: number): void {
+    const entryBytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
+    this.#evict(entryBytes);
+    if (entryBytes > this.#sizeBytes) return;
+    if (this.#entryCount > this.#mask) this.#growRing();
+    const slot = ++this.#added & this.#mask;
+    this.#names[slot] = name;
+    this.#values[slot] = value;
+    this.#kindsOfEntries[slot] = kind;
+    this.#entryCount++;
+    this.#tableBytes += entryBytes;
+  }
+
+  #evict(roomBytes: number): void {
+    while (this.#entryCount > 0 && this.#tableBytes + roomBytes > this.#sizeBytes) {
+      const slot = (this.#added - this.#entryCount + 1) & this.#mask;
+      this.#tableBytes -= this.#names[slot]!.length + this.#values[slot]!.length + ENTRY_OVERHEAD_BYTES;
+      this.#names[slot] = "";
+      this.#values[slot] = "";
+      this.#entryCount--;
+    }
+  }
+
+  /** At most limit / 32 entries fit, so the ring is bounded by the table's size. */
+  #growRing(): void {
+    const size = 2 * (this.#mask + 1);
+    const names: string[] = [];
+    const values: string[] = [];
+    const kinds = new Uint8Array(size);
+    for (let i = 0; i < size; i++) {
+      names.push("");
+      values.push("");
+    }
+    for (let n = this.#added - this.#entryCount + 1; n <= this.#added; n++) {
+      names[n & (size - 1)] = this.#names[n & this.#mask]!;
+      values[n & (size - 1)] = this.#values[n & this.#mask]!;
+      kinds[n & (size - 1)] = this.#kindsOfEntries[n & this.#mask]!;
+    }
+    this.#names = names;
+    this.#values = values;
+    this.#kindsOfEntries = kinds;
+    this.#mask = size - 1;
+  }
+
+  /** Bounded by listBytesMax / 32. */
+  #growKinds(): void {
+    const kinds = new Uint8Array(2 * this.kinds.length);
+    kinds.set(this.kinds);
+    this.kinds = kinds;
+  }
+}
+
+/** RFC 7541 §4.1, RFC 9113 §6.5.2: what an entry counts beyond its name and value. */
+export const ENTRY_OVERHEAD_BYTES = 32;
+
+const RING_FIRST = 32;
+const EMPTY: Buffer = Buffer.alloc(0);
+const STATIC_KINDS: Uint8Array = Uint8Array.from(STATIC_NAMES, (name) =>
+  name === "" ? FieldKind.BAD_NAME : kindOfName(name),
+);

@@ -1,0 +1,1288 @@
+import { assert } from "#/base/assert.ts";
+import { ProtocolError } from "#/base/errors.ts";
+import type { Fields } from "#/base/fields.ts";
+import { ByteWriter } from "../hpack/byte-writer.ts";
+import { Decoded, HpackDecoder } from "../hpack/decoder.ts";
+import { HpackEncoder } from "../hpack/encoder.ts";
+import { writeLatin1 } from "../hpack/latin1.ts";
+import { ClosedStreams, Ended } from "./closed-streams.ts";
+import { Flood, FloodBudget } from "./flood-budget.ts";
+import {
+  CLIENT_PREFACE,
+  ErrorCode,
+  errorCodeName,
+  Flag,
+  Frame,
+  FRAME_BYTES_DEFAULT,
+  FRAME_BYTES_MOST,
+  FRAME_HEAD_BYTES,
+  Setting,
+  STREAM_ID_MOST,
+  WINDOW_BYTES_DEFAULT,
+  WINDOW_BYTES_MOST,
+} from "./frame.ts";
+import { Found, FrameReader } from "./frame-reader.ts";
+import { MessageRules, Section } from "./message-rules.ts";
+import { HTTP2_DEFAULTS, type Http2Settings } from "./settings.ts";
+import { ILLEGAL, Input, nextState, State } from "./stream-state.ts";
+import { Stream, Waits } from "./stream.ts";
+
+/** What `Http2Connection.next()` found. */
+export const Event = {
+  NOTHING: 0,
+  /** A request (server) or a final response (client): `streamId`, `fields`, `endStream`. */
+  HEADERS: 1,
+  /** `bytes[start, stop)` of `streamId`, `endStream`. Give it back with `consumed`. */
+  DATA: 2,
+  /** `fields`; the stream's remote half is over. */
+  TRAILERS: 3,
+  /** The stream is over before its time: `errorCode`, `byUs`, `reason`. Resets by `reset()` are not reported. */
+  RESET: 4,
+  /** `sendData` on `streamId` accepts bytes again. */
+  WRITABLE: 5,
+  /** The remote takes no new streams: `errorCode`, `lastStreamId`. */
+  GOAWAY: 6,
+  /** The remote's SETTINGS were applied. */
+  SETTINGS: 7,
+  PING_ACK: 8,
+  /** The connection is over: `error`. Comes once; GOAWAY is in the output already. */
+  ERROR: 9,
+  /** A 1xx response: `fields`, `status`. */
+  INFORMATIONAL: 10,
+} as const;
+
+/**
+ * One HTTP/2 connection (RFC 9113), either role, without socket, timer or clock.
+ *
+ * Inputs `feed`, `end`, `wake`; commands `request` … `ping`; outputs `next`, `takeOutput`, `wakeAtMs`. After every
+ * input, and after `takeOutput` made room, drain `next()` until NOTHING, then write what `takeOutput` gives. The
+ * public fields describe an event until the following call of `next`.
+ *
+ * Commands for a stream that is already over do nothing: its RESET may be waiting in `next()`.
+ *
+ * Holds: streams ≤ `maxConcurrentStreams` (server) or the remote's limit (client); one header block ≤
+ * `headerBlockBytesMax`; one frame other than DATA; queued output ≤ `outputBytesMax` of DATA, plus the header sections
+ * that the owner wrote, plus `REFLEX_BYTES_MAX` of answers that the remote provoked.
+ */
+export class Http2Connection {
+  streamId = 0;
+  fields: Fields = [];
+  endStream = false;
+  /** `:status` of HEADERS (client) and INFORMATIONAL, else 0. */
+  status = 0;
+  /** `content-length` of HEADERS, -1 when there is none. */
+  contentLength = -1;
+  bytes: Uint8Array = EMPTY;
+  start = 0;
+  stop = 0;
+  errorCode = 0;
+  lastStreamId = 0;
+  /** RESET: the remote broke a rule on this stream and the machine reset it. */
+  byUs = false;
+  /** RESET with `byUs`: which rule. */
+  reason = "";
+  error: ProtocolError | null = null;
+
+  /** Streams that count against the limit: open or half-closed. */
+  activeStreams = 0;
+  remoteGoAway = false;
+  /** The remote's SETTINGS were seen. */
+  settled = false;
+  /** The remote's SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441). */
+  remoteConnectProtocol = false;
+
+  readonly #settings: Http2Settings;
+  readonly #isServer: boolean;
+  readonly #reader: FrameReader;
+  readonly #decoder: HpackDecoder;
+  readonly #encoder: HpackEncoder;
+  readonly #rules = new MessageRules();
+  readonly #out = new ByteWriter();
+  readonly #flood: FloodBudget;
+
+  readonly #streams = new Map<number, Stream>();
+  readonly #closed = new ClosedStreams();
+  /** Client: the id of the next request. */
+  #nextStreamId = 1;
+  /** Server: the highest stream that the client opened. */
+  #highestRemoteId = 0;
+  /** Streams that the application was not told of yet, but must be: RESET after GOAWAY. */
+  #refused: number[] = [];
+
+  /** Streams in turn to get WRITABLE, from `#queueHead` on. */
+  #queue: Stream[] = [];
+  #queueHead = 0;
+
+  // What the remote allows.
+  #remoteFrameBytes = FRAME_BYTES_DEFAULT;
+  #remoteWindowBytes = WINDOW_BYTES_DEFAULT;
+  #remoteStreamsMax = STREAMS_BEFORE_SETTINGS;
+  #sendWindowBytes = WINDOW_BYTES_DEFAULT;
+
+  // What we allow.
+  #recvWindowBytes: number;
+  #creditBytes = 0;
+  /** The stream window that the remote acknowledged; ours takes effect with its ACK (RFC 9113 §6.5.3). */
+  #streamWindowBytes = WINDOW_BYTES_DEFAULT;
+  #isSettingsAcked = false;
+
+  /** Bytes of the client preface matched so far; past its end when done, and for a client. */
+  #prefaceBytes: number;
+  /** Stream whose header block goes on in CONTINUATION; 0 = none. */
+  #blockStreamId = 0;
+  #blockEndStream = false;
+  #blockFrames = 0;
+  #block: Buffer = EMPTY;
+  #blockBytes = 0;
+  /** Stream of the DATA frame being received; null when its bytes are dropped. */
+  #dataStream: Stream | null = null;
+  /** Of that frame: bytes not passed on yet, padding included. */
+  #dataRestBytes = 0;
+
+  #isOver = false;
+  #isErrorDue = false;
+  /** -1: not sent. Streams above it are ignored. */
+  #goAwayLastId = -1;
+
+  #nowMs = -1;
+  #heardAtMs = 0;
+  #heardSinceWake = false;
+  #pingDeadlineMs = Infinity;
+  #pingCount = 0;
+  #pingsUnderWay = 0;
+
+  /** Writes the preface (client) and SETTINGS at once. */
+  constructor(settings: Partial<Http2Settings> & { role: "client" | "server" }) {
+    const all: Http2Settings = { ...HTTP2_DEFAULTS, ...settings };
+    this.#settings = all;
+    this.#isServer = all.role === "server";
+    this.#reader = new FrameReader(all.maxFrameBytes);
+    this.#decoder = new HpackDecoder({
+      tableBytesMax: HPACK_TABLE_DEFAULT,
+      listBytesMax: all.headerBytesMax,
+    });
+    this.#encoder = new HpackEncoder({ tableBytesMax: all.hpackTableBytes, huffman: all.hpackHuffman });
+    this.#flood = new FloodBudget(
+      [
+        all.pingBurst,
+        all.settingsBurst,
+        all.emptyDataBurst,
+        all.priorityBurst,
+        all.resetBurst,
+        all.windowUpdateBurst,
+        all.unknownFrameBurst,
+      ],
+      all.floodRefillPerSecond,
+    );
+    this.#prefaceBytes = this.#isServer ? 0 : CLIENT_PREFACE.length;
+    this.#recvWindowBytes = Math.max(WINDOW_BYTES_DEFAULT, all.connectionWindowBytes);
+    this.#writeOpening();
+  }
+
+  // === Inputs
+
+  /** Bytes from the remote. Takes ownership; DATA events point into them. */
+  feed(bytes: Uint8Array): void {
+    if (this.#isOver || bytes.length === 0) return;
+    this.#heardSinceWake = true;
+    if (this.#prefaceBytes < CLIENT_PREFACE.length) this.#feedPreface(bytes);
+    else this.#reader.feed(bytes);
+  }
+
+  /** The transport has ended. An error when something was still under way. */
+  end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const isCut = !this.#reader.isBetweenFrames || this.#blockStreamId !== 0;
+    if (this.activeStreams === 0 && !isCut) return;
+    this.error = new ProtocolError(
+      "H2_UNEXPECTED_END",
+      `connection ended with ${this.activeStreams} streams open${isCut ? ", within a frame" : ""}`,
+    );
+    this.#isErrorDue = true;
+  }
+
+  /** Time passes: budgets refill, keep-alive PINGs go out or time out. */
+  wake(nowMs: number): void {
+    if (this.#nowMs < 0) this.#heardAtMs = nowMs;
+    else if (nowMs > this.#nowMs) this.#flood.refill(nowMs - this.#nowMs);
+    this.#nowMs = nowMs;
+    if (this.#heardSinceWake) {
+      this.#heardSinceWake = false;
+      this.#heardAtMs = nowMs;
+      this.#pingDeadlineMs = Infinity;
+    }
+    const { pingIntervalMs, pingTimeoutMs } = this.#settings;
+    if (pingIntervalMs === 0 || this.#isOver) return;
+    if (nowMs >= this.#pingDeadlineMs) {
+      this.#fail(ErrorCode.NO_ERROR, `no answer to a PING within ${pingTimeoutMs} ms`, "H2_PING_TIMEOUT");
+    } else if (this.#pingDeadlineMs === Infinity && nowMs - this.#heardAtMs >= pingIntervalMs) {
+      this.ping(nowMs);
+      this.#pingDeadlineMs = nowMs + pingTimeoutMs;
+    }
+  }
+
+  /** When `wake` is due; Infinity when it is not. Ask after every input. */
+  wakeAtMs(): number {
+    if (this.#isOver) return Infinity;
+    const refillAtMs = this.#flood.isLow ? this.#nowMs + REFILL_EVERY_MS : Infinity;
+    if (this.#settings.pingIntervalMs === 0) return refillAtMs;
+    if (this.#nowMs < 0) return 0;
+    const pingAtMs =
+      this.#pingDeadlineMs < Infinity
+        ? this.#pingDeadlineMs
+        : this.#heardAtMs + this.#settings.pingIntervalMs;
+    return pingAtMs < refillAtMs ? pingAtMs : refillAtMs;
+  }
+
+  // === Outputs
+
+  /** The next event. After ERROR only NOTHING follows. */
+  next(): number {
+    if (this.#isOver) {
+      if (!this.#isErrorDue) return Event.NOTHING;
+      this.#isErrorDue = false;
+      return Event.ERROR;
+    }
+    if (this.#refused.length > 0) return this.#nextRefused();
+    const reader = this.#reader;
+    for (;;) {
+      if (this.#queueHead < this.#queue.length && this.#dequeue()) return Event.WRITABLE;
+      const found = reader.next();
+      let event: number;
+      if (found === Found.NOTHING) return Event.NOTHING;
+      else if (found === Found.DATA) event = this.#onData();
+      else if (found === Found.FRAME) event = this.#onFrame();
+      else if (found === Found.DATA_HEAD) event = this.#onDataHead();
+      else event = this.#failWith(reader.error!);
+      if (event === Event.NOTHING) continue;
+      if (event === Event.ERROR) this.#isErrorDue = false;
+      return event;
+    }
+  }
+
+  /** Everything to write now as one buffer, which the taker owns; null when there is nothing. */
+  takeOutput(): Uint8Array | null {
+    return this.#out.take();
+  }
+
+  /** The same as a list for a gathering write, without copying. */
+  takeOutputs(): Uint8Array[] {
+    return this.#out.takeAll();
+  }
+
+  /** Queued and not taken. */
+  get outputBytes(): number {
+    return this.#out.pendingBytes;
+  }
+
+  // === Commands
+
+  /** False when GOAWAY was seen or sent, ids are used up, or the remote's limit of streams is reached. */
+  canRequest(): boolean {
+    return (
+      !this.#isOver &&
+      !this.#isServer &&
+      !this.remoteGoAway &&
+      this.#goAwayLastId < 0 &&
+      this.#nextStreamId <= STREAM_ID_MOST &&
+      this.activeStreams < this.#remoteStreamsMax
+    );
+  }
+
+  /** Opens a stream with a request; gives its id, or 0 when `canRequest()` is false. Client only. */
+  request(fields: Fields, endStream: boolean): number {
+    if (!this.canRequest()) return 0;
+    const id = this.#nextStreamId;
+    this.#nextStreamId = id + 2;
+    const stream = new Stream(id, this.#remoteWindowBytes, this.#streamWindowBytes);
+    for (let i = 0; i < fields.length && fields[i]!.charCodeAt(0) === COLON; i += 2) {
+      if (fields[i] !== ":method") continue;
+      stream.isHead = fields[i + 1] === "HEAD";
+      stream.isConnect = fields[i + 1] === "CONNECT";
+      break;
+    }
+    this.#streams.set(id, stream);
+    this.#closed.opened(id);
+    this.activeStreams++;
+    stream.isHeadSent = true;
+    this.#sendSection(stream, fields, endStream);
+    return id;
+  }
+
+  /** Sends a final response, or an informational one (status 1xx, `endStream` false). Server only. */
+  respond(streamId: number, fields: Fields, endStream: boolean): void {
+    const stream = this.#openStream(streamId);
+    if (stream === null) return;
+    assert(this.#isServer, "only a server responds");
+    assert(!stream.isHeadSent, `stream ${streamId} was answered already`);
+    assert(fields[0] === ":status", "a response begins with :status");
+    const isInformational = fields[1]!.charCodeAt(0) === DIGIT_1;
+    // RFC 9113 §8.1: an informational response never ends a stream.
+    assert(!(isInformational && endStream), "an informational response cannot end a stream");
+    stream.isHeadSent = !isInformational;
+    this.#sendSection(stream, fields, endStream);
+  }
+
+  /**
+   * Sends as much of `bytes[start, stop)` as windows and the output bound allow, and gives how much that was; the
+   * bytes are copied. When it is less than all, WRITABLE will come for this stream. `endStream` takes effect only when
+   * all was accepted. For a stream that is over, everything counts as accepted.
+   */
+  sendData(streamId: number, bytes: Uint8Array, start: number, stop: number, endStream: boolean): number {
+    const stream = this.#openStream(streamId);
+    const wanted = stop - start;
+    if (stream === null) return wanted;
+    assert(nextState(stream.state, Input.SEND_DATA) !== ILLEGAL, `stream ${streamId} was ended already`);
+    assert(stream.isHeadSent, `DATA before the header section of stream ${streamId}`);
+    const out = this.#out;
+    let room = this.#settings.outputBytesMax - out.pendingBytes;
+    if (room > this.#sendWindowBytes) room = this.#sendWindowBytes;
+    if (room > stream.sendWindowBytes) room = stream.sendWindowBytes;
+    const accepted = wanted <= room || wanted === 0 ? wanted : room > 0 ? room : 0;
+
+    let at = start;
+    const end = start + accepted;
+    const isAll = accepted === wanted;
+    while (at < end || (isAll && endStream && at === start && accepted === 0)) {
+      const length = end - at < this.#remoteFrameBytes ? end - at : this.#remoteFrameBytes;
+      const isEnd = isAll && endStream && at + length === end;
+      out.reserve(FRAME_HEAD_BYTES + length);
+      this.#writeHead(length, Frame.DATA, isEnd ? Flag.END_STREAM : 0, streamId);
+      copy(bytes, at, at + length, out.bytes, out.at);
+      out.at += length;
+      at += length;
+      if (isEnd) break;
+    }
+    this.#sendWindowBytes -= accepted;
+    stream.sendWindowBytes -= accepted;
+    if (accepted > 0) this.#flood.earn(Flood.WINDOW_UPDATE, WINDOW_UPDATES_PER_DATA);
+    if (!isAll) this.#wait(stream);
+    else if (endStream) this.#sendEnd(stream);
+    return accepted;
+  }
+
+  /** Sends the trailer section, which ends our half. */
+  sendTrailers(streamId: number, fields: Fields): void {
+    const stream = this.#openStream(streamId);
+    if (stream === null) return;
+    assert(stream.isHeadSent, `trailers before the header section of stream ${streamId}`);
+    this.#sendSection(stream, fields, true);
+  }
+
+  /** Ends a stream at once. What was received and not consumed counts as consumed. Idempotent. */
+  reset(streamId: number, errorCode: number): void {
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    if (stream.state === State.CLOSED) {
+      this.#release(stream);
+      return;
+    }
+    this.#writeReset(streamId, errorCode);
+    this.#close(stream, Ended.RESET_BY_US);
+  }
+
+  /** The application is done with `bytes` of DATA received on this stream: the remote may send as much again. */
+  consumed(streamId: number, bytes: number): void {
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    assert(bytes <= stream.heldBytes, `stream ${streamId}: ${bytes} bytes consumed of ${stream.heldBytes}`);
+    stream.heldBytes -= bytes;
+    this.#credit(bytes);
+    if (stream.state === State.OPEN || stream.state === State.HALF_CLOSED_LOCAL)
+      this.#creditStream(stream, bytes);
+    else if (stream.state === State.CLOSED && stream.heldBytes === 0) this.#streams.delete(streamId);
+  }
+
+  /**
+   * Announces the end. With NO_ERROR from a server this is the graceful first step (RFC 9113 §6.8): streams are still
+   * accepted until `goAwayFinal()`. Anything else is final at once.
+   */
+  goAway(errorCode: number, debug = ""): void {
+    if (this.#isOver) return;
+    const isGraceful = errorCode === ErrorCode.NO_ERROR && this.#isServer && this.#goAwayLastId < 0;
+    const lastId = isGraceful ? STREAM_ID_MOST : this.#highestRemoteId;
+    this.#goAwayLastId = lastId;
+    this.#writeGoAway(lastId, errorCode, debug);
+  }
+
+  /** The second step of a graceful end: streams above the last one accepted are ignored from here on. */
+  goAwayFinal(): void {
+    if (this.#isOver || this.#goAwayLastId === this.#highestRemoteId) return;
+    this.#goAwayLastId = this.#highestRemoteId;
+    this.#writeGoAway(this.#highestRemoteId, ErrorCode.NO_ERROR, "");
+  }
+
+  /** Sends a PING; PING_ACK follows. */
+  ping(nowMs: number): void {
+    if (this.#isOver) return;
+    this.#nowMs = Math.max(this.#nowMs, nowMs);
+    const out = this.#out;
+    out.reserve(FRAME_HEAD_BYTES + 8);
+    this.#writeHead(8, Frame.PING, 0, 0);
+    this.#pingCount = (this.#pingCount + 1) >>> 0;
+    this.#pingsUnderWay++;
+    writeUint32(out, PING_MARK);
+    writeUint32(out, this.#pingCount);
+  }
+
+  // === Frames
+
+  #onFrame(): number {
+    const reader = this.#reader;
+    const type = reader.type;
+    // RFC 9113 §6.10: nothing may stand between the frames of a header block.
+    if (this.#blockStreamId !== 0 && type !== Frame.CONTINUATION) {
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "header block interrupted by another frame");
+    }
+    // RFC 9113 §3.4: the preface is followed by SETTINGS.
+    if (!this.settled && (type !== Frame.SETTINGS || (reader.flags & Flag.ACK) !== 0)) {
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "first frame is not SETTINGS");
+    }
+    switch (type) {
+      case Frame.HEADERS:
+        return this.#onHeaders();
+      case Frame.CONTINUATION:
+        return this.#onContinuation();
+      case Frame.WINDOW_UPDATE:
+        return this.#onWindowUpdate();
+      case Frame.RST_STREAM:
+        return this.#onReset();
+      case Frame.SETTINGS:
+        return this.#onSettings();
+      case Frame.PING:
+        return this.#onPing();
+      case Frame.GOAWAY:
+        return this.#onGoAway();
+      case Frame.PRIORITY:
+        return this.#onPriority();
+      case Frame.PUSH_PROMISE:
+        // RFC 9113 §8.4: a client cannot push, and to a client we said SETTINGS_ENABLE_PUSH = 0.
+        return this.#fail(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we do not allow");
+      default:
+        // RFC 9113 §4.1: unknown types are ignored.
+        return this.#spend(Flood.UNKNOWN, "frames of unknown types");
+    }
+  }
+
+  #onDataHead(): number {
+    const reader = this.#reader;
+    const { streamId, length } = reader;
+    if (this.#blockStreamId !== 0) {
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "header block interrupted by another frame");
+    }
+    if (!this.settled) return this.#fail(ErrorCode.PROTOCOL_ERROR, "first frame is not SETTINGS");
+    // RFC 9113 §6.1.
+    if (streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "DATA on stream 0");
+    // RFC 9113 §6.9: padding counts too, and so does DATA for streams that are over.
+    this.#recvWindowBytes -= length;
+    if (this.#recvWindowBytes < 0) {
+      return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the connection's window");
+    }
+    this.#dataRestBytes = length;
+    this.#dataStream = null;
+    const stream = this.#openStream(streamId);
+    if (stream === null) {
+      const how = this.#howEnded(streamId);
+      if (how === Ended.NEVER) return this.#fail(ErrorCode.PROTOCOL_ERROR, `DATA on idle stream ${streamId}`);
+      if (how === Ended.RESET_BY_US) return Event.NOTHING;
+      // RFC 9113 §5.1: the remote ended this stream itself.
+      return this.#resetUnknown(streamId, ErrorCode.STREAM_CLOSED, "DATA on closed streams");
+    }
+    if (nextState(stream.state, Input.RECV_DATA) === ILLEGAL) {
+      return this.#streamError(stream, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM");
+    }
+    // RFC 9113 §8.1: DATA follows a header section.
+    if (!stream.isHeadReceived) {
+      return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "DATA before a header section");
+    }
+    stream.recvWindowBytes -= length;
+    if (stream.recvWindowBytes < 0) {
+      return this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the stream's window");
+    }
+    this.#dataStream = stream;
+    return Event.NOTHING;
+  }
+
+  #onData(): number {
+    const reader = this.#reader;
+    const length = reader.stop - reader.start;
+    const stream = this.#dataStream;
+    this.#dataRestBytes -= length;
+    const isEnd = reader.isLast && (reader.flags & Flag.END_STREAM) !== 0;
+    if (stream === null || stream.state === State.CLOSED) {
+      this.#credit(reader.isLast ? length + this.#dataRestBytes : length);
+      return Event.NOTHING;
+    }
+    // Padding is consumed by us.
+    if (reader.isLast && this.#dataRestBytes > 0) {
+      this.#credit(this.#dataRestBytes);
+      if (!isEnd) this.#creditStream(stream, this.#dataRestBytes);
+    }
+    if (stream.promisedBytes >= 0) {
+      // RFC 9113 §8.1.1: DATA adds up to content-length, no more and no less.
+      stream.promisedBytes -= length;
+      if (stream.promisedBytes < 0 || (isEnd && stream.promisedBytes > 0)) {
+        this.#credit(length);
+        return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "body does not match content-length");
+      }
+    }
+    if (length === 0 && !isEnd) {
+      return reader.isLast ? this.#spend(Flood.EMPTY_DATA, "empty DATA frames") : Event.NOTHING;
+    }
+    if (length > 0) {
+      this.#flood.earn(Flood.PING, 1);
+      this.#flood.earn(Flood.EMPTY_DATA, 1);
+    }
+    stream.heldBytes += length;
+    this.streamId = stream.id;
+    this.bytes = reader.bytes;
+    this.start = reader.start;
+    this.stop = reader.stop;
+    this.endStream = isEnd;
+    if (isEnd) this.#recvEnd(stream);
+    return Event.DATA;
+  }
+
+  #onHeaders(): number {
+    const reader = this.#reader;
+    const { streamId, flags, bytes } = reader;
+    let start = reader.start;
+    let stop = reader.stop;
+    // RFC 9113 §6.2.
+    if (streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0");
+    if ((flags & Flag.PADDED) !== 0) {
+      if (start === stop) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "padded HEADERS of 0 bytes");
+      stop -= bytes[start++]!;
+    }
+    // RFC 9113 §5.3.2: priority is deprecated; skip it.
+    if ((flags & Flag.PRIORITY) !== 0) start += 5;
+    if (start > stop)
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "HEADERS shorter than its padding and priority");
+    const endStream = (flags & Flag.END_STREAM) !== 0;
+    if ((flags & Flag.END_HEADERS) !== 0) return this.#onBlock(streamId, bytes, start, stop, endStream);
+    this.#blockStreamId = streamId;
+    this.#blockEndStream = endStream;
+    this.#blockFrames = 0;
+    this.#blockBytes = 0;
+    return this.#collect(bytes, start, stop);
+  }
+
+  #onContinuation(): number {
+    const reader = this.#reader;
+    // RFC 9113 §6.10: only after HEADERS without END_HEADERS, on the same stream.
+    if (this.#blockStreamId === 0 || reader.streamId !== this.#blockStreamId) {
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without its HEADERS");
+    }
+    if (++this.#blockFrames > this.#settings.continuationFramesMax) {
+      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames");
+    }
+    const event = this.#collect(reader.bytes, reader.start, reader.stop);
+    if (event !== Event.NOTHING || (reader.flags & Flag.END_HEADERS) === 0) return event;
+    const streamId = this.#blockStreamId;
+    this.#blockStreamId = 0;
+    const block = this.#block;
+    this.#block = EMPTY;
+    return this.#onBlock(streamId, block, 0, this.#blockBytes, this.#blockEndStream);
+  }
+
+  #collect(bytes: Buffer, start: number, stop: number): number {
+    const sum = this.#blockBytes + stop - start;
+    if (sum > this.#settings.headerBlockBytesMax) {
+      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "header block too large");
+    }
+    if (this.#block.length < sum) {
+      const block = Buffer.allocUnsafeSlow(2 * sum);
+      this.#block.copy(block, 0, 0, this.#blockBytes);
+      this.#block = block;
+    }
+    bytes.copy(this.#block, this.#blockBytes, start, stop);
+    this.#blockBytes = sum;
+    return Event.NOTHING;
+  }
+
+  /** A whole header block. Decoded whatever becomes of it, because the table must stay in step (RFC 9113 §4.3). */
+  #onBlock(streamId: number, bytes: Buffer, start: number, stop: number, endStream: boolean): number {
+    const result = this.#decoder.decode(bytes, start, stop);
+    if (result === Decoded.BROKEN)
+      return this.#fail(ErrorCode.COMPRESSION_ERROR, "header block cannot be decoded");
+    const stream = this.#openStream(streamId);
+    if (stream === null) {
+      if (this.#isServer && (streamId & 1) === 1 && streamId > this.#highestRemoteId) {
+        return this.#onRequest(streamId, result, endStream);
+      }
+      return this.#onBlockWithoutStream(streamId);
+    }
+    if (nextState(stream.state, Input.RECV_HEADERS) === ILLEGAL) {
+      return this.#streamError(stream, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM");
+    }
+    if (result === Decoded.TOO_LARGE) {
+      return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM, "header list too large");
+    }
+    return stream.isHeadReceived ? this.#onTrailers(stream, endStream) : this.#onResponse(stream, endStream);
+  }
+
+  #onBlockWithoutStream(streamId: number): number {
+    const how = this.#howEnded(streamId);
+    // RFC 9113 §5.1.1: an id that was skipped, never opened or is not the remote's to open.
+    if (how === Ended.NEVER)
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, `HEADERS on idle stream ${streamId}`);
+    // RFC 9113 §5.1: frames may be under way when we reset a stream.
+    if (how === Ended.RESET_BY_US) return this.#spend(Flood.UNKNOWN, "frames for streams that were reset");
+    return this.#fail(ErrorCode.STREAM_CLOSED, `HEADERS on closed stream ${streamId}`);
+  }
+
+  #onRequest(streamId: number, result: number, endStream: boolean): number {
+    this.#highestRemoteId = streamId;
+    this.#closed.opened(streamId);
+    // RFC 9113 §6.8: after our last GOAWAY, new streams are ignored.
+    if (this.#goAwayLastId >= 0 && streamId > this.#goAwayLastId) {
+      this.#highestRemoteId = this.#goAwayLastId;
+      this.#closed.ended(streamId, Ended.RESET_BY_US);
+      return this.#spend(Flood.UNKNOWN, "streams after GOAWAY");
+    }
+    // RFC 9113 §5.1.2: over the limit, the stream is refused, which is safe to retry.
+    if (this.activeStreams >= this.#settings.maxConcurrentStreams) {
+      this.#closed.ended(streamId, Ended.RESET_BY_US);
+      return this.#resetUnknown(streamId, ErrorCode.REFUSED_STREAM, "streams over the limit");
+    }
+    if (result === Decoded.TOO_LARGE) {
+      this.#closed.ended(streamId, Ended.RESET_BY_US);
+      return this.#answerTooLarge(streamId, endStream);
+    }
+    const rules = this.#rules;
+    const fields = this.#decoder.fields;
+    const wrong = rules.check(Section.REQUEST, fields, this.#decoder.kinds);
+    // RFC 9113 §8.1.1: a malformed request is a stream error PROTOCOL_ERROR.
+    if (wrong !== null || (endStream && rules.contentLength > 0)) {
+      this.#closed.ended(streamId, Ended.RESET_BY_US);
+      return this.#resetUnknown(streamId, ErrorCode.PROTOCOL_ERROR, "malformed requests");
+    }
+    const stream = new Stream(streamId, this.#remoteWindowBytes, this.#streamWindowBytes);
+    stream.state = State.OPEN;
+    stream.isHeadReceived = true;
+    stream.isHead = rules.isHead;
+    stream.isConnect = rules.isConnect;
+    stream.promisedBytes = rules.contentLength;
+    this.#streams.set(streamId, stream);
+    this.activeStreams++;
+    if (endStream) this.#recvEnd(stream);
+    return this.#section(Event.HEADERS, streamId, endStream);
+  }
+
+  #onResponse(stream: Stream, endStream: boolean): number {
+    const rules = this.#rules;
+    const wrong = rules.check(Section.RESPONSE, this.#decoder.fields, this.#decoder.kinds);
+    if (wrong !== null) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, wrong);
+    const status = rules.status;
+    if (status < 200) {
+      // RFC 9113 §8.1, §8.6: 1xx does not end a stream, and 101 does not exist.
+      if (endStream || status === 101) {
+        return this.#streamError(
+          stream,
+          ErrorCode.PROTOCOL_ERROR,
+          "informational response with END_STREAM, or 101",
+        );
+      }
+      return this.#section(Event.INFORMATIONAL, stream.id, false);
+    }
+    stream.isHeadReceived = true;
+    // RFC 9110 §6.4.1: answers to HEAD, 204 and 304 have no content, whatever content-length says.
+    if (stream.isHead || status === 204 || status === 304) stream.promisedBytes = 0;
+    else if (!stream.isConnect) stream.promisedBytes = rules.contentLength;
+    if (endStream && stream.promisedBytes > 0) {
+      return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "body does not match content-length");
+    }
+    const id = stream.id;
+    if (endStream) this.#recvEnd(stream);
+    return this.#section(Event.HEADERS, id, endStream);
+  }
+
+  #onTrailers(stream: Stream, endStream: boolean): number {
+    // RFC 9113 §8.1: a second header section is the trailers, and ends the stream.
+    if (!endStream) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "trailers without END_STREAM");
+    const wrong = this.#rules.check(Section.TRAILERS, this.#decoder.fields, this.#decoder.kinds);
+    if (wrong !== null) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, wrong);
+    if (stream.promisedBytes > 0) {
+      return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "body does not match content-length");
+    }
+    const id = stream.id;
+    this.#recvEnd(stream);
+    return this.#section(Event.TRAILERS, id, true);
+  }
+
+  #section(event: number, streamId: number, endStream: boolean): number {
+    this.streamId = streamId;
+    this.fields = this.#decoder.fields;
+    this.endStream = endStream;
+    this.status = this.#rules.status;
+    this.contentLength = this.#rules.contentLength;
+    return event;
+  }
+
+  #onWindowUpdate(): number {
+    const reader = this.#reader;
+    // RFC 9113 §6.9.
+    if (reader.length !== 4) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not 4 bytes");
+    const increment = readUint31(reader.bytes, reader.start);
+    const { streamId } = reader;
+    if (streamId === 0) {
+      if (increment === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
+      this.#sendWindowBytes += increment;
+      // RFC 9113 §6.9.1.
+      if (this.#sendWindowBytes > WINDOW_BYTES_MOST) {
+        return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, "connection's window above 2^31 - 1");
+      }
+      return this.#spend(Flood.WINDOW_UPDATE, "WINDOW_UPDATE frames");
+    }
+    const stream = this.#openStream(streamId);
+    if (stream === null) {
+      if (this.#howEnded(streamId) === Ended.NEVER) {
+        return this.#fail(ErrorCode.PROTOCOL_ERROR, `WINDOW_UPDATE on idle stream ${streamId}`);
+      }
+      return this.#spend(Flood.WINDOW_UPDATE, "WINDOW_UPDATE frames");
+    }
+    if (increment === 0) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
+    stream.sendWindowBytes += increment;
+    if (stream.sendWindowBytes > WINDOW_BYTES_MOST) {
+      return this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR, "stream's window above 2^31 - 1");
+    }
+    if (stream.waits === Waits.FOR_WINDOW && stream.sendWindowBytes > 0) this.#enqueue(stream);
+    return this.#spend(Flood.WINDOW_UPDATE, "WINDOW_UPDATE frames");
+  }
+
+  #onReset(): number {
+    const reader = this.#reader;
+    const { streamId } = reader;
+    // RFC 9113 §6.4.
+    if (reader.length !== 4) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes");
+    if (streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on stream 0");
+    const stream = this.#openStream(streamId);
+    if (stream === null) {
+      if (this.#howEnded(streamId) === Ended.NEVER) {
+        return this.#fail(ErrorCode.PROTOCOL_ERROR, `RST_STREAM on idle stream ${streamId}`);
+      }
+      return this.#spend(Flood.UNKNOWN, "frames for streams that are over");
+    }
+    if (this.#isServer && !this.#flood.spend(Flood.RESET)) return this.#calm("resets");
+    this.errorCode = readUint32(reader.bytes, reader.start);
+    this.streamId = streamId;
+    this.byUs = false;
+    this.reason = "";
+    this.#close(stream, Ended.RESET_BY_REMOTE);
+    return Event.RESET;
+  }
+
+  #onSettings(): number {
+    const reader = this.#reader;
+    const { length, bytes } = reader;
+    // RFC 9113 §6.5.
+    if (reader.streamId !== 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream");
+    if ((reader.flags & Flag.ACK) !== 0) {
+      if (length !== 0) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload");
+      return this.#onSettingsAck();
+    }
+    if (length % 6 !== 0)
+      return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS is not a multiple of 6 bytes");
+    if (length / 6 > this.#settings.settingsEntriesMax) {
+      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "too many entries in SETTINGS");
+    }
+    const flooded = this.#spend(Flood.SETTINGS, "SETTINGS frames");
+    if (flooded !== Event.NOTHING) return flooded;
+    for (let at = reader.start; at < reader.stop; at += 6) {
+      const event = this.#onSetting((bytes[at]! << 8) | bytes[at + 1]!, readUint32(bytes, at + 2));
+      if (event !== Event.NOTHING) return event;
+    }
+    this.settled = true;
+    this.#remoteStreamsMax = this.#announcedStreamsMax;
+    const full = this.#reflex(0, Frame.SETTINGS, Flag.ACK, 0);
+    return full === Event.NOTHING ? Event.SETTINGS : full;
+  }
+
+  /** RFC 9113 §6.5.2: unlimited until the remote says otherwise. */
+  #announcedStreamsMax = Infinity;
+
+  #onSetting(id: number, value: number): number {
+    switch (id) {
+      case Setting.SETTINGS_HEADER_TABLE_SIZE:
+        this.#encoder.setLimit(value);
+        return Event.NOTHING;
+      case Setting.SETTINGS_ENABLE_PUSH:
+        // RFC 9113 §6.5.2: 0 or 1, and 0 only from a server.
+        if (value > 1 || (value === 1 && !this.#isServer)) {
+          return this.#fail(ErrorCode.PROTOCOL_ERROR, `SETTINGS_ENABLE_PUSH = ${value}`);
+        }
+        return Event.NOTHING;
+      case Setting.SETTINGS_MAX_CONCURRENT_STREAMS:
+        this.#announcedStreamsMax = value;
+        return Event.NOTHING;
+      case Setting.SETTINGS_INITIAL_WINDOW_SIZE: {
+        if (value > WINDOW_BYTES_MOST) {
+          return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, `SETTINGS_INITIAL_WINDOW_SIZE = ${value}`);
+        }
+        const change = value - this.#remoteWindowBytes;
+        this.#remoteWindowBytes = value;
+        return this.#changeSendWindows(change);
+      }
+      case Setting.SETTINGS_MAX_FRAME_SIZE:
+        if (value < FRAME_BYTES_DEFAULT || value > FRAME_BYTES_MOST) {
+          return this.#fail(ErrorCode.PROTOCOL_ERROR, `SETTINGS_MAX_FRAME_SIZE = ${value}`);
+        }
+        // Larger frames would let one stream hold up the others for longer.
+        this.#remoteFrameBytes = Math.min(value, FRAME_BYTES_DEFAULT);
+        return Event.NOTHING;
+      case Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL:
+        // RFC 8441 §3: 0 or 1.
+        if (value > 1)
+          return this.#fail(ErrorCode.PROTOCOL_ERROR, `SETTINGS_ENABLE_CONNECT_PROTOCOL = ${value}`);
+        this.remoteConnectProtocol = value === 1;
+        return Event.NOTHING;
+      default:
+        // RFC 9113 §6.5.2: unknown settings are ignored. SETTINGS_MAX_HEADER_LIST_SIZE is advice.
+        return Event.NOTHING;
+    }
+  }
+
+  /** RFC 9113 §6.9.2: a new initial window changes every stream's window by the difference. */
+  #changeSendWindows(change: number): number {
+    for (const stream of this.#streams.values()) {
+      stream.sendWindowBytes += change;
+      if (stream.sendWindowBytes > WINDOW_BYTES_MOST) {
+        return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, "stream's window above 2^31 - 1");
+      }
+      if (stream.waits === Waits.FOR_WINDOW && stream.sendWindowBytes > 0) this.#enqueue(stream);
+    }
+    return Event.NOTHING;
+  }
+
+  #onSettingsAck(): number {
+    if (this.#isSettingsAcked) return this.#spend(Flood.SETTINGS, "SETTINGS frames");
+    this.#isSettingsAcked = true;
+    const change = this.#settings.streamWindowBytes - this.#streamWindowBytes;
+    this.#streamWindowBytes = this.#settings.streamWindowBytes;
+    for (const stream of this.#streams.values()) stream.recvWindowBytes += change;
+    this.#decoder.setLimit(this.#settings.hpackTableBytes);
+    return Event.NOTHING;
+  }
+
+  #onPing(): number {
+    const reader = this.#reader;
+    // RFC 9113 §6.7.
+    if (reader.streamId !== 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "PING on a stream");
+    if (reader.length !== 8) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 bytes");
+    if ((reader.flags & Flag.ACK) !== 0) {
+      if (this.#pingsUnderWay === 0 || readUint32(reader.bytes, reader.start) !== PING_MARK) {
+        return this.#spend(Flood.PING, "PING frames");
+      }
+      this.#pingsUnderWay--;
+      return Event.PING_ACK;
+    }
+    const flooded = this.#spend(Flood.PING, "PING frames");
+    if (flooded !== Event.NOTHING) return flooded;
+    const full = this.#reflex(8, Frame.PING, Flag.ACK, 0);
+    if (full !== Event.NOTHING) return full;
+    const out = this.#out;
+    copy(reader.bytes, reader.start, reader.stop, out.bytes, out.at);
+    out.at += 8;
+    return Event.NOTHING;
+  }
+
+  #onGoAway(): number {
+    const reader = this.#reader;
+    // RFC 9113 §6.8.
+    if (reader.streamId !== 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream");
+    if (reader.length < 8) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is shorter than 8 bytes");
+    const flooded = this.remoteGoAway ? this.#spend(Flood.SETTINGS, "GOAWAY frames") : Event.NOTHING;
+    if (flooded !== Event.NOTHING) return flooded;
+    this.remoteGoAway = true;
+    this.lastStreamId = readUint31(reader.bytes, reader.start);
+    this.errorCode = readUint32(reader.bytes, reader.start + 4);
+    if (!this.#isServer) {
+      // RFC 9113 §6.8: streams above the last one were not and will not be processed: safe to retry.
+      for (const stream of this.#streams.values()) {
+        if (stream.id > this.lastStreamId && stream.state !== State.CLOSED) this.#refused.push(stream.id);
+      }
+    }
+    return Event.GOAWAY;
+  }
+
+  #nextRefused(): number {
+    for (let id = this.#refused.shift(); id !== undefined; id = this.#refused.shift()) {
+      const stream = this.#openStream(id);
+      if (stream === null) continue;
+      this.#close(stream, Ended.RESET_BY_US);
+      this.streamId = id;
+      this.errorCode = ErrorCode.REFUSED_STREAM;
+      this.byUs = false;
+      this.reason = "";
+      return Event.RESET;
+    }
+    return this.next();
+  }
+
+  #onPriority(): number {
+    const reader = this.#reader;
+    // RFC 9113 §6.3: the signal is ignored, its form is not.
+    if (reader.streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0");
+    if (reader.length !== 5) {
+      const stream = this.#openStream(reader.streamId);
+      if (stream !== null)
+        return this.#streamError(stream, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes");
+      return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes");
+    }
+    return this.#spend(Flood.PRIORITY, "PRIORITY frames");
+  }
+
+  // === Streams
+
+  /** The stream when it is open or half-closed, else null. */
+  #openStream(streamId: number): Stream | null {
+    const stream = this.#streams.get(streamId);
+    return stream === undefined || stream.state === State.CLOSED ? null : stream;
+  }
+
+  /** How a stream that is not open ended; NEVER for idle, skipped and server-initiated ones. */
+  #howEnded(streamId: number): number {
+    const highest = this.#isServer ? this.#highestRemoteId : this.#nextStreamId - 2;
+    if ((streamId & 1) === 0) return Ended.NEVER;
+    if (streamId > highest && !(this.#goAwayLastId >= 0 && this.#isServer)) return Ended.NEVER;
+    return this.#closed.how(streamId);
+  }
+
+  #recvEnd(stream: Stream): void {
+    stream.state = nextState(stream.state, Input.RECV_END);
+    if (stream.state === State.CLOSED) this.#close(stream, Ended.NORMALLY);
+  }
+
+  #sendEnd(stream: Stream): void {
+    stream.state = nextState(stream.state, Input.SEND_END);
+    if (stream.state === State.CLOSED) this.#close(stream, Ended.NORMALLY);
+  }
+
+  /** The stream counts no longer. It is kept while the application holds DATA of it, so that back-pressure stays. */
+  #close(stream: Stream, how: number): void {
+    stream.state = State.CLOSED;
+    stream.waits = Waits.NOT;
+    this.activeStreams--;
+    this.#closed.ended(stream.id, how);
+    if (how !== Ended.NORMALLY) {
+      this.#release(stream);
+      return;
+    }
+    if (stream.heldBytes === 0) this.#streams.delete(stream.id);
+    this.#flood.earn(Flood.RESET, 1);
+    this.#flood.earn(Flood.UNKNOWN, 1);
+    this.#flood.earn(Flood.WINDOW_UPDATE, WINDOW_UPDATES_PER_DATA);
+  }
+
+  #release(stream: Stream): void {
+    this.#credit(stream.heldBytes);
+    stream.heldBytes = 0;
+    this.#streams.delete(stream.id);
+  }
+
+  /** The remote broke a rule on one stream (RFC 9113 §5.4.2). */
+  #streamError(stream: Stream, errorCode: number, reason: string): number {
+    if (this.#isServer && !this.#flood.spend(Flood.RESET)) return this.#calm("stream errors");
+    this.#writeReset(stream.id, errorCode);
+    this.#close(stream, Ended.RESET_BY_US);
+    this.streamId = stream.id;
+    this.errorCode = errorCode;
+    this.byUs = true;
+    this.reason = reason;
+    return Event.RESET;
+  }
+
+  /** The same for a stream that the application does not know. */
+  #resetUnknown(streamId: number, errorCode: number, what: string): number {
+    if (!this.#flood.spend(this.#isServer ? Flood.RESET : Flood.UNKNOWN)) return this.#calm(what);
+    if (this.#out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) return this.#calm(what);
+    this.#writeReset(streamId, errorCode);
+    return Event.NOTHING;
+  }
+
+  /** RFC 6585 §5: a request whose header list is too large gets an answer, then the end (RFC 9113 §8.1). */
+  #answerTooLarge(streamId: number, endStream: boolean): number {
+    if (!this.#flood.spend(Flood.RESET)) return this.#calm("header lists too large");
+    if (this.#out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) {
+      return this.#calm("header lists too large");
+    }
+    this.#writeSection(streamId, [":status", "431", "content-length", "0"], Flag.END_STREAM);
+    if (!endStream) this.#writeReset(streamId, ErrorCode.NO_ERROR);
+    return Event.NOTHING;
+  }
+
+  // === Flow control
+
+  /** Received bytes that are consumed, for the connection; given back when half the window has come together. */
+  #credit(bytes: number): void {
+    this.#creditBytes += bytes;
+    if (this.#creditBytes * 2 < this.#settings.connectionWindowBytes || this.#creditBytes === 0) return;
+    this.#writeWindowUpdate(0, this.#creditBytes);
+    this.#recvWindowBytes += this.#creditBytes;
+    this.#creditBytes = 0;
+  }
+
+  #creditStream(stream: Stream, bytes: number): void {
+    stream.creditBytes += bytes;
+    if (stream.creditBytes * 2 < this.#streamWindowBytes || stream.creditBytes === 0) return;
+    this.#writeWindowUpdate(stream.id, stream.creditBytes);
+    stream.recvWindowBytes += stream.creditBytes;
+    stream.creditBytes = 0;
+  }
+
+  /** Some DATA of `stream` was not accepted: WRITABLE must come. */
+  #wait(stream: Stream): void {
+    if (stream.waits === Waits.QUEUED) return;
+    if (stream.sendWindowBytes > 0) this.#enqueue(stream);
+    else stream.waits = Waits.FOR_WINDOW;
+  }
+
+  #enqueue(stream: Stream): void {
+    stream.waits = Waits.QUEUED;
+    if (this.#queueHead > 64 && this.#queueHead * 2 > this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#queueHead);
+      this.#queueHead = 0;
+    }
+    this.#queue.push(stream);
+  }
+
+  /** Finds whose turn it is to write; in the order in which they began to wait. */
+  #dequeue(): boolean {
+    while (this.#queueHead < this.#queue.length) {
+      if (this.#sendWindowBytes <= 0 || this.#out.pendingBytes >= this.#settings.outputBytesMax) return false;
+      const stream = this.#queue[this.#queueHead++]!;
+      if (stream.waits !== Waits.QUEUED) continue;
+      if (stream.sendWindowBytes <= 0) {
+        stream.waits = Waits.FOR_WINDOW;
+        continue;
+      }
+      stream.waits = Waits.NOT;
+      this.streamId = stream.id;
+      return true;
+    }
+    this.#queue.length = 0;
+    this.#queueHead = 0;
+    return false;
+  }
+
+  // === Errors and limits
+
+  /** The connection is over (RFC 9113 §5.4.1). */
+  #fail(errorCode: number, message: string, code = `H2_${errorCodeName(errorCode)}`): number {
+    this.#writeGoAway(this.#highestRemoteId, errorCode, message);
+    this.error = new ProtocolError(code, message);
+    this.#isOver = true;
+    this.#isErrorDue = true;
+    return Event.ERROR;
+  }
+
+  #failWith(error: ProtocolError): number {
+    const isSize = error.code === "H2_FRAME_SIZE_ERROR";
+    return this.#fail(isSize ? ErrorCode.FRAME_SIZE_ERROR : ErrorCode.PROTOCOL_ERROR, error.message);
+  }
+
+  #spend(kind: number, what: string): number {
+    return this.#flood.spend(kind) ? Event.NOTHING : this.#calm(what);
+  }
+
+  #calm(what: string): number {
+    return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, `too many ${what}`);
+  }
+
+  // === Writing
+
+  #writeOpening(): void {
+    const settings = this.#settings;
+    const out = this.#out;
+    out.reserve(256);
+    if (!this.#isServer) {
+      CLIENT_PREFACE.copy(out.bytes, out.at);
+      out.at += CLIENT_PREFACE.length;
+    }
+    const head = out.at;
+    out.at += FRAME_HEAD_BYTES;
+    if (settings.hpackTableBytes !== HPACK_TABLE_DEFAULT) {
+      writeSetting(out, Setting.SETTINGS_HEADER_TABLE_SIZE, settings.hpackTableBytes);
+    }
+    if (!this.#isServer) writeSetting(out, Setting.SETTINGS_ENABLE_PUSH, 0);
+    else writeSetting(out, Setting.SETTINGS_MAX_CONCURRENT_STREAMS, settings.maxConcurrentStreams);
+    writeSetting(out, Setting.SETTINGS_INITIAL_WINDOW_SIZE, settings.streamWindowBytes);
+    if (settings.maxFrameBytes !== FRAME_BYTES_DEFAULT) {
+      writeSetting(out, Setting.SETTINGS_MAX_FRAME_SIZE, settings.maxFrameBytes);
+    }
+    writeSetting(out, Setting.SETTINGS_MAX_HEADER_LIST_SIZE, settings.headerBytesMax);
+    if (this.#isServer && settings.connectProtocol)
+      writeSetting(out, Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL, 1);
+    fillHead(out.bytes, head, out.at - head - FRAME_HEAD_BYTES, Frame.SETTINGS, 0, 0);
+    const more = this.#recvWindowBytes - WINDOW_BYTES_DEFAULT;
+    if (more > 0) this.#writeWindowUpdate(0, more);
+  }
+
+  #sendSection(stream: Stream, fields: Fields, endStream: boolean): void {
+    const state = nextState(stream.state, Input.SEND_HEADERS);
+    assert(state !== ILLEGAL, `stream ${stream.id} was ended already`);
+    stream.state = state;
+    this.#writeSection(stream.id, fields, endStream ? Flag.END_STREAM : 0);
+    if (endStream) this.#sendEnd(stream);
+  }
+
+  #writeSection(streamId: number, fields: Fields, flags: number): void {
+    const out = this.#out;
+    out.reserve(FRAME_HEAD_BYTES + 256);
+    let head = out.at;
+    out.at += FRAME_HEAD_BYTES;
+    head = this.#encoder.encode(fields, out, head);
+    const length = out.at - head - FRAME_HEAD_BYTES;
+    if (length <= this.#remoteFrameBytes) {
+      fillHead(out.bytes, head, length, Frame.HEADERS, flags | Flag.END_HEADERS, streamId);
+    } else {
+      this.#splitSection(head, length, flags, streamId);
+    }
+  }
+
+  /** RFC 9113 §4.3: what does not fit one frame goes on in CONTINUATION. Moves the later parts apart, last first. */
+  #splitSection(head: number, length: number, flags: number, streamId: number): void {
+    const out = this.#out;
+    const part = this.#remoteFrameBytes;
+    const parts = Math.ceil(length / part);
+    head = out.reserve((parts - 1) * FRAME_HEAD_BYTES, head);
+    const bytes = out.bytes;
+    const payload = head + FRAME_HEAD_BYTES;
+    for (let i = parts - 1; i > 0; i--) {
+      const from = payload + i * part;
+      const partBytes = Math.min(part, length - i * part);
+      const to = from + i * FRAME_HEAD_BYTES;
+      bytes.copyWithin(to, from, from + partBytes);
+      const isLast = i === parts - 1;
+      fillHead(
+        bytes,
+        to - FRAME_HEAD_BYTES,
+        partBytes,
+        Frame.CONTINUATION,
+        isLast ? Flag.END_HEADERS : 0,
+        streamId,
+      );
+    }
+    fillHead(bytes, head, part, Frame.HEADERS, flags, streamId);
+    out.at += (parts - 1) * FRAME_HEAD_BYTES;
+  }
+
+  /** A frame that the remote provoked: bounded, because a remote may provoke and never read (CVE-2019-9512, -9515). */
+  #reflex(length: number, type: number, flags: number, streamId: number): number {
+    const out = this.#out;
+    if (out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) {
+      return this.#calm("frames that want an answer, while the answers are not read");
+    }
+    out.reserve(FRAME_HEAD_BYTES + length);
+    this.#writeHead(length, type, flags, streamId);
+    return Event.NOTHING;
+  }
+
+  #writeReset(streamId: number, errorCode: number): void {
+    this.#out.reserve(FRAME_HEAD_BYTES + 4);
+    this.#writeHead(4, Frame.RST_STREAM, 0, streamId);
+    writeUint32(this.#out, errorCode);
+  }
+
+  #writeWindowUpdate(streamId: number, bytes: number): void {
+    this.#out.reserve(FRAME_HEAD_BYTES + 4);
+    this.#writeHead(4, Frame.WINDOW_UPDATE, 0, streamId);
+    writeUint32(this.#out, bytes);
+  }
+
+  #writeGoAway(lastStreamId: number, errorCode: number, debug: string): void {
+    const out = this.#out;
+    const debugBytes = Math.min(debug.length, GOAWAY_DEBUG_BYTES_MAX);
+    out.reserve(FRAME_HEAD_BYTES + 8 + debugBytes);
+    this.#writeHead(8 + debugBytes, Frame.GOAWAY, 0, 0);
+    writeUint32(out, lastStreamId);
+    writeUint32(out, errorCode);
+    out.at = writeLatin1(debug.slice(0, debugBytes), out.bytes, out.at);
+  }
+
+  #writeHead(length: number, type: number, flags: number, streamId: number): void {
+    const out = this.#out;
+    fillHead(out.bytes, out.at, length, type, flags, streamId);
+    out.at += FRAME_HEAD_BYTES;
+  }
+
+  /** RFC 9113 §3.4: 24 fixed bytes, in any pieces. */
+  #feedPreface(bytes: Uint8Array): void {
+    let at = 0;
+    while (at < bytes.length && this.#prefaceBytes < CLIENT_PREFACE.length) {
+      if (bytes[at++] !== CLIENT_PREFACE[this.#prefaceBytes++]) {
+        this.#fail(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 client preface");
+        return;
+      }
+    }
+    if (at < bytes.length) this.#reader.feed(bytes.subarray(at));
+  }
+}
+
+const EMPTY: Buffer = Buffer.alloc(0);
+const HPACK_TABLE_DEFAULT = 4096;
+/** Before the remote's SETTINGS are known: what RFC 9113 §6.5.2 calls the least sensible limit. */
+const STREAMS_BEFORE_SETTINGS = 100;
+/** Honest receivers answer a DATA frame with at most a few WINDOW_UPDATE frames. */
+const WINDOW_UPDATES_PER_DATA = 10;
+/** Answers that the remote provoked and does not read. */
+const REFLEX_BYTES_MAX = 65536;
+const REFILL_EVERY_MS = 1000;
+const GOAWAY_DEBUG_BYTES_MAX = 1024;
+/** First half of our PING payloads. */
+const PING_MARK = 0x70696c6c;
+const COLON = 0x3a;
+const DIGIT_1 = 0x31;
+/** Below this a loop beats the call into native code. */
+const NATIVE_COPY_BYTES_MIN = 32;
+
+function fillHead(
+  bytes: Buffer,
+  at: number,
+  length: number,
+  type: number,
+  flags: number,
+  streamId: number,
+): void {
+  bytes[at] = length >>> 16;
+  bytes[at + 1] = length >>> 8;
+  bytes[at + 2] = length;
+  bytes[at + 3] = type;
+  bytes[at + 4] = flags;
+  bytes[at + 5] = streamId >>> 24;
+  bytes[at + 6] = streamId >>> 16;
+  bytes[at + 7] = streamId >>> 8;
+  bytes[at + 8] = streamId;
+}
+
+function writeUint32(out: ByteWriter, value: number): void {
+  const { bytes } = out;
+  bytes[out.at++] = value >>> 24;
+  bytes[out.at++] = value >>> 16;
+  bytes[out.at++] = value >>> 8;
+  bytes[out.at++] = value;
+}
+
+function writeSetting(out: ByteWriter, id: number, value: number): void {
+  out.bytes[out.at++] = id >>> 8;
+  out.bytes[out.at++] = id;
+  writeUint32(out, value);
+}
+
+function readUint32(bytes: Buffer, at: number): number {
+  return readUint31(bytes, at) + (bytes[at]! >= 0x80 ? 0x8000_0000 : 0);
+}
+
+/** The reserved bit is ignored (RFC 9113 §4.1, §6.8, §6.9). */
+function readUint31(bytes: Buffer, at: number): number {
+  return ((bytes[at]! & 0x7f) << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+}
+
+function copy(from: Uint8Array, start: number, stop: number, into: Buffer, at: number): void {
+  if (stop - start < NATIVE_COPY_BYTES_MIN) {
+    while (start < stop) into[at++] = from[start++]!;
+  } else {
+    into.set(start === 0 && stop === from.length ? from : from.subarray(start, stop), at);
+  }
+}
