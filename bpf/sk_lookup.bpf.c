@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Hook:     sk_lookup on the pod's network namespace; context struct bpf_sk_lookup. Runs when a segment matches no
+ *           established connection: for new ones.
+ * Floor:    5.9.
+ * Returns:  SK_PASS to the assigned socket, or to whoever the kernel finds when none is assigned; SK_DROP nobody is
+ *           there, and the kernel answers with a reset.
+ * Maps:     reads mesh_settings, mesh_own, mesh_ports, mesh_cidrs, mesh_listeners.
+ * Nobody home: without settings, or without a live sidecar socket, every steered connection is refused.
+ */
+#include "address.h"
+
+static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, int is4)
+{
+	__u32 slot = is4 ? slot4 : slot4 + 1;
+	void *sk = bpf_map_lookup_elem(&mesh_listeners, &slot);
+	long error;
+
+	/* An IPv6 listener on :: serves IPv4 too. */
+	if (!sk && is4) {
+		slot = slot4 + 1;
+		sk = bpf_map_lookup_elem(&mesh_listeners, &slot);
+	}
+	if (!sk)
+		return SK_DROP;
+	error = bpf_sk_assign(ctx, sk, 0);
+	bpf_sk_release(sk);
+	return error ? SK_DROP : SK_PASS;
+}
+
+SEC("sk_lookup")
+int mesh_sk_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct mesh_settings *settings;
+	struct mesh_addr local = {};
+	struct mesh_addr remote = {};
+	int is4 = ctx->family == AF_INET;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return SK_PASS;
+	settings = settings_get();
+	if (!settings)
+		return SK_DROP;
+	if (settings->mode != MODE_MESHED)
+		return SK_PASS;
+	if (is4) {
+		addr_set4(&local, ctx->local_ip4);
+		addr_set4(&remote, ctx->remote_ip4);
+	} else {
+		addr_set6(&local, ctx->local_ip6);
+		addr_set6(&remote, ctx->remote_ip6);
+	}
+	if (addr_is_local(&remote)) {
+		/* Only the sidecar may answer here: no other process can put itself in its place. */
+		if (ctx->local_port == settings->outbound_port && addr_is_loopback(&local))
+			return steer(ctx, LISTENER_OUTBOUND4, is4);
+		return SK_PASS;
+	}
+	if (ctx->local_port == settings->admin_port)
+		return SK_PASS;
+	if (is_let_through(DIRECTION_INBOUND, &remote, ctx->local_port))
+		return SK_PASS;
+	return steer(ctx, LISTENER_INBOUND4, is4);
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";
