@@ -25,6 +25,8 @@ export class SocketConn implements Conn {
   /** Payload bytes so far (plaintext under TLS). */
   bytesRead = 0;
   bytesWritten = 0;
+  /** Told at the close, beside the handler: for metrics. */
+  closed: ((error: ConnError | null) => void) | null = null;
 
   readonly #clock: Clock;
   readonly #socket: Socket;
@@ -241,6 +243,8 @@ export class SocketConn implements Conn {
       this.#error = new ConnError("RESET", "the connection was cut before both sides had ended it");
     }
     if (this.#error !== null) this.#front = [];
+    this.closed?.(this.#error);
+    this.closed = null;
     this.#scheduleDelivery();
   };
 

@@ -1,0 +1,91 @@
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Labels, PeerIdentity } from "#/model/identity.ts";
+import { FAMILIES } from "./families.ts";
+import type { Registry, Value } from "./registry.ts";
+
+/** A connection that counts its own bytes and says when it is over, whoever handles it. */
+export interface MeteredConn extends Conn {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** Called once at its close; set at most once. */
+  closed: ((error: ConnError | null) => void) | null;
+}
+
+export function isMetered(conn: Conn): conn is MeteredConn {
+  return "bytesRead" in conn;
+}
+
+interface Counters {
+  readonly opened: Value;
+  readonly open: Value;
+  readonly read: Value;
+  readonly written: Value;
+}
+
+/** `tcp_*` of all connections. Bytes are summed up when metrics are read and when a connection closes, never per chunk. */
+export class TransportMetrics {
+  readonly #registry: Registry;
+  readonly #live = new Set<Meter>();
+
+  constructor(registry: Registry) {
+    this.#registry = registry;
+    registry.beforeReading(() => {
+      for (const meter of this.#live) meter.collect();
+    });
+  }
+
+  /** Counts a connection from its opening on (bytes that it carried before included) until it closes. */
+  opened(conn: Conn, labels: Labels): void {
+    if (!isMetered(conn)) return;
+    const registry = this.#registry;
+    const counters: Counters = {
+      opened: registry.counter(FAMILIES.tcpOpenTotal, labels),
+      open: registry.gauge(FAMILIES.tcpOpenConnections, labels),
+      read: registry.counter(FAMILIES.tcpReadBytesTotal, labels),
+      written: registry.counter(FAMILIES.tcpWriteBytesTotal, labels),
+    };
+    counters.opened.add(1);
+    counters.open.add(1);
+    const meter = new Meter(conn, counters);
+    this.#live.add(meter);
+    conn.closed = (error) => {
+      this.#live.delete(meter);
+      meter.close();
+      registry.count(FAMILIES.tcpCloseTotal, { ...labels, errno: error === null || error.code === "ABORTED" ? "" : error.code });
+    };
+  }
+}
+
+class Meter {
+  readonly #conn: MeteredConn;
+  readonly #counters: Counters;
+  #read = 0;
+  #written = 0;
+
+  constructor(conn: MeteredConn, counters: Counters) {
+    this.#conn = conn;
+    this.#counters = counters;
+  }
+
+  collect(): void {
+    const { bytesRead, bytesWritten } = this.#conn;
+    this.#counters.read.add(bytesRead - this.#read);
+    this.#counters.written.add(bytesWritten - this.#written);
+    this.#read = bytesRead;
+    this.#written = bytesWritten;
+  }
+
+  close(): void {
+    this.collect();
+    const { opened, open, read, written } = this.#counters;
+    open.add(-1);
+    for (const series of [opened, open, read, written]) series.release();
+  }
+}
+
+/** The `tls` labels of a connection: proven by mutual TLS, or why it is plain. */
+export function tlsLabels(peer: PeerIdentity | null, side: "client" | "server", noTlsReason: string): Labels {
+  if (peer !== null) return { tls: "true", [side === "client" ? "client_id" : "server_id"]: peer.name };
+  return { tls: "no_identity", no_tls_reason: noTlsReason };
+}
