@@ -235,7 +235,7 @@ test("what is left to do says when", () => {
 
 test("nothing names a machine or a registry", () => {
   const machine = new RegExp(
-    `/${"work"}/(?:main|shared)|/${"tmp"}/plan|/home/[a-z]+/|registry${"\\."}|\\b[a-z-]+\\.pkg\\.dev\\b|arti${"factory"}`,
+    `/${"work"}/(?:main|shared)|/${"tmp"}/plan|/home/[a-z]+/|registry\\.${"npm"}|\\b[a-z-]+\\.pkg\\.dev\\b|arti${"factory"}`,
     "g",
   );
   assert.deepEqual(
