@@ -104,8 +104,10 @@ export class Http2Connection {
   readonly #closed = new ClosedStreams();
   /** Client: the id of the next request. */
   #nextStreamId = 1;
-  /** Server: the highest stream that the client opened. */
+  /** Server: the highest stream that the client opened and we accepted. */
   #highestRemoteId = 0;
+  /** Server: the highest stream ignored after our last GOAWAY. */
+  #highestIgnoredId = 0;
   /** Streams that the application was not told of yet, but must be: RESET after GOAWAY. */
   #refused: number[] = [];
 
@@ -638,6 +640,7 @@ export class Http2Connection {
     // RFC 9113 §6.8: after our last GOAWAY, new streams are ignored.
     if (this.#goAwayLastId >= 0 && streamId > this.#goAwayLastId) {
       this.#highestRemoteId = this.#goAwayLastId;
+      this.#highestIgnoredId = Math.max(this.#highestIgnoredId, streamId);
       this.#closed.ended(streamId, Ended.RESET_BY_US);
       return this.#spend(Flood.UNKNOWN, "streams after GOAWAY");
     }
@@ -945,7 +948,7 @@ export class Http2Connection {
   #howEnded(streamId: number): number {
     const highest = this.#isServer ? this.#highestRemoteId : this.#nextStreamId - 2;
     if ((streamId & 1) === 0) return Ended.NEVER;
-    if (streamId > highest && !(this.#goAwayLastId >= 0 && this.#isServer)) return Ended.NEVER;
+    if (streamId > highest && streamId > this.#highestIgnoredId) return Ended.NEVER;
     return this.#closed.how(streamId);
   }
 
