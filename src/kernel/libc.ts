@@ -18,6 +18,7 @@ const PR_SET_DUMPABLE = 4;
 const { functions: libc } = ffi.dlopen(null, {
   getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
   prctl: { arguments: ["int32", "uint64", "uint64", "uint64", "uint64"], return: "int32" },
+  mount: { arguments: ["string", "string", "string", "uint64", "pointer"], return: "int32" },
   __errno_location: { arguments: [], return: "pointer" },
 });
 
@@ -58,6 +59,17 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
 /** Forbids core dumps and ptrace by the same uid: a sidecar's memory holds its key. Throws when the kernel refuses. */
 export function forbidDumping(): void {
   if (libc.prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error("prctl(PR_SET_DUMPABLE, 0) failed");
+}
+
+/** Mounts a file system that has no device, such as `bpf`. Throws with the error number when the kernel refuses. */
+export function mountVirtual(type: string, path: string): void {
+  if (libc.mount(type, path, type, 0n, 0n) === 0) return;
+  throw new Error(`mount of ${type} on ${path} failed with error ${errno()}`);
+}
+
+/** The error number of the call just made. Nothing may run between that call and this one. */
+export function errno(): number {
+  return ffi.getInt32(libc.__errno_location());
 }
 
 /** struct sockaddr_in or sockaddr_in6. */

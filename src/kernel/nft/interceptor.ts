@@ -1,4 +1,10 @@
-import type { Interceptor, Support } from "../interception.ts";
+import type { Interceptor, Support } from "../pod.ts";
+import { InterceptionError } from "../errors.ts";
 
-export declare function createNftInterceptor(instance: string): Interceptor;
-export declare function nftSupport(): Support;
+export function createNftInterceptor(_instance: string): Interceptor {
+  throw new InterceptionError("UNSUPPORTED", "interception by nftables is not available");
+}
+
+export function nftSupport(): Support {
+  return { ok: false, reason: "interception by nftables is not available" };
+}
