@@ -12,6 +12,9 @@ export function pipe(a: Conn, b: Conn, done: (error: ConnError | null, side: "a"
   const state: PipeState = { open: 2, error: null, side: "a", done };
   a.setHandler(new Half(a, b, "a", state));
   b.setHandler(new Half(b, a, "b", state));
+  // Detection hands its connections over paused.
+  a.resume();
+  b.resume();
 }
 
 interface PipeState {
