@@ -522,12 +522,14 @@ export class Http2Connection {
       if (!isEnd) this.#creditStream(stream, this.#dataRestBytes);
     }
     if (stream.promisedBytes >= 0) {
-      // RFC 9113 §8.1.1: DATA adds up to content-length, no more and no less.
-      stream.promisedBytes -= length;
-      if (stream.promisedBytes < 0 || (isEnd && stream.promisedBytes > 0)) {
+      // RFC 9113 §8.1.1: DATA adds up to content-length, no more and no less. Judged by the whole frame, so that the
+      // outcome does not depend on how its bytes arrive.
+      const after = stream.promisedBytes - length - reader.restBytes;
+      if (after < 0 || (after > 0 && (reader.flags & Flag.END_STREAM) !== 0)) {
         this.#credit(length);
         return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "body does not match content-length");
       }
+      stream.promisedBytes -= length;
     }
     if (length === 0 && !isEnd) {
       return reader.isLast ? this.#spend(Flood.EMPTY_DATA, "empty DATA frames") : Event.NOTHING;

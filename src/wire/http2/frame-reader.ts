@@ -30,6 +30,8 @@ export class FrameReader {
   start = 0;
   stop = 0;
   isLast = false;
+  /** DATA: payload bytes of the frame still to come after this part, padding left out. */
+  restBytes = 0;
   /** Set once; the reader is dead from then on. */
   error: ProtocolError | null = null;
 
@@ -201,7 +203,7 @@ export class FrameReader {
       this.bytes = chunk;
       this.start = this.#at;
       this.stop = this.#at += taken;
-      this.#dataBytes = wanted - taken;
+      this.#dataBytes = this.restBytes = wanted - taken;
       this.isLast = taken === wanted;
       if (this.isLast) this.#expect = this.#paddingBytes > 0 ? Expect.PADDING : Expect.HEAD;
       return Found.DATA;
