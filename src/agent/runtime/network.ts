@@ -1,0 +1,241 @@
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { IpAddress } from "#/base/address.ts";
+import { ensureDir, readIfThere, writeAtomic } from "../files.ts";
+import { cidrBits, ipv4ToNumber, type Instance } from "../instance.ts";
+import { mustRun, runCommand, shellQuote } from "../run-command.ts";
+
+/** A port of the machine that leads to a pod. */
+export interface PublishedPort {
+  readonly hostIp: string | null;
+  readonly hostPort: number;
+  readonly protocol: "TCP" | "UDP";
+  readonly podIp: IpAddress;
+  readonly podPort: number;
+}
+
+interface Job {
+  readonly uid: string;
+  readonly ip: IpAddress;
+  readonly slot: number;
+  readonly settle: (error: Error | null) => void;
+}
+
+/** Pods whose links are made by one shell: enough to spread its cost, few enough that the first need not wait long. */
+const BATCH_PODS_MAX = 16;
+
+/**
+ * The machine's side of the pods' network: one bridge with the gateway's address, one veth pair and one namespace a
+ * pod, and an nft table for the way out and for published ports. Everything but sysctls is named after the instance.
+ */
+export class PodNetwork {
+  readonly #instance: Instance;
+  readonly #queue: Job[] = [];
+  #flushing = false;
+  #published = "";
+
+  constructor(instance: Instance) {
+    this.#instance = instance;
+  }
+
+  /** Bridge, forwarding and masquerade. Repeating it changes nothing. */
+  async open(): Promise<void> {
+    const { bridge, gatewayIp, podCidr, runDir, stateDir } = this.#instance;
+    ensureDir(this.#namespaceDir());
+    const mac = macOf(gatewayIp);
+    const lines: string[] = [];
+    if (!existsSync(`/sys/class/net/${bridge}`) && !(await linkExists(bridge))) {
+      // A fixed address: else the bridge takes its lowest port's, and changes it under everybody's ARP caches.
+      lines.push(`link add ${bridge} address ${mac} type bridge`, `link set ${bridge} addrgenmode none`);
+    }
+    lines.push(`addr replace ${gatewayIp}/${cidrBits(podCidr)} dev ${bridge}`, `link set ${bridge} up`, "link set lo up");
+    await mustRun("ip", ["-batch", "-"], { input: lines.join("\n") });
+    const hasWayOut = (await mustRun("ip", ["-4", "route", "show", "default"])).trim() !== "";
+    if (hasWayOut) raiseSysctl("net.ipv4.ip_forward", join(stateDir, "agent", "sysctls.json"));
+    // Lets the machine's own 127.0.0.1:hostPort reach a pod.
+    writeFileSync(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
+    ensureDir(runDir);
+    await this.#writeTable([], hasWayOut);
+  }
+
+  namespacePath(uid: string): string {
+    return join(this.#namespaceDir(), uid);
+  }
+
+  /** Makes the pod's namespace with `lo` and `eth0` up and the default route to the gateway. */
+  add(uid: string, ip: IpAddress, slot: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ uid, ip, slot, settle: (error) => (error === null ? resolve() : reject(error)) });
+      if (!this.#flushing) {
+        this.#flushing = true;
+        setImmediate(() => void this.#flush());
+      }
+    });
+  }
+
+  /** Ends the namespace; the veth pair goes with it. Processes inside must be gone, or they keep it alive. */
+  async remove(uid: string, slot: number): Promise<void> {
+    const path = this.namespacePath(uid);
+    // The kernel destroys a namespace some time later; the name of its link is wanted again before that.
+    await runCommand("ip", ["link", "del", this.#linkName(slot)]);
+    await runCommand("umount", [path]);
+    rmSync(path, { force: true });
+  }
+
+  /** Replaces the whole set of published ports. */
+  async publish(ports: readonly PublishedPort[]): Promise<void> {
+    const key = JSON.stringify(ports);
+    if (key === this.#published) return;
+    const hasWayOut = (await runCommand("ip", ["-4", "route", "show", "default"])).stdout.trim() !== "";
+    await this.#writeTable(ports, hasWayOut);
+    this.#published = key;
+  }
+
+  /** Namespaces that exist, by pod uid. */
+  namespaces(): string[] {
+    try {
+      return readdirSync(this.#namespaceDir());
+    } catch {
+      return [];
+    }
+  }
+
+  /** Removes everything of this instance, whoever made it. */
+  async sweep(): Promise<void> {
+    const { bridge, linkPrefix, nftTable, stateDir } = this.#instance;
+    const links = await runCommand("ip", ["-o", "link", "show"]);
+    const names = [...links.stdout.matchAll(/^\d+: ([^:@\s]+)/gm)].map((match) => match[1] as string);
+    const doomed = names.filter((name) => name === bridge || name.startsWith(linkPrefix));
+    // -force: a pair may vanish by itself while we go through the list.
+    if (doomed.length > 0) {
+      await runCommand("ip", ["-force", "-batch", "-"], { input: doomed.map((name) => `link del ${name}`).join("\n") });
+    }
+    const paths = this.namespaces().map((uid) => this.namespacePath(uid));
+    if (paths.length > 0) await runCommand("sh", ["-c", paths.map((path) => `umount ${shellQuote(path)}`).join("; ")]);
+    for (const path of paths) rmSync(path, { force: true });
+    await runCommand("nft", ["delete", "table", "ip", nftTable]);
+    lowerSysctls(join(stateDir, "agent", "sysctls.json"));
+  }
+
+  #namespaceDir(): string {
+    return join(this.#instance.runDir, "netns");
+  }
+
+  #linkName(slot: number): string {
+    return `${this.#instance.linkPrefix}${slot}`;
+  }
+
+  async #flush(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const jobs = this.#queue.splice(0, BATCH_PODS_MAX);
+      try {
+        await this.#make(jobs);
+      } catch (error) {
+        for (const job of jobs) job.settle(error instanceof Error ? error : new Error(String(error)));
+      }
+    }
+    this.#flushing = false;
+  }
+
+  /** One shell for all: per pod one `unshare` and one `ip`, then one `ip` for the bridge's side. */
+  async #make(jobs: readonly Job[]): Promise<void> {
+    const script = jobs.map((job, index) => this.#podScript(job, index)).join("\n");
+    const made = await runCommand("sh", ["-s"], { input: script });
+    const ok = new Set([...made.stdout.matchAll(/^ok (\d+)$/gm)].map((match) => Number(match[1])));
+    const good = jobs.filter((_, index) => ok.has(index));
+    const attach = good.flatMap((job) => {
+      const link = this.#linkName(job.slot);
+      return [`link set ${link} addrgenmode none`, `link set ${link} master ${this.#instance.bridge} up`];
+    });
+    const attached = good.length === 0 ? null : await runCommand("ip", ["-batch", "-"], { input: attach.join("\n") });
+    for (const job of jobs) {
+      if (!good.includes(job)) job.settle(new Error(`cannot make the pod's network: ${made.stderr.trim()}`));
+      else if (attached?.code !== 0) job.settle(new Error(`cannot join the bridge: ${attached?.stderr.trim()}`));
+      else job.settle(null);
+    }
+  }
+
+  #podScript(job: Job, index: number): string {
+    const path = shellQuote(this.namespacePath(job.uid));
+    const batch = [
+      `link add eth0 address ${macOf(job.ip)} type veth peer name ${this.#linkName(job.slot)} netns /proc/${process.pid}/ns/net`,
+      "link set eth0 addrgenmode none",
+      `addr add ${job.ip}/${cidrBits(this.#instance.podCidr)} dev eth0`,
+      "link set lo up",
+      "link set eth0 up",
+      `route add default via ${this.#instance.gatewayIp}`,
+    ];
+    // As container runtimes do: ports below 1024 and ping need no capability inside a pod's own namespace.
+    const sysctls = [
+      "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start",
+      'echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range',
+    ];
+    // What an attempt that failed half-way left behind is made anew.
+    return [
+      `{ umount ${path} || true; ip link del ${this.#linkName(job.slot)} || true; } 2>/dev/null`,
+      `: > ${path}`,
+      `unshare --net=${path} sh -c ${shellQuote(`${sysctls.join("; ")}; exec ip -batch -`)} <<'END' && echo ok ${index}`,
+      ...batch,
+      "END",
+    ].join("\n");
+  }
+
+  async #writeTable(ports: readonly PublishedPort[], hasWayOut: boolean): Promise<void> {
+    const { bridge, nftTable: table, podCidr } = this.#instance;
+    const maps = ports.map((port) => {
+      const where = port.hostIp === null || port.hostIp === "0.0.0.0" ? "fib daddr type local" : `ip daddr ${port.hostIp}`;
+      return `${where} ${port.protocol.toLowerCase()} dport ${port.hostPort} dnat to ${port.podIp}:${port.podPort}`;
+    });
+    const wayOut = hasWayOut ? [`ip saddr ${podCidr} ip daddr != ${podCidr} oifname != "${bridge}" masquerade`] : [];
+    const text = [
+      `table ip ${table} {}`,
+      `delete table ip ${table}`,
+      `table ip ${table} {`,
+      `chain prerouting { type nat hook prerouting priority dstnat; ${maps.join("; ")}${maps.length > 0 ? ";" : ""} }`,
+      `chain output { type nat hook output priority -100; ${maps.join("; ")}${maps.length > 0 ? ";" : ""} }`,
+      // A connection of the machine to its own 127.0.0.1 must not carry that source into a pod.
+      `chain postrouting { type nat hook postrouting priority srcnat; ip saddr 127.0.0.0/8 oifname "${bridge}" masquerade;`,
+      `${wayOut.map((rule) => `${rule};`).join(" ")} }`,
+      `}`,
+    ].join("\n");
+    const result = await runCommand("nft", ["-f", "-"], { input: text });
+    if (result.code !== 0 && (ports.length > 0 || hasWayOut)) {
+      throw new Error(`nft refused the rules of published ports and egress: ${result.stderr.trim()}`);
+    }
+  }
+}
+
+/** A locally administered MAC that follows from the address, so that a pod's restart leaves ARP caches right. */
+function macOf(ip: IpAddress): string {
+  const value = ipv4ToNumber(ip);
+  const bytes = [24, 16, 8, 0].map((shift) => (Math.floor(value / 2 ** shift) % 256).toString(16).padStart(2, "0"));
+  return `0a:58:${bytes.join(":")}`;
+}
+
+async function linkExists(name: string): Promise<boolean> {
+  return (await runCommand("ip", ["link", "show", name])).code === 0;
+}
+
+/** Sets a sysctl of the machine to 1 and remembers what it was, once, so that `down` can put it back. */
+function raiseSysctl(name: string, memory: string): void {
+  const path = `/proc/sys/${name.replaceAll(".", "/")}`;
+  const was = readFileSync(path, "utf8").trim();
+  if (was === "1") return;
+  ensureDir(join(memory, ".."));
+  const known = JSON.parse(readIfThere(memory) ?? "{}") as Record<string, string>;
+  known[name] ??= was;
+  writeAtomic(memory, JSON.stringify(known));
+  writeFileSync(path, "1");
+}
+
+function lowerSysctls(memory: string): void {
+  const known = JSON.parse(readIfThere(memory) ?? "{}") as Record<string, string>;
+  for (const [name, was] of Object.entries(known)) {
+    try {
+      writeFileSync(`/proc/sys/${name.replaceAll(".", "/")}`, was);
+    } catch {
+      // Read-only /proc/sys: then we did not raise it either.
+    }
+  }
+  rmSync(memory, { force: true });
+}

@@ -1,0 +1,61 @@
+import type { Interceptor } from "#/kernel/interception.ts";
+import type { Instance } from "../instance.ts";
+import type { AddressPool, SlotPool } from "./addresses.ts";
+import type { Cgroups } from "./cgroups.ts";
+import type { PodNetwork } from "./network.ts";
+
+export type InterceptMode = "ebpf" | "nftables" | "explicit";
+
+/** What all pods of a machine share. */
+export interface PodHost {
+  readonly instance: Instance;
+  readonly cgroups: Cgroups;
+  readonly network: PodNetwork;
+  readonly addresses: AddressPool;
+  readonly slots: SlotPool;
+  readonly intercept: InterceptMode;
+  /** null in explicit mode: nothing steers connections. */
+  readonly interceptor: Interceptor | null;
+  /** Single-use token with which a sidecar proves to the control plane whose it is. Waits while the control plane is away. */
+  attest(podUid: string): Promise<string>;
+  /** Admits so many pods at a time to the expensive part of their start; call the result when it is over. */
+  readonly startGate: Gate;
+  /** Package of the mesh and folder of its Node: shown to containers and sidecars. */
+  readonly programs: Programs;
+  readonly clusterDomain: string;
+  /** Some pod's status has changed. */
+  changed(): void;
+  log(level: "info" | "warn" | "error", message: string): void;
+}
+
+export interface Programs {
+  readonly packageRoot: string;
+  readonly nodeDir: string;
+}
+
+/** Folders of the mesh's programs as seen inside every sandbox: any uid can reach them there, wherever the package lies. */
+export const SHOWN_NODE_DIR = "/.pillion/bin";
+export const SHOWN_PACKAGE = "/.pillion/mesh";
+
+/** Lets `limit` holders in at a time, in order of arrival. */
+export class Gate {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(limit: number) {
+    this.#free = limit;
+  }
+
+  async enter(): Promise<() => void> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    let left = false;
+    return () => {
+      if (left) return;
+      left = true;
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
+    };
+  }
+}

@@ -1,0 +1,333 @@
+import http from "node:http";
+import net from "node:net";
+import type { ContainerStatus, PodPlan, SidecarPlan } from "#/model/pod-plan.ts";
+import { runCommand, shellQuote } from "../run-command.ts";
+import type { Cgroup } from "./cgroups.ts";
+import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
+import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
+import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
+
+export interface SidecarRecord {
+  launch: LaunchRecord | null;
+  restartCount: number;
+  lastCode: number | null;
+}
+
+export const NEW_SIDECAR: Readonly<SidecarRecord> = { launch: null, restartCount: 0, lastCode: null };
+
+export const SIDECAR_UID_FIRST = 61_100;
+export const SIDECAR_NAME = "pillion-sidecar";
+const ADMIN_PORT = 4191;
+/** What a sidecar answers when a connection to this destination reaches it: proof that steering works. */
+const PROOF_PORT = 20_001;
+const PROOF_OUTBOUND_IP = "192.0.2.1";
+const PROOF_ANSWER = "pillion-intercept ok\n";
+const SIDECAR_PIDS_MAX = 256;
+/** A sidecar that dies right after its start waits this long before the next, doubling; one that has been ready does not wait. */
+const RETRY_FIRST_MS = 100;
+const RETRY_LAST_MS = 10_000;
+const READY_INTERVAL_MS = 5_000;
+
+export interface SidecarPlace {
+  readonly podIp: string;
+  readonly slot: number;
+  readonly netns: string;
+  readonly cgroup: Cgroup;
+  readonly appCgroup: Cgroup;
+  readonly logFile: string;
+  readonly statusFile: string;
+  readonly etcFiles: readonly { readonly source: string; readonly target: string }[];
+  readonly hidden: readonly string[];
+}
+
+/** The life of one pod's sidecar: started before the pod's containers, proven, kept alive, ended last. */
+export class Sidecar {
+  readonly #host: PodHost;
+  readonly #pod: PodPlan;
+  readonly #plan: SidecarPlan;
+  readonly #place: SidecarPlace;
+  readonly record: SidecarRecord;
+  readonly #changed: () => void;
+  #process: SandboxedProcess | null = null;
+  #ready = false;
+  #stopping = false;
+  #complaint = "waits for its start";
+  #firstReady: () => void = () => {};
+  /** Resolves when it is ready and intercepting for the first time. */
+  readonly ready: Promise<void>;
+  finished: Promise<void> = Promise.resolve();
+
+  constructor(host: PodHost, pod: PodPlan, plan: SidecarPlan, place: SidecarPlace, record: SidecarRecord, changed: () => void) {
+    this.#host = host;
+    this.#pod = pod;
+    this.#plan = plan;
+    this.#place = place;
+    this.record = record;
+    this.#changed = changed;
+    this.ready = new Promise((resolve) => (this.#firstReady = resolve));
+  }
+
+  start(): void {
+    this.finished = this.#live();
+  }
+
+  get isReady(): boolean {
+    return this.#ready;
+  }
+
+  get uid(): number {
+    return SIDECAR_UID_FIRST + this.#place.slot;
+  }
+
+  get process(): SandboxedProcess | null {
+    return this.#process;
+  }
+
+  complaint(): string {
+    return this.#complaint === "" ? "" : `sidecar ${this.#complaint}`;
+  }
+
+  status(): ContainerStatus & { readonly pid: number; readonly uid: number } {
+    const running = this.#process !== null;
+    return {
+      name: SIDECAR_NAME,
+      state: running ? "running" : this.#stopping ? "terminated" : "waiting",
+      reason: running ? "" : this.#complaint,
+      ready: this.#ready,
+      started: this.#ready,
+      restartCount: this.record.restartCount,
+      exitCode: running ? null : this.record.lastCode,
+      startedAtMs: this.record.launch?.startedAtMs ?? 0,
+      pid: this.#process?.main()?.pid ?? 0,
+      uid: this.uid,
+    };
+  }
+
+  /** Asks peers to go elsewhere and waits until no inbound request is left, at most so long. */
+  async drainInbound(timeoutMs: number): Promise<void> {
+    this.#process?.signal("SIGUSR2");
+    const end = Date.now() + timeoutMs;
+    while (Date.now() < end && this.#process !== null) {
+      const answer = await adminGet(this.#place.podIp, "/drain", Math.max(50, end - Date.now()));
+      if (answer === null) return;
+      const drain = parseDrain(answer.body);
+      if (answer.status !== 200 || drain === null) return;
+      if (drain.draining && drain.inboundRequests === 0) return;
+      await delay(50);
+    }
+  }
+
+  async terminate(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    const process = this.#process;
+    if (process !== null) {
+      process.signal("SIGTERM");
+      const timer = setTimeout(() => process.kill(), graceMs);
+      await process.exited;
+      clearTimeout(timer);
+    }
+    await this.finished;
+  }
+
+  async #live(): Promise<void> {
+    let retryMs = 0;
+    let adopt = this.record.launch;
+    while (!this.#stopping) {
+      // Only first starts queue: a sidecar that died, or is taken over, has applications waiting for it.
+      const leave = this.record.launch === null && this.record.restartCount === 0 ? await this.#host.startGate.enter() : () => {};
+      try {
+        if (this.#stopping) return;
+        const process = adopt === null ? await this.#launch() : this.#adopt(adopt);
+        if (process === null) return;
+        adopt = null;
+        this.#process = process;
+        this.record.launch = process.record;
+        this.#changed();
+        const proven = this.#prove(process).finally(leave);
+        const exit = await process.exited;
+        this.#process = null;
+        const wasReady = await proven;
+        this.#ready = false;
+        this.record.launch = null;
+        this.record.lastCode = exit.code;
+        if (this.#stopping) return;
+        this.record.restartCount++;
+        const why = exit.oomKilled ? "was killed for want of memory: raise its limit" : `ended with exit code ${exit.code}`;
+        this.#complaint = `${why}; ${tail(this.#place.logFile, 200).trim().split("\n").at(-1) ?? ""}`;
+        this.#host.log("warn", `sidecar of ${this.#pod.namespace}/${this.#pod.name} ${this.#complaint}`);
+        retryMs = wasReady ? 0 : Math.min(RETRY_LAST_MS, Math.max(RETRY_FIRST_MS, retryMs * 2));
+        this.#changed();
+      } catch (error) {
+        this.#complaint = `cannot start: ${error instanceof Error ? error.message : String(error)}`;
+        retryMs = Math.min(RETRY_LAST_MS, Math.max(RETRY_FIRST_MS, retryMs * 2));
+        this.#changed();
+      } finally {
+        leave();
+      }
+      if (retryMs > 0) await delay(retryMs);
+    }
+  }
+
+  #adopt(record: LaunchRecord): SandboxedProcess {
+    const { cgroup, statusFile, logFile } = this.#place;
+    return SandboxedProcess.adopt(this.#host.cgroups, { cgroup, statusFile, logFile }, record);
+  }
+
+  async #launch(): Promise<SandboxedProcess | null> {
+    this.#complaint = "waits for a token of the control plane";
+    this.#changed();
+    const token = await this.#host.attest(this.#pod.uid);
+    if (this.#stopping) return null;
+    this.#complaint = "is starting";
+    return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(token));
+  }
+
+  #launchSpec(token: string): LaunchSpec {
+    const { programs, intercept } = this.#host;
+    const place = this.#place;
+    const env: Record<string, string> = {
+      PATH: `${SHOWN_NODE_DIR}:/usr/bin:/bin`,
+      ...this.#plan.env,
+      LINKERD2_PROXY_INBOUND_IPS: place.podIp,
+      PILLION_TOKEN_FD: String(SECRET_FD),
+      PILLION_INTERCEPT: intercept,
+    };
+    const sandbox = sandboxArguments({
+      hostname: this.#pod.hostname,
+      scratchDir: null,
+      etcFiles: place.etcFiles,
+      binds: [
+        { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
+        { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+      ],
+      hidden: place.hidden,
+      shown: [],
+      overlays: new Map(),
+      workingDir: "/",
+      env: Object.entries(env),
+    });
+    return {
+      cgroup: place.cgroup,
+      netns: place.netns,
+      sandbox,
+      overlays: [],
+      argv: [
+        ...dropPrivileges({ uid: this.uid, gid: this.uid, groups: [], capabilities: [] }),
+        `${SHOWN_NODE_DIR}/node`,
+        `${SHOWN_PACKAGE}/src/main.ts`,
+        "sidecar",
+      ],
+      logFile: place.logFile,
+      statusFile: place.statusFile,
+      secret: token,
+    };
+  }
+
+  /** Waits for readiness, proves interception both ways, then keeps an eye on readiness. True when it ever was ready. */
+  async #prove(process: SandboxedProcess): Promise<boolean> {
+    let over = false;
+    void process.exited.then(() => (over = true));
+    let proven = false;
+    for (let waitMs = 20; !over; waitMs = Math.min(waitMs * 1.4, 500)) {
+      const complaint = await this.#examine(proven);
+      if (over) break;
+      if (complaint === "") {
+        proven = true;
+        if (!this.#ready) {
+          this.#ready = true;
+          this.#complaint = "";
+          this.#firstReady();
+          this.#changed();
+        }
+        break;
+      }
+      if (complaint !== this.#complaint) {
+        this.#complaint = complaint;
+        this.#changed();
+      }
+      await delay(waitMs);
+    }
+    if (proven) void this.#watch(process);
+    return proven;
+  }
+
+  async #watch(process: SandboxedProcess): Promise<void> {
+    while (this.#process === process && !this.#stopping) {
+      await delay(READY_INTERVAL_MS);
+      if (this.#process !== process || this.#stopping) return;
+      const complaint = await this.#examine(true);
+      if (this.#process !== process || (complaint === "") === this.#ready) continue;
+      this.#ready = complaint === "";
+      this.#complaint = complaint;
+      this.#changed();
+    }
+  }
+
+  /** "" when all is well. */
+  async #examine(proven: boolean): Promise<string> {
+    const answer = await adminGet(this.#place.podIp, "/ready", 2_000);
+    if (answer === null) return "does not answer on its admin port 4191 yet";
+    if (answer.status !== 200) return `is not ready: ${answer.body.trim().slice(0, 200) || `status ${answer.status}`}`;
+    if (proven || this.#host.intercept === "explicit") return "";
+    const [outbound, inbound] = await Promise.all([this.#proveOutbound(), this.#proveInbound()]);
+    if (outbound !== PROOF_ANSWER) return `does not receive the pod's outbound connections (${this.#host.intercept}): ${outbound || "nobody answered"}; run \`pillion check\``;
+    if (inbound !== PROOF_ANSWER) return `does not receive the pod's inbound connections (${this.#host.intercept}): ${inbound || "nobody answered"}; run \`pillion check\``;
+    return "";
+  }
+
+  /** From inside the pod, as an application would. */
+  async #proveOutbound(): Promise<string> {
+    const enter = this.#place.appCgroup.dirs.map((dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 1`);
+    const dial = `exec 3<>/dev/tcp/${PROOF_OUTBOUND_IP}/${PROOF_PORT} && IFS= read -r -t 2 line <&3 && echo "$line"`;
+    const script = [...enter, `exec nsenter --net=${shellQuote(this.#place.netns)} -- timeout 2 bash -c ${shellQuote(dial)}`].join("\n");
+    const result = await runCommand("sh", ["-c", script], { timeoutMs: 3_000 });
+    return result.code === 0 ? result.stdout : result.stderr.trim().split("\n").at(-1) ?? "";
+  }
+
+  /** From outside, as a peer would. */
+  #proveInbound(): Promise<string> {
+    return new Promise((resolve) => {
+      const socket = net.connect({ host: this.#place.podIp, port: PROOF_PORT });
+      let text = "";
+      socket.setTimeout(2_000, () => socket.destroy(new Error("no answer in 2 s")));
+      socket.on("data", (chunk: Buffer) => {
+        text += chunk.toString("latin1");
+        if (text.length >= PROOF_ANSWER.length) socket.destroy();
+      });
+      socket.on("error", (error) => resolve(text || error.message));
+      socket.on("close", () => resolve(text));
+    });
+  }
+}
+
+export function sidecarLimits(plan: SidecarPlan): { cpuLimitMillis: number | null; cpuRequestMillis: number | null; memoryLimitBytes: number | null; pidsMax: number } {
+  return { cpuLimitMillis: plan.cpuLimitMillis, cpuRequestMillis: 100, memoryLimitBytes: plan.memoryLimitBytes, pidsMax: SIDECAR_PIDS_MAX };
+}
+
+/** null: nobody answers. */
+function adminGet(ip: string, path: string, timeoutMs: number): Promise<{ status: number; body: string } | null> {
+  return new Promise((resolve) => {
+    const request = http.get({ host: ip, port: ADMIN_PORT, path, agent: false, timeout: timeoutMs, headers: { connection: "close" } });
+    request.on("timeout", () => request.destroy(new Error("timeout")));
+    request.on("error", () => resolve(null));
+    request.on("response", (response) => {
+      let body = "";
+      response.setEncoding("utf8");
+      response.on("data", (text: string) => {
+        if (body.length < 65_536) body += text;
+      });
+      response.on("error", () => resolve(null));
+      response.on("end", () => resolve({ status: response.statusCode ?? 0, body }));
+    });
+  });
+}
+
+function parseDrain(body: string): { draining: boolean; inboundRequests: number } | null {
+  try {
+    const value = JSON.parse(body) as { draining?: unknown; inboundRequests?: unknown };
+    if (typeof value.draining !== "boolean" || typeof value.inboundRequests !== "number") return null;
+    return { draining: value.draining, inboundRequests: value.inboundRequests };
+  } catch {
+    return null;
+  }
+}

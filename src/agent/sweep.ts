@@ -1,0 +1,42 @@
+import { join } from "node:path";
+import { sweepLeftovers } from "#/kernel/interception.ts";
+import { removeTree } from "./files.ts";
+import type { Instance } from "./instance.ts";
+import { runCommand } from "./run-command.ts";
+import { Cgroups } from "./runtime/cgroups.ts";
+import { delay } from "./runtime/launch.ts";
+import { PodNetwork } from "./runtime/network.ts";
+
+/**
+ * Removes everything that an instance has on this machine but its lasting state (keys, claims): processes, cgroups, mounts,
+ * namespaces, links, rules, pins, files of the run folder. Works on what it finds, so also after everything was killed.
+ * Gives what could not be removed, as sentences.
+ */
+export async function sweep(instance: Instance): Promise<string[]> {
+  const problems: string[] = [];
+  const cgroups = new Cgroups(cgroupBase(instance.name));
+  for (let pass = 0; !cgroups.remove(""); pass++) {
+    if (pass === 100) {
+      problems.push(`processes of instance ${instance.name} do not die: see cgroup.procs below ${cgroups.v2Root}/${cgroupBase(instance.name)}`);
+      break;
+    }
+    await delay(pass < 20 ? 5 : 50);
+  }
+  sweepLeftovers(instance.name);
+  await new PodNetwork(instance).sweep();
+  await unmountBelow(instance.runDir);
+  removeTree(instance.runDir);
+  removeTree(join(instance.stateDir, "agent", "pods"));
+  return problems;
+}
+
+export function cgroupBase(instance: string): string {
+  return `pillion/${instance}`;
+}
+
+async function unmountBelow(dir: string): Promise<void> {
+  const mounts = await runCommand("findmnt", ["--noheadings", "--list", "--output", "TARGET"]);
+  const ours = mounts.stdout.split("\n").map((line) => line.trim()).filter((target) => target.startsWith(`${dir}/`));
+  // Deepest first.
+  for (const target of ours.toSorted((a, b) => b.length - a.length)) await runCommand("umount", [target]);
+}
