@@ -35,7 +35,8 @@ int mesh_connect4(struct bpf_sock_addr *ctx)
 		 * already bound keeps its own, and the call fails without harm. */
 		source.sin_addr = settings->source4.word[3];
 		bpf_bind(ctx, &source, sizeof(source));
-		bind_to_loopback_device(ctx);
+		if (!untie_from_device(ctx))
+			return 0;
 		ctx->user_ip4 = bpf_htonl(0x7f000001);
 		ctx->user_port = bpf_htons(settings->outbound_port);
 		return 1;

@@ -47,7 +47,8 @@ int mesh_connect6(struct bpf_sock_addr *ctx)
 		addr_set6((struct mesh_addr *)source.sin6_addr,
 			  (mapped ? &settings->source4 : &settings->source6)->word);
 		bpf_bind(ctx, &source, sizeof(source));
-		bind_to_loopback_device(ctx);
+		if (!untie_from_device(ctx))
+			return 0;
 		if (mapped)
 			addr_set4(&to, bpf_htonl(0x7f000001));
 		else

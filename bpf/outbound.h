@@ -62,13 +62,17 @@ static __always_inline int outbound_decide(struct bpf_sock_addr *ctx, struct mes
 	return target_keep(ctx, &asked, TARGET_TRANSLATED) ? OUTBOUND_TRANSLATED : OUTBOUND_DENY;
 }
 
-/* A socket tied to a device could not reach the sidecar over loopback. */
-static __always_inline void bind_to_loopback_device(struct bpf_sock_addr *ctx)
+/*
+ * A socket tied to a device could not reach the sidecar over loopback: its connect would hang. The tie is undone; it
+ * has no meaning for a connection that the sidecar makes. Returns 0 when the kernel does not let us.
+ */
+static __always_inline int untie_from_device(struct bpf_sock_addr *ctx)
 {
-	char device[] = "lo";
+	char none[4] = {};
 
-	if (ctx->sk->bound_dev_if)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, device, sizeof(device));
+	if (!ctx->sk->bound_dev_if)
+		return 1;
+	return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none)) == 0;
 }
 
 #endif
