@@ -1,0 +1,131 @@
+import { addressKey } from "#/base/address.ts";
+import type { SocketAddress } from "#/base/address.ts";
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { Random } from "#/base/random.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { InboundPolicy } from "#/model/policy.ts";
+import type { AuthorizationDecision } from "#/stack/authorize.ts";
+import { authorize } from "#/stack/authorize.ts";
+import type { EndpointSource, HttpServing, InboundContext, InboundHttp } from "#/stack/discovery.ts";
+import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
+import { EndpointClient } from "#/stack/http/endpoint-client.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
+import { SPENT } from "#/stack/http/exchange.ts";
+import { fault } from "#/stack/http/fault.ts";
+import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
+import { Http2Server } from "#/stack/http/http2-server.ts";
+import type { HttpSeries } from "#/stack/http/measure.ts";
+import { Measured } from "#/stack/http/measure.ts";
+
+export interface InboundHttpParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
+  series(target: SocketAddress, clientId: string): HttpSeries;
+}
+
+/**
+ * HTTP to the workload. The life of a request:
+ *
+ *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
+ *     Authorized                  may this client? asked for every request, by the policy of this moment
+ *     Measured                    counts it for that client
+ *     Dispatch → EndpointClient   the application's own connections; a stale one is replaced without anybody noticing
+ */
+export class InboundHttpProxy implements InboundHttp {
+  readonly #parts: InboundHttpParts;
+  /** One per address that the workload listens on: ports of one pod, so at most 65,535 and in practice a handful. */
+  readonly #applications = new Map<string, Dispatch>();
+
+  constructor(parts: InboundHttpParts) {
+    this.#parts = parts;
+  }
+
+  serve(conn: Conn, version: "http1" | "http2", context: InboundContext, closed: () => void): HttpServing {
+    const { clock } = this.#parts;
+    const clientId = context.peer?.name ?? null;
+    const measured = new Measured(
+      this.#application(context),
+      this.#parts.series(context.target, clientId ?? ""),
+      clock,
+    );
+    const service = new Authorized(measured, context);
+    if (version === "http1")
+      return new Http1Server(conn, service, clock, closed, { ...HTTP1_SERVER_DEFAULTS, clientId });
+    return new Http2Server(conn, service, clock, closed, { meshed: context.peer !== null, clientId });
+  }
+
+  #application(context: InboundContext): Dispatch {
+    const key = addressKey(context.target);
+    let dispatch = this.#applications.get(key);
+    if (dispatch === undefined) {
+      const { clock, random } = this.#parts;
+      dispatch = new Dispatch({
+        name: `the application at ${key}`,
+        source: new FixedEndpoint(context.target),
+        clock,
+        random,
+        settings: DISPATCH_DEFAULTS,
+        make: (endpoint) =>
+          new EndpointClient(
+            endpoint,
+            (_endpoint, _protocol, done) => context.dial((error, opened) => done(error, opened, null)),
+            clock,
+          ),
+      });
+      this.#applications.set(key, dispatch);
+    }
+    return dispatch;
+  }
+}
+
+/** Asks the port's policy for each request, so that a change holds for open connections too. */
+class Authorized implements HttpService {
+  readonly #inner: HttpService;
+  readonly #context: InboundContext;
+  /** The policy that `#decision` was made by: client and identity never change on a connection, so the answer is remembered. */
+  #policy: InboundPolicy | null = null;
+  #decision: AuthorizationDecision = { allowed: false, reason: "not decided yet" };
+
+  constructor(inner: HttpService, context: InboundContext) {
+    this.#inner = inner;
+    this.#context = context;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const { port, client, peer } = this.#context;
+    if (port.policy !== this.#policy) {
+      this.#policy = port.policy;
+      this.#decision = authorize(port.policy, client.ip, peer);
+    }
+    if (this.#decision.allowed) return this.#inner.call(head, last, reply);
+    reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason));
+    return SPENT;
+  }
+}
+
+class FixedEndpoint implements EndpointSource {
+  readonly key: string;
+  readonly state = "known";
+  readonly endpoints: readonly Endpoint[];
+
+  constructor(address: SocketAddress) {
+    this.key = `application:${addressKey(address)}`;
+    this.endpoints = [
+      {
+        address,
+        weight: 10_000,
+        identity: null,
+        protocolHint: "unknown",
+        tunnelPort: null,
+        authorityOverride: null,
+        labels: {},
+      },
+    ];
+  }
+
+  subscribe(): { cancel(): void } {
+    return { cancel: () => {} };
+  }
+}

@@ -1,0 +1,104 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { Cancel, Dial, DialProtocol } from "../discovery.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import { fault } from "./fault.ts";
+import { Http1Pool } from "./http1-pool.ts";
+import { Http2Client } from "./http2-client.ts";
+import { PendingRequest, connectFault } from "./pending-request.ts";
+
+/** Requests that may wait for one connection to be made. */
+const CONNECTING_MAX = 10_000;
+
+/**
+ * All connections to one endpoint, made when first needed. A meshed endpoint that speaks HTTP/2 gets one HTTP/2
+ * connection that carries everything, HTTP/1 upgraded (facts §8.1), but for requests that take a connection over
+ * (`Upgrade`, CONNECT), which get a genuine HTTP/1 one. Other endpoints are spoken to as the application speaks.
+ */
+export class EndpointClient implements HttpService {
+  readonly #endpoint: Endpoint;
+  readonly #dial: Dial;
+  readonly #clock: Clock;
+  readonly #http1: Http1Pool;
+  #http2: Http2Client | null = null;
+  #isConnecting = false;
+  #waiting: { start: (client: Http2Client) => void; fail: (error: ConnError | null) => void }[] = [];
+  #closed = false;
+
+  constructor(endpoint: Endpoint, dial: Dial, clock: Clock) {
+    this.#endpoint = endpoint;
+    this.#dial = dial;
+    this.#clock = clock;
+    this.#http1 = new Http1Pool((done) => this.#open("http1", done), clock);
+  }
+
+  get endpoint(): Endpoint {
+    return this.#endpoint;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const meshed = this.#endpoint.identity !== null;
+    const tunnel = head.upgrade !== null && head.version !== "2";
+    const overHttp2 = head.version === "2" || (meshed && this.#endpoint.protocolHint === "http2" && !tunnel);
+    if (!overHttp2) return this.#http1.call(head, last, reply);
+    if (this.#http2 !== null && this.#http2.usable) return this.#http2.call(head, last, reply);
+    return this.#callWhenConnected(head, last, reply);
+  }
+
+  /** Ends idle connections and lets busy ones finish. */
+  close(): void {
+    this.#closed = true;
+    this.#http1.close();
+    this.#http2?.close();
+    // An attempt under way still serves who waits for it; its connection is closed behind them.
+  }
+
+  #callWhenConnected(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const pending = new PendingRequest(reply);
+    if (this.#waiting.length >= CONNECTING_MAX) {
+      pending.fail(
+        fault(
+          "OVERLOADED",
+          `more than ${CONNECTING_MAX} requests wait for a connection to ${this.#endpoint.address.ip}`,
+          { safe: true },
+        ),
+      );
+      return pending;
+    }
+    this.#waiting.push({
+      start: (client) => pending.proceed((target) => client.call(head, last, target)),
+      fail: (error) => pending.fail(connectFault(error)),
+    });
+    if (!this.#isConnecting) {
+      this.#isConnecting = true;
+      this.#open("http2", (error, conn) => this.#connected(error, conn));
+    }
+    return pending;
+  }
+
+  #connected(error: ConnError | null, conn: Conn | null): void {
+    this.#isConnecting = false;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    if (conn === null) {
+      for (const { fail } of waiting) fail(error);
+      return;
+    }
+    const client: Http2Client = new Http2Client(conn, this.#clock, () => this.#retired(client), {
+      meshed: this.#endpoint.identity !== null,
+    });
+    this.#http2 = client;
+    for (const { start } of waiting) start(client);
+    if (this.#closed) client.close();
+  }
+
+  #retired(client: Http2Client): void {
+    if (this.#http2 === client) this.#http2 = null;
+  }
+
+  #open(protocol: DialProtocol, done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
+    return this.#dial(this.#endpoint, protocol, (error, conn) => done(error, conn));
+  }
+}

@@ -1,0 +1,92 @@
+import type { Fields } from "#/base/fields.ts";
+import type { Fault } from "./fault.ts";
+
+/**
+ * One HTTP request and its answer, free of the version that carries it. A server connection makes a `RequestHead` and
+ * calls a `HttpService`; the service answers through a `ResponseSink` and hands back a `RequestSink` for the body.
+ *
+ *     server connection ──call(head, reply)──▶ layers ──▶ client connection
+ *            ▲   RequestSink: data, end, abort  ───────────────▶  │
+ *            └─  ResponseSink: head, body, finish, fail  ◀─────────┘
+ *
+ * Rules that every implementation keeps:
+ * - A request: data* end, or `abort` at any time. An answer: informational* head body* finish, or `fail` at any time.
+ *   `abort` and `fail` end both directions; after them nothing follows. The answer may finish before the request ends: the
+ *   request then goes on, and a `fail` says that its rest is not wanted.
+ * - `data` and `body` are always taken. Its bytes are borrowed from a buffer that is never written again, so a sink may keep views.
+ * - Back-pressure is credit: who took `n` bytes reports `n` once they are on their way (`requestConsumed`,
+ *   `responseConsumed`). A source lets at most its window of unreported bytes be outstanding, so a slow reader slows the
+ *   far writer and nothing piles up in between.
+ * - Calls may come from inside a call of the other side (a refusal from inside `call`): objects are consistent before they call out.
+ */
+export interface HttpService {
+  /** `last`: the request has neither body nor trailers; nothing follows on the returned sink. */
+  call(request: RequestHead, last: boolean, reply: ResponseSink): RequestSink;
+}
+
+export interface RequestSink {
+  data(bytes: Uint8Array, start: number, stop: number): void;
+  end(trailers: Fields | null): void;
+  /** The client went away, or broke its protocol: the request is to be given up. */
+  abort(fault: Fault): void;
+  /** So many bytes of the answer are on their way to the client. */
+  responseConsumed(bytes: number): void;
+}
+
+export interface ResponseSink {
+  /** A 1xx answer other than 101. */
+  informational(status: number, fields: Fields): void;
+  /** `last`: neither body nor trailers follow. */
+  head(head: ResponseHead, last: boolean): void;
+  body(bytes: Uint8Array, start: number, stop: number): void;
+  finish(trailers: Fields | null): void;
+  /** No (complete) answer will come. Before `head` the server answers by the fault's status, afterwards it cuts the stream. */
+  fail(fault: Fault): void;
+  /** So many bytes of the request's body are on their way. */
+  requestConsumed(bytes: number): void;
+}
+
+export type HttpVersion = "1.0" | "1.1" | "2";
+
+/** A request's head. `fields` hold no pseudo-fields and no framing or hop-by-hop fields; `host` only if it came over HTTP/1. */
+export interface RequestHead {
+  readonly method: string;
+  /** "http" unless an absolute-form target or `:scheme` says otherwise. */
+  readonly scheme: string;
+  /** Host as the client named it, "" when it named none. */
+  readonly authority: string;
+  /** Path with query, "*", or "" for CONNECT. */
+  readonly path: string;
+  /** As the application spoke it; restored from `l5d-orig-proto` between sidecars. */
+  readonly version: HttpVersion;
+  readonly absoluteForm: boolean;
+  /** Protocol named in `Upgrade`, with the connection to be turned over on 101; null for almost all requests. */
+  readonly upgrade: string | null;
+  readonly fields: Fields;
+}
+
+export interface ResponseHead {
+  readonly status: number;
+  readonly version: HttpVersion;
+  /** "" over HTTP/2. */
+  readonly reason: string;
+  readonly fields: Fields;
+}
+
+/** What `call` returns when it has already refused: swallows whatever still comes. */
+export const SPENT: RequestSink = {
+  data(): void {},
+  end(): void {},
+  abort(): void {},
+  responseConsumed(): void {},
+};
+
+/** A `ResponseSink` for when nobody listens any more. */
+export const UNHEARD: ResponseSink = {
+  informational(): void {},
+  head(): void {},
+  body(): void {},
+  finish(): void {},
+  fail(): void {},
+  requestConsumed(): void {},
+};

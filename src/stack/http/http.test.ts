@@ -1,0 +1,517 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { ConnHandler } from "#/base/conn.ts";
+import { SeededRandom } from "#/base/random.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import { parseSocketAddress } from "#/base/address.ts";
+import { ConnError } from "#/base/errors.ts";
+import type { Dial, EndpointSource } from "../discovery.ts";
+import { Dispatch, DISPATCH_DEFAULTS } from "./dispatch.ts";
+import { EndpointClient } from "./endpoint-client.ts";
+import type { RequestHead } from "./exchange.ts";
+import { fault } from "./fault.ts";
+import { Http1Client } from "./http1-client.ts";
+import { Http1Server } from "./http1-server.ts";
+import { Http2Client } from "./http2-client.ts";
+import { Http2Server } from "./http2-server.ts";
+import { ManualClock, MemoryConn, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
+import { Request } from "./translate.ts";
+
+const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
+
+function request(over: Partial<RequestHead> = {}): Request {
+  return new Request({
+    method: "GET",
+    scheme: "http",
+    authority: "web",
+    path: "/",
+    version: "1.1",
+    absoluteForm: false,
+    upgrade: null,
+    fields: over.version === "2" ? [] : ["Host", "web"],
+    ...over,
+  });
+}
+
+/** A client's bytes against an Http1Server; what came back as text. */
+function talkHttp1(
+  service: ScriptedService,
+  text: string,
+  pieceBytes: number = 65_536,
+): {
+  clock: ManualClock;
+  client: MemoryConn;
+  server: MemoryConn;
+  answer: () => string;
+  closed: () => boolean;
+} {
+  const clock = new ManualClock();
+  const [client, server] = memoryPair(clock, pieceBytes);
+  let got = "";
+  client.setHandler({ ...NOBODY, onData: (bytes) => (got += Buffer.from(bytes).toString("latin1")) });
+  let closed = false;
+  new Http1Server(server, service, clock, () => (closed = true));
+  client.write(Buffer.from(text, "latin1"));
+  clock.settle();
+  return { clock, client, server, answer: () => got, closed: () => closed };
+}
+
+test("answers pipelined HTTP/1 requests in order, one at a time (RFC 9112 §9.3.2)", () => {
+  const service = new ScriptedService();
+  const talk = talkHttp1(service, "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert.equal(service.calls.length, 1);
+  service.calls[0]?.answer(200, ["Content-Length", "1"], "a");
+  talk.clock.settle();
+  assert.equal(service.calls.length, 2);
+  service.calls[1]?.answer(404, [], "");
+  talk.clock.settle();
+  assert.equal(
+    talk.answer(),
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+  );
+});
+
+test("any split of a request gives the same call", () => {
+  const text =
+    "POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n";
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 80 }), (pieceBytes) => {
+      const service = new ScriptedService();
+      talkHttp1(service, text, pieceBytes);
+      const call = service.calls[0];
+      assert.equal(call?.body, "hello");
+      assert.deepEqual(call?.trailers, ["X-T", "1"]);
+      assert.deepEqual(call?.head.fields, ["Host", "x"]);
+    }),
+  );
+});
+
+test("chunks an answer of unknown length for HTTP/1.1 and closes after it for HTTP/1.0 (RFC 9112 §6.1, §6.3)", () => {
+  for (const [version, expected] of [
+    ["1.1", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"],
+    ["1.0", "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nhi"],
+  ] as const) {
+    const service = new ScriptedService((call) => call.answer(200, [], "hi"));
+    assert.equal(talkHttp1(service, `GET / HTTP/${version}\r\nHost: x\r\n\r\n`).answer(), expected);
+  }
+});
+
+test("keeps HTTP/1.0 alive when asked and the length is known", () => {
+  const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "hi"));
+  const answer = talkHttp1(service, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").answer();
+  assert.equal(answer, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi");
+});
+
+test("drops hop-by-hop fields and those that Connection names, but never Host (RFC 9110 §7.6.1)", () => {
+  const service = new ScriptedService();
+  talkHttp1(
+    service,
+    "GET / HTTP/1.1\r\nHost: x\r\nConnection: X-A, host\r\nX-A: 1\r\nX-B: 2\r\nKeep-Alive: 5\r\nl5d-client-id: forged\r\n\r\n",
+  );
+  assert.deepEqual(service.calls[0]?.head.fields, ["Host", "x", "X-B", "2"]);
+});
+
+test("a fault before the head is answered with its status and reason, and the connection closes", () => {
+  const service = new ScriptedService((call) =>
+    call.reply.fail(fault("CONNECT_FAILED", "no route to 10.0.0.9", { safe: true })),
+  );
+  const talk = talkHttp1(service, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert.match(
+    talk.answer(),
+    /^HTTP\/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nl5d-proxy-error: no route to 10.0.0.9\r\nConnection: close\r\n\r\n$/,
+  );
+});
+
+test("a fault inside the answer cuts the connection, so that it cannot pass for complete", () => {
+  const service = new ScriptedService();
+  const talk = talkHttp1(service, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  const reply = service.calls[0]!.reply;
+  reply.head({ status: 200, version: "1.1", reason: "", fields: ["Content-Length", "10"] }, false);
+  reply.body(Buffer.from("half"), 0, 4);
+  talk.clock.settle();
+  reply.fail(fault("RESET", "gone"));
+  talk.clock.settle();
+  assert.ok(talk.client.isClosed);
+});
+
+test("a malformed request is refused with 400 and its reason, and the service is not called", () => {
+  const service = new ScriptedService();
+  const talk = talkHttp1(
+    service,
+    "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+  );
+  assert.match(talk.answer(), /^HTTP\/1.1 400 /);
+  assert.equal(service.calls.length, 0);
+});
+
+test("stops reading a client whose body nobody takes, and goes on when it is taken", () => {
+  const service = new ScriptedService((call) => (call.holdCredit = true));
+  const talk = talkHttp1(service, `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n`);
+  for (let i = 0; i < 10; i++) talk.client.write(new Uint8Array(100_000).fill(120));
+  talk.clock.settle();
+  const call = service.calls[0]!;
+  assert.ok(talk.server.paused);
+  assert.ok(call.bytes < 300_000, `took ${call.bytes} bytes`);
+  call.holdCredit = false;
+  call.reply.requestConsumed(call.bytes);
+  talk.clock.settle();
+  assert.equal(call.bytes, 1_000_000);
+  assert.ok(call.ended);
+});
+
+test("an upgrade turns the connection over after 101 and both ends keep their half-close", () => {
+  const service = new ScriptedService();
+  const talk = talkHttp1(
+    service,
+    "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+  );
+  const call = service.calls[0]!;
+  assert.equal(call.head.upgrade, "websocket");
+  call.reply.head(
+    { status: 101, version: "1.1", reason: "", fields: ["Connection", "Upgrade", "Upgrade", "websocket"] },
+    false,
+  );
+  talk.client.write(Buffer.from("ping"));
+  call.reply.body(Buffer.from("pong"), 0, 4);
+  talk.clock.settle();
+  assert.equal(call.body, "ping");
+  assert.match(talk.answer(), /^HTTP\/1.1 101 Switching Protocols\r\n[^]*\r\n\r\npong$/);
+  talk.client.end();
+  talk.clock.settle();
+  assert.ok(call.ended);
+  call.reply.finish(null);
+  talk.clock.settle();
+  assert.ok(talk.client.isClosed);
+});
+
+test("a declined upgrade is an ordinary answer on a connection that goes on", () => {
+  const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "no"));
+  const talk = talkHttp1(
+    service,
+    "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n",
+  );
+  assert.deepEqual(
+    service.calls.map((call) => call.head.path),
+    ["/ws", "/2"],
+  );
+  assert.ok(service.calls[0]?.ended);
+  assert.equal(talk.client.isClosed, false);
+});
+
+/** Http1Client or Http2Client against the server of the same version, in memory. */
+function connect(
+  version: "1.1" | "2",
+  service: ScriptedService,
+  options: { meshed?: boolean; pieceBytes?: number; window?: number } = {},
+): {
+  clock: ManualClock;
+  client: Http1Client | Http2Client;
+  gone: string[];
+  server: Http1Server | Http2Server;
+  ends: [MemoryConn, MemoryConn];
+} {
+  const clock = new ManualClock();
+  const ends = memoryPair(clock, options.pieceBytes ?? 65_536);
+  const gone: string[] = [];
+  const meshed = options.meshed ?? false;
+  const machine =
+    options.window === undefined
+      ? {}
+      : { streamWindowBytes: options.window, connectionWindowBytes: Math.max(65_535, options.window) };
+  if (version === "2") {
+    const server = new Http2Server(ends[1], service, clock, () => {}, { meshed, clientId: null, machine });
+    const client = new Http2Client(ends[0], clock, () => gone.push("gone"), { meshed, machine });
+    clock.settle();
+    return { clock, client, gone, server, ends };
+  }
+  const server = new Http1Server(ends[1], service, clock, () => {});
+  const client = new Http1Client(ends[0], clock, {
+    idle: () => gone.push("idle"),
+    gone: () => gone.push("gone"),
+  });
+  return { clock, client, gone, server, ends };
+}
+
+for (const version of ["1.1", "2"] as const) {
+  test(`carries a request and its answer over HTTP/${version}, bodies and trailers whole, under any split`, () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 50_000 }),
+        fc.integer({ min: 0, max: 300_000 }),
+        fc.integer({ min: 0, max: 300_000 }),
+        (pieceBytes, upBytes, downBytes) => {
+          const service = new ScriptedService();
+          const { clock, client } = connect(version, service, {
+            pieceBytes: Math.max(pieceBytes, (upBytes + downBytes) / 100) | 0,
+            window: 65_535,
+          });
+          const reply = new RecordingReply();
+          const sink = client.call(request({ method: "POST", version }), false, reply);
+          sink.data(Buffer.alloc(upBytes, "u"), 0, upBytes);
+          sink.end(["x-up", "1"]);
+          clock.settle();
+          const call = service.calls[0]!;
+          assert.equal(call.bytes, upBytes);
+          assert.deepEqual(
+            call.trailers?.map((text) => text.toLowerCase()),
+            ["x-up", "1"],
+          );
+          call.reply.head({ status: 200, version: "1.1", reason: "", fields: [] }, false);
+          call.reply.body(Buffer.alloc(downBytes, "d"), 0, downBytes);
+          call.reply.finish(["x-down", "2"]);
+          for (let seen = -1; seen !== reply.body_.length;) {
+            seen = reply.body_.length;
+            clock.settle();
+            sink.responseConsumed(reply.body_.length - Math.max(seen, 0));
+            sink.responseConsumed(downBytes);
+          }
+          clock.settle();
+          assert.equal(reply.body_.length, downBytes);
+          assert.deepEqual(reply.events, ["head 200", "finish x-down 2"]);
+          assert.equal(reply.requestConsumedBytes, upBytes);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  test(`an answer that comes before the request's end leaves the rest of the request going (HTTP/${version})`, () => {
+    const service = new ScriptedService();
+    const { clock, client } = connect(version, service);
+    const reply = new RecordingReply();
+    const sink = client.call(request({ method: "POST", version }), false, reply);
+    sink.data(Buffer.from("first"), 0, 5);
+    clock.settle();
+    service.calls[0]!.answer(200, ["content-length", "2"], "ok");
+    clock.settle();
+    assert.deepEqual(reply.events, ["head 200", "finish"]);
+    sink.data(Buffer.from("second"), 0, 6);
+    sink.end(null);
+    clock.settle();
+    assert.equal(service.calls[0]!.body, "firstsecond");
+    assert.ok(service.calls[0]!.ended);
+  });
+
+  test(`a client that gives up reaches the far service (HTTP/${version})`, () => {
+    const service = new ScriptedService();
+    const { clock, client } = connect(version, service);
+    const sink = client.call(request({ version }), true, new RecordingReply());
+    clock.settle();
+    sink.abort(fault("CANCELLED", "enough"));
+    clock.settle();
+    assert.equal(service.calls[0]!.aborted?.code, "CANCELLED");
+  });
+}
+
+test("HTTP/1 between sidecars travels over HTTP/2 and comes out as it was (facts §8.1)", () => {
+  const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "0"], ""));
+  const { clock, client } = connect("2", service, { meshed: true });
+  client.call(
+    request({ version: "1.0", absoluteForm: true, path: "/x?y", fields: ["Host", "web", "X-Case", "V"] }),
+    true,
+    new RecordingReply(),
+  );
+  clock.settle();
+  const head = service.calls[0]!.head;
+  assert.deepEqual(
+    [head.version, head.absoluteForm, head.authority, head.path, head.fields],
+    ["1.0", true, "web", "/x?y", ["x-case", "V"]],
+  );
+});
+
+test("a stream refused by a meshed server is safe to send elsewhere (RFC 9113 §8.7)", () => {
+  const service = new ScriptedService((call) =>
+    call.reply.fail(fault("CONNECT_FAILED", "app down", { safe: true })),
+  );
+  const { clock, client } = connect("2", service, { meshed: true });
+  const reply = new RecordingReply();
+  client.call(request(), true, reply);
+  clock.settle();
+  assert.deepEqual(reply.events, ["fail REFUSED safe"]);
+});
+
+test("a draining server finishes what it has and sends new requests away", () => {
+  const service = new ScriptedService();
+  const { clock, client, server, gone } = connect("2", service, { meshed: true });
+  const first = new RecordingReply();
+  client.call(request(), true, first);
+  clock.settle();
+  server.drain();
+  clock.settle();
+  assert.deepEqual(gone, ["gone"]);
+  const second = new RecordingReply();
+  client.call(request(), true, second);
+  assert.deepEqual(second.events, ["fail REFUSED safe"]);
+  service.calls[0]!.answer(200, ["content-length", "2"], "ok");
+  clock.settle();
+  assert.deepEqual(first.events, ["head 200", "finish"]);
+});
+
+test("a gRPC answer that breaks off ends with a status (facts §8.4)", () => {
+  const service = new ScriptedService();
+  const { clock, client } = connect("2", service);
+  const reply = new RecordingReply();
+  client.call(
+    request({ version: "2", method: "POST", fields: ["content-type", "application/grpc"] }),
+    false,
+    reply,
+  );
+  clock.settle();
+  const call = service.calls[0]!;
+  call.reply.head(
+    { status: 200, version: "2", reason: "", fields: ["content-type", "application/grpc"] },
+    false,
+  );
+  call.reply.fail(fault("RESET", "the application's connection ended"));
+  clock.settle();
+  assert.match(reply.events.join("; "), /^head 200; finish grpc-status 14 grpc-message /);
+});
+
+// --- dispatch ---
+
+class Endpoints implements EndpointSource {
+  readonly key = "test";
+  readonly state = "known";
+  endpoints: Endpoint[];
+  #changed: (() => void)[] = [];
+  constructor(...addresses: string[]) {
+    this.endpoints = addresses.map(endpoint);
+  }
+  set(...addresses: string[]): void {
+    this.endpoints = addresses.map(endpoint);
+    for (const changed of this.#changed) changed();
+  }
+  subscribe(changed: () => void): { cancel(): void } {
+    this.#changed.push(changed);
+    return { cancel: () => {} };
+  }
+}
+
+function endpoint(address: string): Endpoint {
+  return {
+    address: parseSocketAddress(address)!,
+    weight: 10_000,
+    identity: null,
+    protocolHint: "unknown",
+    tunnelPort: null,
+    authorityOverride: null,
+    labels: {},
+  };
+}
+
+function dispatchTo(
+  source: Endpoints,
+  services: Record<string, ScriptedService>,
+): { clock: ManualClock; dispatch: Dispatch } {
+  const clock = new ManualClock();
+  const make = (at: Endpoint): ScriptedService => services[at.address.ip]!;
+  return {
+    clock,
+    dispatch: new Dispatch({
+      name: "web.shop:80",
+      source,
+      make,
+      clock,
+      random: new SeededRandom(7),
+      settings: DISPATCH_DEFAULTS,
+    }),
+  };
+}
+
+test("a request that reached nobody goes to another endpoint, body and all", () => {
+  const down = new ScriptedService((call) =>
+    call.reply.fail(fault("CONNECT_FAILED", "refused", { safe: true })),
+  );
+  const up = new ScriptedService();
+  const { dispatch } = dispatchTo(new Endpoints("10.0.0.1:80", "10.0.0.2:80"), {
+    "10.0.0.1": down,
+    "10.0.0.2": up,
+  });
+  for (let i = 0; i < 20; i++) {
+    const reply = new RecordingReply();
+    const sink = dispatch.call(request({ method: "POST" }), false, reply);
+    sink.data(Buffer.from("body"), 0, 4);
+    sink.end(null);
+    const call = up.calls[i]!;
+    assert.equal(call.body, "body");
+    assert.ok(call.ended);
+    assert.equal(reply.requestConsumedBytes, 4);
+    call.answer(200, [], "");
+    assert.deepEqual(reply.events, ["head 200 last"]);
+  }
+  // Set aside after its first failure, so not asked twenty times.
+  assert.ok(down.calls.length <= 2, `${down.calls.length} requests tried the dead endpoint`);
+});
+
+test("a request that may have been seen is not sent again", () => {
+  const broken = new ScriptedService((call) => call.reply.fail(fault("RESET", "gone")));
+  const { dispatch } = dispatchTo(new Endpoints("10.0.0.1:80", "10.0.0.2:80"), {
+    "10.0.0.1": broken,
+    "10.0.0.2": broken,
+  });
+  const reply = new RecordingReply();
+  dispatch.call(request(), true, reply);
+  assert.deepEqual(reply.events, ["fail RESET"]);
+  assert.equal(broken.calls.length, 1);
+});
+
+test("without endpoints a request waits for one, and not for ever", () => {
+  const up = new ScriptedService();
+  const source = new Endpoints();
+  const { clock, dispatch } = dispatchTo(source, { "10.0.0.1": up });
+  const lucky = new RecordingReply();
+  dispatch.call(request(), true, lucky);
+  source.set("10.0.0.1:80");
+  assert.equal(up.calls.length, 1);
+  source.set();
+  const late = new RecordingReply();
+  dispatch.call(request(), true, late);
+  clock.advance(3_001);
+  assert.deepEqual(late.events, ["fail NO_ENDPOINTS safe"]);
+});
+
+test("every endpoint refusing ends the request with the last reason, not with a wait", () => {
+  const down = new ScriptedService((call) =>
+    call.reply.fail(fault("CONNECT_FAILED", "refused", { safe: true })),
+  );
+  const { dispatch } = dispatchTo(new Endpoints("10.0.0.1:80", "10.0.0.2:80"), {
+    "10.0.0.1": down,
+    "10.0.0.2": down,
+  });
+  const reply = new RecordingReply();
+  dispatch.call(request(), true, reply);
+  assert.deepEqual(reply.events, ["fail CONNECT_FAILED safe"]);
+  assert.equal(down.calls.length, 2);
+});
+
+test("an idle HTTP/1 connection that the server closed is replaced without anybody noticing", () => {
+  const clock = new ManualClock();
+  const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "ok"));
+  const far: MemoryConn[] = [];
+  const dial: Dial = (_endpoint, _protocol, done) => {
+    const [near, server] = memoryPair(clock);
+    far.push(server);
+    new Http1Server(server, service, clock, () => {});
+    clock.soon(() => done(null, near, null));
+    return { cancel: () => {} };
+  };
+  const dispatch = new Dispatch({
+    name: "app",
+    source: new Endpoints("10.0.0.1:80"),
+    make: (at) => new EndpointClient(at, dial, clock),
+    clock,
+    random: new SeededRandom(1),
+  });
+  const first = new RecordingReply();
+  dispatch.call(request(), true, first);
+  clock.settle();
+  assert.equal(first.body_, "ok");
+  // The server resets the idle connection at the moment of the next request.
+  const second = new RecordingReply();
+  dispatch.call(request(), true, second);
+  far[0]!.peer!.close(new ConnError("RESET", "reset while idle"));
+  clock.settle();
+  assert.deepEqual(second.events, ["head 200", "finish"]);
+  assert.equal(far.length, 2);
+});

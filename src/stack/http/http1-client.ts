@@ -1,0 +1,352 @@
+import type { Clock, Timer } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Fields } from "#/base/fields.ts";
+import { Event, Http1Reader } from "#/wire/http1/reader.ts";
+import {
+  CHUNK_TAIL,
+  encodeChunkHead,
+  encodeLastChunk,
+  encodeRequestHead,
+  isMethod,
+  isRequestTarget,
+} from "#/wire/http1/writer.ts";
+import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import { SPENT } from "./exchange.ts";
+import { fault } from "./fault.ts";
+import type { Fault } from "./fault.ts";
+import {
+  http1Target,
+  keepAliveTimeoutSeconds,
+  requestToHttp1,
+  responseFromHttp1,
+  switchingFromHttp1,
+} from "./translate.ts";
+
+export interface Http1ClientSettings {
+  readonly bodyWindowBytes: number;
+  readonly headBytesMax: number;
+  /** How long an idle connection is kept when the server does not say (facts §2.2: 3 s). */
+  readonly idleMs: number;
+}
+
+export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
+  bodyWindowBytes: 65_536,
+  headBytesMax: 65_536,
+  idleMs: 3_000,
+};
+
+/** Who owns a client connection: the pool that it returns to, or whoever opened it for one request. */
+export interface Http1ClientOwner {
+  /** The connection can take another request. */
+  idle(client: Http1Client): void;
+  /** The connection is over, or will take no further request. */
+  gone(client: Http1Client): void;
+}
+
+/**
+ * One HTTP/1 connection to a server, carrying one request at a time. The server may answer before it has read the
+ * request; both directions then go on, and the connection is free again when both are over.
+ */
+export class Http1Client implements ConnHandler {
+  readonly #conn: Conn;
+  readonly #clock: Clock;
+  readonly #owner: Http1ClientOwner;
+  readonly #settings: Http1ClientSettings;
+  readonly #reader: Http1Reader;
+  #exchange: Exchange | null = null;
+  #requests = 0;
+  #gone = false;
+  #reusable = true;
+  #blocked = false;
+  #owedBytes = 0;
+  #paused = false;
+  #idleTimer: Timer | null = null;
+  #keepAliveMs: number;
+
+  constructor(
+    conn: Conn,
+    clock: Clock,
+    owner: Http1ClientOwner,
+    settings: Http1ClientSettings = HTTP1_CLIENT_DEFAULTS,
+  ) {
+    this.#conn = conn;
+    this.#clock = clock;
+    this.#owner = owner;
+    this.#settings = settings;
+    this.#keepAliveMs = settings.idleMs;
+    this.#reader = new Http1Reader({ role: "response", headBytesMax: settings.headBytesMax });
+    conn.setHandler(this);
+  }
+
+  /** Whether an earlier request went over this connection: if it ends without a byte of answer, it may just have been too old. */
+  get reused(): boolean {
+    return this.#requests > 1;
+  }
+
+  /** Sends a request. Only while idle. */
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const target = http1Target(head);
+    if (!isMethod(head.method) || !isRequestTarget(target)) {
+      // HTTP/2 may carry what HTTP/1 cannot say; the connection stays as it was.
+      this.#owner.idle(this);
+      reply.fail(fault("BAD_REQUEST", "the request's method or path cannot be written in HTTP/1"));
+      return SPENT;
+    }
+    this.#idleTimer?.cancel();
+    this.#idleTimer = null;
+    this.#requests++;
+    const message = requestToHttp1(head, last);
+    const exchange = new Exchange(this, head, reply, message.chunked, last);
+    this.#exchange = exchange;
+    this.#reader.responseTo(head.method, head.upgrade !== null);
+    const version = head.version === "1.0" ? "1.0" : "1.1";
+    this.#write(encodeRequestHead({ method: head.method, target, version, fields: message.fields }), 0);
+    return exchange;
+  }
+
+  /** Ends an idle connection. */
+  close(): void {
+    this.#idleTimer?.cancel();
+    if (!this.#gone) {
+      this.#gone = true;
+      this.#conn.end();
+      this.#owner.gone(this);
+    }
+  }
+
+  onData(bytes: Uint8Array): void {
+    this.#reader.feed(bytes);
+    this.#pump();
+  }
+
+  onEnd(): void {
+    this.#reusable = false;
+    const exchange = this.#exchange;
+    if (exchange === null) {
+      this.close();
+    } else if (exchange.tunnelling) {
+      exchange.answered = true;
+      exchange.reply.finish(null);
+      this.#finishIfDone(exchange);
+    } else {
+      this.#reader.end();
+      this.#pump();
+    }
+  }
+
+  onDrain(): void {
+    this.#blocked = false;
+    const owed = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (owed > 0) this.#exchange?.reply.requestConsumed(owed);
+  }
+
+  onClose(error: ConnError | null): void {
+    this.#reusable = false;
+    this.#lost(error === null ? "the connection closed before the answer was complete" : error.message);
+    this.#leave();
+  }
+
+  #pump(): void {
+    const reader = this.#reader;
+    for (;;) {
+      const kind = reader.next();
+      if (kind === Event.NOTHING) break;
+      const exchange = this.#exchange;
+      if (exchange === null) {
+        if (kind === Event.END) continue; // of an answer without a body, whose exchange is over
+        // Bytes that answer nothing: whatever they are, the next request must not be taken to be answered by them.
+        this.#reusable = false;
+        this.#conn.reset();
+        break;
+      }
+      if (kind === Event.HEAD) this.#head(exchange);
+      else if (kind === Event.BODY || kind === Event.UPGRADED) {
+        exchange.unconsumedBytes += reader.stop - reader.start;
+        exchange.reply.body(reader.bytes, reader.start, reader.stop);
+      } else if (kind === Event.END) {
+        if (!exchange.answered) {
+          exchange.answered = true;
+          exchange.reply.finish(reader.trailers);
+        }
+        this.#finishIfDone(exchange);
+      } else if (CUT.has(reader.error?.code ?? "")) {
+        this.#lost("the application closed its connection before the answer was complete");
+        this.close();
+        return;
+      } else {
+        this.#reusable = false;
+        const reason = reader.error?.message ?? "malformed";
+        exchange.fail(fault("PROTOCOL", `the application's answer is no valid HTTP/1: ${reason}`));
+        this.#exchange = null;
+        this.#conn.reset();
+        break;
+      }
+    }
+    this.#steer();
+  }
+
+  #head(exchange: Exchange): void {
+    const reader = this.#reader;
+    exchange.answerBegun = true;
+    if (reader.status < 200 && reader.status !== 101) {
+      exchange.reply.informational(reader.status, responseFromHttp1(reader).fields);
+      return;
+    }
+    if (!reader.keepAlive || reader.framing === "close") this.#reusable = false;
+    if (reader.framing === "tunnel") {
+      this.#reusable = false;
+      exchange.tunnelling = true;
+      exchange.reply.head(
+        reader.status === 101 ? switchingFromHttp1(reader) : responseFromHttp1(reader),
+        false,
+      );
+      return;
+    }
+    const seconds = keepAliveTimeoutSeconds(reader.fields);
+    // One second short of what the server promises, so that it never closes while our next request is on its way.
+    if (seconds >= 0) this.#keepAliveMs = Math.max(0, seconds * 1000 - 1000);
+    const last = reader.framing === "none";
+    if (last) exchange.answered = true;
+    exchange.reply.head(responseFromHttp1(reader), last);
+  }
+
+  #steer(): void {
+    const hold = this.#exchange !== null && this.#exchange.unconsumedBytes >= this.#settings.bodyWindowBytes;
+    if (hold === this.#paused || this.#gone) return;
+    this.#paused = hold;
+    if (hold) this.#conn.pause();
+    else this.#conn.resume();
+  }
+
+  // --- called by the exchange ---
+
+  sendData(exchange: Exchange, bytes: Uint8Array, start: number, stop: number): void {
+    const view = start === 0 && stop === bytes.length ? bytes : bytes.subarray(start, stop);
+    if (view.length === 0) return;
+    if (!exchange.chunked) {
+      this.#write(view, view.length);
+      return;
+    }
+    this.#conn.write(encodeChunkHead(view.length));
+    this.#conn.write(view);
+    this.#write(CHUNK_TAIL, view.length);
+  }
+
+  sendEnd(exchange: Exchange, trailers: Fields | null): void {
+    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailers));
+    else if (exchange.tunnelling) this.#conn.end();
+    exchange.sent = true;
+    this.#finishIfDone(exchange);
+  }
+
+  /** The client gave the request up: HTTP/1 has no other way to say so than ending the connection. */
+  cancel(exchange: Exchange): void {
+    if (this.#exchange !== exchange) return;
+    this.#exchange = null;
+    this.#reusable = false;
+    this.#conn.reset();
+    this.#leave();
+  }
+
+  responseConsumed(exchange: Exchange, bytes: number): void {
+    exchange.unconsumedBytes -= bytes;
+    if (this.#exchange === exchange) this.#steer();
+  }
+
+  #write(bytes: Uint8Array, creditBytes: number): void {
+    if (!this.#conn.write(bytes)) this.#blocked = true;
+    if (creditBytes === 0) return;
+    if (this.#blocked) this.#owedBytes += creditBytes;
+    else this.#exchange?.reply.requestConsumed(creditBytes);
+  }
+
+  #lost(reason: string): void {
+    const exchange = this.#exchange;
+    if (exchange === null) return;
+    this.#exchange = null;
+    exchange.fail(fault("RESET", reason, { safe: false }), !exchange.answerBegun && this.reused);
+  }
+
+  #finishIfDone(exchange: Exchange): void {
+    if (this.#exchange !== exchange || !exchange.answered || !exchange.sent) return;
+    this.#exchange = null;
+    const owed = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (owed > 0) exchange.reply.requestConsumed(owed);
+    if (!this.#reusable) {
+      this.close();
+      return;
+    }
+    if (this.#paused) this.#steer();
+    this.#idleTimer = this.#clock.after(this.#keepAliveMs, () => this.close());
+    this.#owner.idle(this);
+  }
+
+  #leave(): void {
+    this.#idleTimer?.cancel();
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#owner.gone(this);
+  }
+}
+
+class Exchange implements RequestSink {
+  readonly client: Http1Client;
+  readonly request: RequestHead;
+  readonly reply: ResponseSink;
+  readonly chunked: boolean;
+  /** The request has been written to its end. */
+  sent: boolean;
+  answerBegun = false;
+  answered = false;
+  tunnelling = false;
+  unconsumedBytes = 0;
+  #over = false;
+
+  constructor(
+    client: Http1Client,
+    request: RequestHead,
+    reply: ResponseSink,
+    chunked: boolean,
+    last: boolean,
+  ) {
+    this.client = client;
+    this.request = request;
+    this.reply = reply;
+    this.chunked = chunked;
+    this.sent = last;
+  }
+
+  data(bytes: Uint8Array, start: number, stop: number): void {
+    if (!this.#over && !this.sent) this.client.sendData(this, bytes, start, stop);
+  }
+
+  end(trailers: Fields | null): void {
+    if (!this.#over && !this.sent) this.client.sendEnd(this, trailers);
+  }
+
+  abort(_cause: Fault): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.client.cancel(this);
+  }
+
+  responseConsumed(bytes: number): void {
+    if (!this.#over) this.client.responseConsumed(this, bytes);
+  }
+
+  /** `stale`: no byte of answer came and the connection was used before, so it may have been closed while idle. */
+  fail(cause: Fault, stale: boolean = false): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.reply.fail(stale && IDEMPOTENT.has(this.request.method) ? { ...cause, safe: true } : cause);
+  }
+}
+
+/** How the reader says that the server closed too early. */
+const CUT: ReadonlySet<string> = new Set(["HTTP1_CLOSED_BEFORE_RESPONSE", "HTTP1_TRUNCATED"]);
+
+/** RFC 9110 §9.2.2: may be sent again when a connection failed. */
+const IDEMPOTENT: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);

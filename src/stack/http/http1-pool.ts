@@ -1,0 +1,66 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Cancel } from "../discovery.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import type { Http1ClientOwner } from "./http1-client.ts";
+import { Http1Client } from "./http1-client.ts";
+import { PendingRequest, connectFault } from "./pending-request.ts";
+
+/** Opens one connection; `done` exactly once and never synchronously. */
+export type Connect = (done: (error: ConnError | null, conn: Conn | null) => void) => Cancel;
+
+/**
+ * HTTP/1 connections to one server: the most recently used idle one is taken first, so that the others may age and
+ * close. Idle connections are at most `idleMax`; one more is closed.
+ */
+export class Http1Pool implements HttpService, Http1ClientOwner {
+  readonly #connect: Connect;
+  readonly #clock: Clock;
+  readonly #idleMax: number;
+  readonly #idle: Http1Client[] = [];
+  #closed = false;
+
+  constructor(connect: Connect, clock: Clock, idleMax: number = 256) {
+    this.#connect = connect;
+    this.#clock = clock;
+    this.#idleMax = idleMax;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    // A tunnel takes its connection with it, so it gets its own.
+    const client = head.upgrade === null ? this.#idle.pop() : undefined;
+    if (client !== undefined) return client.call(head, last, reply);
+    const pending = new PendingRequest(reply);
+    const attempt = this.#connect((error, conn) => {
+      if (conn === null) {
+        pending.fail(connectFault(error));
+        return;
+      }
+      pending.proceed((target) => new Http1Client(conn, this.#clock, this).call(head, last, target));
+    });
+    pending.onCancel = () => attempt.cancel();
+    return pending;
+  }
+
+  /** Takes over a connection that is open already, as the first to be used. */
+  adopt(conn: Conn): void {
+    this.#idle.push(new Http1Client(conn, this.#clock, this));
+  }
+
+  /** Ends idle connections; busy ones end with their request. */
+  close(): void {
+    this.#closed = true;
+    for (const client of this.#idle.splice(0)) client.close();
+  }
+
+  idle(client: Http1Client): void {
+    if (this.#closed || this.#idle.length >= this.#idleMax) client.close();
+    else this.#idle.push(client);
+  }
+
+  gone(client: Http1Client): void {
+    const at = this.#idle.indexOf(client);
+    if (at !== -1) this.#idle.splice(at, 1);
+  }
+}

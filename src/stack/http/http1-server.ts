@@ -1,0 +1,495 @@
+import type { Clock, Timer } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Fields } from "#/base/fields.ts";
+import { fieldCount } from "#/base/fields.ts";
+import { Event, Http1Reader } from "#/wire/http1/reader.ts";
+import {
+  CHUNK_TAIL,
+  encodeChunkHead,
+  encodeLastChunk,
+  encodeResponseHead,
+  reasonOf,
+} from "#/wire/http1/writer.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
+import { SPENT } from "./exchange.ts";
+import type { Fault } from "./fault.ts";
+import { fault, rescue } from "./fault.ts";
+import type { Request } from "./translate.ts";
+import { requestFromHttp1 } from "./translate.ts";
+
+export interface Http1ServerSettings {
+  /** Name of the proven client, to be told to the application; null for none. */
+  readonly clientId: string | null;
+  /** Bytes of a request's body that may wait inside the proxy before the client is no longer read. */
+  readonly bodyWindowBytes: number;
+  /** Bound on one head or one trailer section. */
+  readonly headBytesMax: number;
+}
+
+export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
+  clientId: null,
+  bodyWindowBytes: 65_536,
+  headBytesMax: 65_536,
+};
+
+/**
+ * Serves HTTP/1 on one connection, a request at a time: a pipelined request is read when the answer before it is
+ * complete, and meanwhile the client is not read beyond one chunk.
+ *
+ * The life of a request: `#pump` reads its head and calls the service; its body goes to the sink as it comes; the
+ * answer comes back on the `Exchange`; when both directions are over, `#finish` begins the next.
+ */
+export class Http1Server implements ConnHandler {
+  readonly #conn: Conn;
+  readonly #clock: Clock;
+  readonly #service: HttpService;
+  readonly #settings: Http1ServerSettings;
+  readonly #closed: () => void;
+  readonly #reader: Http1Reader;
+  #exchange: Exchange | null = null;
+  /** The head before, shared with the next request when its bytes were the same. */
+  #lastHead: Request | null = null;
+  #draining = false;
+  #over = false;
+  #paused = false;
+  #clientEnded = false;
+  /** Answer bytes handed to a connection that asked to wait; reported as consumed at `onDrain`. */
+  #owedBytes = 0;
+  #blocked = false;
+  #pumping = false;
+
+  /** `closed` is called once, when the connection is over. */
+  constructor(
+    conn: Conn,
+    service: HttpService,
+    clock: Clock,
+    closed: () => void,
+    settings: Http1ServerSettings = HTTP1_SERVER_DEFAULTS,
+  ) {
+    this.#conn = conn;
+    this.#clock = clock;
+    this.#service = service;
+    this.#settings = settings;
+    this.#closed = closed;
+    this.#reader = new Http1Reader({ role: "request", headBytesMax: settings.headBytesMax });
+    conn.setHandler(this);
+  }
+
+  get activeRequests(): number {
+    return this.#exchange === null ? 0 : 1;
+  }
+
+  /** Ends the connection once the current request is answered; at once when idle. */
+  drain(): void {
+    this.#draining = true;
+    if (this.#exchange === null && !this.#over) this.#conn.end();
+  }
+
+  onData(bytes: Uint8Array): void {
+    this.#reader.feed(bytes);
+    this.#pump();
+  }
+
+  onEnd(): void {
+    // A client may half-close after its request and still wants the answer.
+    this.#clientEnded = true;
+    const exchange = this.#exchange;
+    if (exchange !== null && exchange.tunnelling) {
+      exchange.requestDone = true;
+      exchange.sink.end(null);
+      this.#finishIfDone(exchange);
+      return;
+    }
+    this.#reader.end();
+    this.#pump();
+    if (this.#exchange === null && !this.#over) this.#conn.end();
+  }
+
+  onDrain(): void {
+    this.#blocked = false;
+    const owed = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (owed > 0) this.#exchange?.sink.responseConsumed(owed);
+    else if (this.#exchange === null) this.#pump();
+  }
+
+  onClose(error: ConnError | null): void {
+    if (this.#over) return;
+    this.#over = true;
+    const exchange = this.#exchange;
+    this.#exchange = null;
+    if (exchange !== null && !exchange.finished) {
+      exchange.live = false;
+      exchange.sink.abort(
+        fault("CANCELLED", error === null ? "the client closed its connection" : error.message, {
+          http2Code: 8,
+        }),
+      );
+    }
+    this.#closed();
+  }
+
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    while (!this.#over) {
+      const exchange = this.#exchange;
+      // The next request waits for the answer before it (RFC 9112 §9.3.2: answers keep the order of requests), and for
+      // the client to take it: who does not read gets no further answer made.
+      if (exchange === null ? this.#blocked : exchange.requestDone) break;
+      const kind = this.#reader.next();
+      if (kind === Event.NOTHING) break;
+      if (kind === Event.HEAD) this.#begin();
+      else if (kind === Event.BODY || kind === Event.UPGRADED) this.#body();
+      else if (kind === Event.END) {
+        if (exchange !== null && !exchange.awaitsSwitch) {
+          exchange.requestDone = true;
+          exchange.sink.end(this.#reader.trailers);
+          this.#finishIfDone(exchange);
+        }
+      } else {
+        this.#refuse();
+        break;
+      }
+    }
+    this.#pumping = false;
+    this.#steer();
+  }
+
+  /** Reads on, or not: while the body's window is full, or a pipelined request waits for its turn. */
+  #steer(): void {
+    if (this.#over) return;
+    const exchange = this.#exchange;
+    const hold =
+      exchange !== null &&
+      (exchange.unconsumedBytes >= this.#settings.bodyWindowBytes ||
+        (exchange.requestDone && this.#reader.bufferedBytes > 0));
+    if (hold === this.#paused) return;
+    this.#paused = hold;
+    if (hold) this.#conn.pause();
+    else this.#conn.resume();
+  }
+
+  #begin(): void {
+    const reader = this.#reader;
+    // An upgrade is only offered where the request ends with its head; a server may always ignore it (RFC 9110 §7.8).
+    const upgradable = reader.framing === "none" || reader.framing === "tunnel";
+    const head =
+      reader.headRepeated && this.#lastHead !== null
+        ? this.#lastHead
+        : requestFromHttp1(reader, this.#settings.clientId, upgradable);
+    this.#lastHead = head;
+    const exchange = new Exchange(this, head, reader.keepAlive, reader.expectContinue);
+    exchange.awaitsSwitch = head.upgrade !== null;
+    this.#exchange = exchange;
+    const last = reader.framing === "none" && !exchange.awaitsSwitch;
+    exchange.requestDone = last;
+    exchange.sink = this.#service.call(head, last, exchange);
+    // An upgrade declined from inside the call ended the request before there was a sink to tell.
+    if (exchange.requestDone && !last) exchange.sink.end(null);
+    if (exchange.finished) exchange.sink = SPENT;
+    this.#finishIfDone(exchange);
+  }
+
+  #body(): void {
+    const exchange = this.#exchange;
+    if (exchange === null) return;
+    const { bytes, start, stop } = this.#reader;
+    exchange.unconsumedBytes += stop - start;
+    exchange.sink.data(bytes, start, stop);
+  }
+
+  /** The client broke the protocol: answered if nothing was, and the connection is over (RFC 9112 §2.2). */
+  #refuse(): void {
+    const error = this.#reader.error;
+    const exchange = this.#exchange;
+    const cause = fault("BAD_REQUEST", `request refused: ${error?.message ?? "malformed"}`, {
+      status: this.#reader.statusHint,
+    });
+    if (exchange !== null) {
+      const sink = exchange.sink;
+      exchange.sink = SPENT;
+      exchange.requestDone = true;
+      sink.abort(cause);
+      exchange.keepAlive = false;
+      exchange.fail(cause);
+      return;
+    }
+    if (this.#clientEnded && this.#reader.bufferedBytes === 0) return;
+    const { head } = rescue(null, cause);
+    this.#writeHead(head, "Connection", "close");
+    this.#release();
+  }
+
+  // --- called by the exchange ---
+
+  sendInformational(status: number, fields: Fields): void {
+    this.#conn.write(encodeResponseHead({ version: "1.1", status, reason: reasonOf(status), fields }));
+  }
+
+  sendHead(exchange: Exchange, head: ResponseHead, last: boolean): void {
+    const request = exchange.request;
+    const version10 = request.version === "1.0";
+    const fields: Fields = head.fields.slice();
+    let close =
+      this.#draining || !exchange.keepAlive || (this.#clientEnded && this.#reader.bufferedBytes === 0);
+    if (head.status === 101 || (request.method === "CONNECT" && head.status >= 200 && head.status < 300)) {
+      exchange.tunnelling = true;
+      exchange.requestDone = false;
+      this.#reader.switchToRaw();
+    } else {
+      if (exchange.awaitsSwitch) {
+        // Declined: the request ends with its head. After a CONNECT whatever follows was meant for a tunnel.
+        exchange.awaitsSwitch = false;
+        exchange.requestDone = true;
+        if (request.method === "CONNECT") close = true;
+        exchange.sink.end(null);
+      }
+      // RFC 9110 §6.4.1: these never have a body, whatever their fields say.
+      const bodiless = request.method === "HEAD" || head.status === 204 || head.status === 304;
+      if (!bodiless) {
+        if (last) {
+          if (fieldCount(fields, "content-length") === 0) fields.push("Content-Length", "0");
+        } else if (fieldCount(fields, "content-length") === 0) {
+          if (version10) close = true;
+          else {
+            exchange.chunked = true;
+            fields.push("Transfer-Encoding", "chunked");
+          }
+        }
+      }
+      if (close) fields.push("Connection", "close");
+      else if (version10) fields.push("Connection", "keep-alive");
+    }
+    exchange.closeAfter = close;
+    const version = head.version === "1.0" || version10 ? "1.0" : "1.1";
+    this.#write(
+      exchange,
+      encodeResponseHead({
+        version: exchange.chunked ? "1.1" : version,
+        status: head.status,
+        reason: head.reason === "" ? reasonOf(head.status) : head.reason,
+        fields,
+      }),
+      0,
+    );
+  }
+
+  #writeHead(head: ResponseHead, ...extra: string[]): void {
+    this.#conn.write(
+      encodeResponseHead({
+        version: "1.1",
+        status: head.status,
+        reason: reasonOf(head.status),
+        fields: head.fields.concat(extra),
+      }),
+    );
+  }
+
+  sendData(exchange: Exchange, bytes: Uint8Array, start: number, stop: number): void {
+    const view = start === 0 && stop === bytes.length ? bytes : bytes.subarray(start, stop);
+    if (!exchange.chunked) {
+      this.#write(exchange, view, view.length);
+      return;
+    }
+    if (view.length === 0) return; // an empty chunk would be the last one
+    this.#conn.write(encodeChunkHead(view.length));
+    this.#conn.write(view);
+    this.#write(exchange, CHUNK_TAIL, view.length);
+  }
+
+  sendEnd(exchange: Exchange, trailers: Fields | null): void {
+    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailers));
+    if (exchange.tunnelling) {
+      this.#conn.end();
+      exchange.closeAfter = true;
+    }
+    this.#finishIfDone(exchange);
+  }
+
+  /** The answer cannot be completed: cut the connection, so that the client sees it as incomplete. */
+  cut(exchange: Exchange): void {
+    if (this.#exchange === exchange) this.#exchange = null;
+    if (this.#over) return;
+    this.#over = true;
+    this.#conn.reset();
+    this.#closed();
+  }
+
+  /** The answer is complete and the rest of the request is not wanted: HTTP/1 can only say so by closing. */
+  stopRequest(exchange: Exchange): void {
+    if (exchange.requestDone) return;
+    exchange.sink = SPENT;
+    exchange.closeAfter = true;
+    this.#finishIfDone(exchange);
+  }
+
+  requestConsumed(exchange: Exchange, bytes: number): void {
+    exchange.unconsumedBytes -= bytes;
+    if (this.#exchange === exchange && !this.#pumping) this.#steer();
+  }
+
+  #write(exchange: Exchange, bytes: Uint8Array, creditBytes: number): void {
+    const flowing = this.#conn.write(bytes);
+    if (!flowing) this.#blocked = true;
+    if (creditBytes === 0) return;
+    if (this.#blocked) this.#owedBytes += creditBytes;
+    else exchange.sink.responseConsumed(creditBytes);
+  }
+
+  #finishIfDone(exchange: Exchange): void {
+    if (this.#exchange !== exchange || !exchange.finished) return;
+    if (exchange.tunnelling && !exchange.requestDone) return;
+    if (!exchange.requestDone && exchange.closeAfter) {
+      // The answer came early and says that the connection closes: the rest of the request is not waited for.
+      this.#release();
+      const sink = exchange.sink;
+      exchange.sink = SPENT;
+      sink.abort(fault("CANCELLED", "the answer ended before the request", { http2Code: 0 }));
+      return;
+    }
+    if (!exchange.requestDone) return;
+    if (exchange.closeAfter || this.#draining) {
+      this.#release();
+      return;
+    }
+    exchange.live = false;
+    this.#exchange = null;
+    this.#settleOwed(exchange);
+    if (this.#clientEnded && this.#reader.bufferedBytes === 0) {
+      this.#release();
+      return;
+    }
+    this.#pump();
+  }
+
+  /** The answer is all in the connection's buffer, which nothing is added to before it has drained: credit can be given. */
+  #settleOwed(exchange: Exchange): void {
+    const owed = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (owed > 0) exchange.sink.responseConsumed(owed);
+  }
+
+  #release(): void {
+    if (this.#exchange !== null) {
+      this.#exchange.live = false;
+      this.#settleOwed(this.#exchange);
+    }
+    this.#exchange = null;
+    if (this.#over) return;
+    this.#conn.end();
+    // What the client still sends is read and dropped until it closes too: closing on unread bytes would make the
+    // kernel send RST and could destroy the answer in flight (RFC 9112 §9.6).
+    this.#over = true;
+    this.#conn.setHandler(new Linger(this.#conn, this.#clock, this.#closed));
+    if (this.#paused) this.#conn.resume();
+  }
+}
+
+/** One request on an HTTP/1 connection and the way back to its client. */
+class Exchange implements ResponseSink {
+  readonly server: Http1Server;
+  readonly request: RequestHead;
+  sink: RequestSink = SPENT;
+  keepAlive: boolean;
+  expectContinue: boolean;
+  /** The request has been read to its end. */
+  requestDone = false;
+  /** The answer has been written to its end. */
+  finished = false;
+  live = true;
+  headSent = false;
+  chunked = false;
+  closeAfter = false;
+  /** An upgrade or CONNECT was asked for and not answered yet … */
+  awaitsSwitch = false;
+  /** … and granted: bytes both ways from here on. */
+  tunnelling = false;
+  unconsumedBytes = 0;
+
+  constructor(server: Http1Server, request: RequestHead, keepAlive: boolean, expectContinue: boolean) {
+    this.server = server;
+    this.request = request;
+    this.keepAlive = keepAlive;
+    this.expectContinue = expectContinue;
+  }
+
+  informational(status: number, fields: Fields): void {
+    // RFC 9110 §15.2: not to a client of HTTP/1.0.
+    if (this.live && !this.headSent && this.request.version !== "1.0")
+      this.server.sendInformational(status, fields);
+  }
+
+  head(head: ResponseHead, last: boolean): void {
+    if (!this.live || this.headSent) return;
+    this.headSent = true;
+    // A client that waits for 100-continue and got a final answer may not send its body: the connection can't be reused.
+    if (this.expectContinue && !this.requestDone) this.keepAlive = false;
+    this.server.sendHead(this, head, last);
+    if (last && !this.tunnelling) {
+      this.finished = true;
+      this.server.sendEnd(this, null);
+    }
+  }
+
+  body(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.live && !this.finished) this.server.sendData(this, bytes, start, stop);
+  }
+
+  finish(trailers: Fields | null): void {
+    if (!this.live || this.finished) return;
+    this.finished = true;
+    this.server.sendEnd(this, trailers);
+  }
+
+  fail(cause: Fault): void {
+    if (!this.live) return;
+    if (this.finished) {
+      this.server.stopRequest(this);
+      return;
+    }
+    this.sink = SPENT;
+    if (this.headSent) {
+      this.live = false;
+      this.finished = true;
+      this.server.cut(this);
+      return;
+    }
+    const answer = rescue(this.request, cause);
+    // The rest of the request's body has nowhere to go.
+    if (answer.closes || !this.requestDone) this.keepAlive = false;
+    this.head(answer.head, true);
+  }
+
+  requestConsumed(bytes: number): void {
+    if (this.live) this.server.requestConsumed(this, bytes);
+  }
+}
+
+const LINGER_BYTES_MAX = 1_048_576;
+const LINGER_MS_MAX = 5_000;
+
+/** Reads and drops what a client sends after its last answer, until it closes; resets it past either bound. */
+class Linger implements ConnHandler {
+  readonly #conn: Conn;
+  readonly #closed: () => void;
+  readonly #timer: Timer;
+  #bytes = 0;
+
+  constructor(conn: Conn, clock: Clock, closed: () => void) {
+    this.#conn = conn;
+    this.#closed = closed;
+    this.#timer = clock.after(LINGER_MS_MAX, () => conn.reset());
+  }
+  onData(bytes: Uint8Array): void {
+    this.#bytes += bytes.length;
+    if (this.#bytes > LINGER_BYTES_MAX) this.#conn.reset();
+  }
+  onEnd(): void {}
+  onDrain(): void {}
+  onClose(): void {
+    this.#timer.cancel();
+    this.#closed();
+  }
+}

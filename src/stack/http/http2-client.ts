@@ -1,0 +1,212 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Fields } from "#/base/fields.ts";
+import type { Http2Settings } from "#/wire/http2/settings.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import { UNHEARD } from "./exchange.ts";
+import type { Fault } from "./fault.ts";
+import { Http2Code, fault, http2CodeOf } from "./fault.ts";
+import type { Http2LinkOwner } from "./http2-link.ts";
+import { Http2Link, Http2Stream } from "./http2-link.ts";
+import { PendingRequest } from "./pending-request.ts";
+import { fieldsToHttp2, requestToHttp2, responseFromHttp2 } from "./translate.ts";
+
+export interface Http2ClientOptions {
+  /** The server is another sidecar: HTTP/1 travels as `l5d-orig-proto`, and its error field is believed. */
+  readonly meshed: boolean;
+  readonly machine?: Partial<Http2Settings>;
+}
+
+/** Requests that wait for a stream on one connection. Past it they fail as OVERLOADED. */
+const WAITING_MAX = 1_024;
+
+interface Waiting {
+  readonly head: RequestHead;
+  readonly last: boolean;
+  readonly pending: PendingRequest;
+}
+
+/** One HTTP/2 connection to a server, its streams shared by all requests to that endpoint. */
+export class Http2Client implements HttpService, Http2LinkOwner {
+  readonly #link: Http2Link;
+  readonly #gone: () => void;
+  readonly meshed: boolean;
+  #retired = false;
+  #waiting: Waiting[] = [];
+
+  /** `gone` is called once, when the connection takes no more requests (GOAWAY or closed): time for another. */
+  constructor(conn: Conn, clock: Clock, gone: () => void, options: Http2ClientOptions) {
+    this.#gone = gone;
+    this.meshed = options.meshed;
+    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" });
+  }
+
+  get usable(): boolean {
+    return !this.#retired;
+  }
+
+  get activeRequests(): number {
+    return this.#link.streamCount;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    if (!this.#retired && this.#waiting.length === 0 && this.#link.machine.canRequest())
+      return this.#start(head, last, reply);
+    const pending = new PendingRequest(reply);
+    if (this.#retired) {
+      pending.fail(fault("REFUSED", "the connection takes no more requests", { safe: true }));
+    } else if (this.#waiting.length >= WAITING_MAX) {
+      pending.fail(
+        fault("OVERLOADED", `more than ${WAITING_MAX} requests wait for a stream of one HTTP/2 connection`, {
+          safe: true,
+        }),
+      );
+    } else {
+      const entry = { head, last, pending };
+      this.#waiting.push(entry);
+      pending.onCancel = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== entry);
+      };
+    }
+    return pending;
+  }
+
+  /** No further requests; the connection ends when those under way have. */
+  close(): void {
+    this.#retire();
+    this.#link.drain();
+  }
+
+  #start(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const { machine } = this.#link;
+    const fields = requestToHttp2(head, this.meshed ? "upgraded" : "native");
+    const id = machine.request(fields, last);
+    const stream = new ClientStream(this.#link, id, reply, this.meshed, last);
+    this.#link.add(stream);
+    this.#link.touch();
+    return stream;
+  }
+
+  opened(streamId: number): void {
+    // RFC 9113 §8.4: push was switched off in our SETTINGS, so the machine has refused this already.
+    this.#link.machine.reset(streamId, Http2Code.REFUSED_STREAM);
+  }
+
+  goingAway(): void {
+    this.#retire();
+  }
+
+  roomier(): void {
+    while (this.#waiting.length > 0 && !this.#retired && this.#link.machine.canRequest()) {
+      const { head, last, pending } = this.#waiting.shift() as Waiting;
+      pending.proceed((reply) => this.#start(head, last, reply));
+    }
+  }
+
+  closed(_error: ConnError | null): void {
+    this.#retire();
+  }
+
+  #retire(): void {
+    if (this.#retired) return;
+    this.#retired = true;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    this.#gone();
+    for (const { pending } of waiting)
+      pending.fail(fault("REFUSED", "the connection ended before the request was sent", { safe: true }));
+  }
+}
+
+class ClientStream extends Http2Stream implements RequestSink {
+  readonly #meshed: boolean;
+  #reply: ResponseSink;
+  #headSeen = false;
+
+  constructor(link: Http2Link, id: number, reply: ResponseSink, meshed: boolean, last: boolean) {
+    super(link, id, true);
+    this.#reply = reply;
+    this.#meshed = meshed;
+    this.sent = last;
+  }
+
+  // --- from the server ---
+
+  receiveHead(fields: Fields, last: boolean): void {
+    this.#headSeen = true;
+    const reply = this.#reply;
+    if (last) this.received = true;
+    reply.head(responseFromHttp2(fields, this.#meshed), last);
+    this.leaveIfDone();
+  }
+
+  receiveInformational(fields: Fields): void {
+    const head = responseFromHttp2(fields, this.#meshed);
+    this.#reply.informational(head.status, head.fields);
+  }
+
+  receiveData(bytes: Uint8Array, start: number, stop: number): void {
+    this.#reply.body(bytes, start, stop);
+  }
+
+  receiveEnd(trailers: Fields | null): void {
+    this.received = true;
+    this.#reply.finish(trailers);
+    this.leaveIfDone();
+  }
+
+  receiveReset(errorCode: number): void {
+    this.gone = true;
+    const reply = this.#reply;
+    this.#reply = UNHEARD;
+    if (this.received && errorCode === Http2Code.NO_ERROR) {
+      // RFC 9113 §8.1: answered in full; the rest of the request is not wanted.
+      reply.fail(
+        fault("CANCELLED", "the answer ended before the request", { http2Code: Http2Code.NO_ERROR }),
+      );
+      return;
+    }
+    // RFC 9113 §8.7: REFUSED_STREAM is a promise that nothing was processed.
+    const refused = errorCode === Http2Code.REFUSED_STREAM && !this.#headSeen;
+    reply.fail(
+      refused
+        ? fault("REFUSED", "the far side could not take the request; nothing of it was processed", {
+            safe: true,
+          })
+        : fault("RESET", `the far side reset the request (HTTP/2 code ${errorCode})`, {
+            http2Code: errorCode,
+          }),
+    );
+  }
+
+  receiveLost(reason: string): void {
+    this.gone = true;
+    const reply = this.#reply;
+    this.#reply = UNHEARD;
+    reply.fail(fault("RESET", reason));
+  }
+
+  protected credited(bytes: number): void {
+    this.#reply.requestConsumed(bytes);
+  }
+
+  // --- from the service's caller ---
+
+  data(bytes: Uint8Array, start: number, stop: number): void {
+    this.sendData(bytes, start, stop);
+  }
+
+  end(trailers: Fields | null): void {
+    this.sendEnd(trailers === null ? null : fieldsToHttp2(trailers));
+  }
+
+  abort(cause: Fault): void {
+    this.#reply = UNHEARD;
+    this.resetStream(cause.code === "BAD_REQUEST" ? http2CodeOf(cause) : Http2Code.CANCEL);
+  }
+
+  responseConsumed(bytes: number): void {
+    this.release(bytes);
+  }
+}

@@ -1,0 +1,433 @@
+import type { Clock, Timer } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Fields } from "#/base/fields.ts";
+import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+
+/** What a link tells the side that owns it. */
+export interface Http2LinkOwner {
+  /** The remote side opened a stream (server role only). The owner makes the stream, or resets it. */
+  opened(streamId: number, fields: Fields, last: boolean): void;
+  /** The remote side takes no new streams; those it will not serve are reset with REFUSED_STREAM after this call. */
+  goingAway(): void;
+  /** More streams may be possible: SETTINGS came, or a stream ended. */
+  roomier(): void;
+  /** The connection is over; streams left have been told. Once, last. */
+  closed(error: ConnError | null): void;
+}
+
+/** Output kept while the socket asks us to wait: past it no stream's data is taken, so memory follows the slow reader. */
+const OUTPUT_BYTES_MAX = 262_144;
+const EMPTY = new Uint8Array(0);
+
+/**
+ * Drives one HTTP/2 connection, whichever role: bytes to the machine, events to streams, output to the connection once a
+ * turn, and the machine's timers. Streams queue here, at most a window each, while flow control or the socket holds them.
+ */
+export class Http2Link implements ConnHandler {
+  readonly machine: Http2Connection;
+  readonly #conn: Conn;
+  readonly #clock: Clock;
+  readonly #owner: Http2LinkOwner;
+  readonly #streams = new Map<number, Http2Stream>();
+  /** Streams with body bytes to offer at the end of this turn. */
+  #dirty: Http2Stream[] = [];
+  /** Streams that the socket, not their window, holds back. */
+  readonly #stalled = new Set<Http2Stream>();
+  #flowing = true;
+  #flushSoon = false;
+  #over = false;
+  #ending = false;
+  #timer: Timer | null = null;
+  #timerAtMs = Infinity;
+
+  constructor(
+    conn: Conn,
+    clock: Clock,
+    owner: Http2LinkOwner,
+    settings: Partial<Http2Settings> & Pick<Http2Settings, "role">,
+  ) {
+    this.#conn = conn;
+    this.#clock = clock;
+    this.#owner = owner;
+    this.machine = new Http2Connection(settings);
+    conn.setHandler(this);
+    this.touch();
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  get streamCount(): number {
+    return this.#streams.size;
+  }
+
+  add(stream: Http2Stream): void {
+    this.#streams.set(stream.id, stream);
+  }
+
+  /** Something was written to the machine: its output leaves at the end of this turn, joined with all else of the turn. */
+  touch(): void {
+    if (this.#flushSoon || this.#over) return;
+    this.#flushSoon = true;
+    this.#clock.soon(() => this.#flush());
+  }
+
+  /** `stream` has a chunk that waits to learn whether it is the last. */
+  dirty(stream: Http2Stream): void {
+    this.#dirty.push(stream);
+    this.touch();
+  }
+
+  get flowing(): boolean {
+    return this.#flowing && this.machine.outputBytes < OUTPUT_BYTES_MAX;
+  }
+
+  stalled(stream: Http2Stream): void {
+    this.#stalled.add(stream);
+  }
+
+  forget(stream: Http2Stream): void {
+    if (!this.#streams.delete(stream.id)) return;
+    this.#stalled.delete(stream);
+    this.touch();
+    this.#owner.roomier();
+    this.#endIfIdle();
+  }
+
+  /** No new streams; the connection ends when the last one has. */
+  drain(): void {
+    if (this.#over || this.#ending) return;
+    this.#ending = true;
+    this.machine.goAway(0);
+    this.touch();
+    this.#endIfIdle();
+  }
+
+  #endIfIdle(): void {
+    if (!this.#ending || this.#over || this.#streams.size > 0) return;
+    this.#clock.soon(() => {
+      if (this.#over || this.#streams.size > 0) return;
+      this.#flush();
+      this.#conn.end();
+    });
+  }
+
+  onData(bytes: Uint8Array): void {
+    this.machine.wake(this.#clock.nowMs());
+    this.machine.feed(bytes);
+    this.#pump();
+  }
+
+  onEnd(): void {
+    this.machine.end();
+    this.#pump();
+    // HTTP/2 knows no half-closed connection: streams that are still open can never be answered.
+    if (this.#streams.size === 0) this.#conn.end();
+    else this.#finish(null, "the connection ended with streams open");
+  }
+
+  onDrain(): void {
+    this.#flowing = true;
+    this.#offerStalled();
+    this.touch();
+  }
+
+  onClose(error: ConnError | null): void {
+    this.#finish(error, error?.message ?? "the connection closed");
+  }
+
+  #pump(): void {
+    this.#events();
+    this.touch();
+  }
+
+  #events(): void {
+    const machine = this.machine;
+    for (let kind = machine.next(); kind !== Event.NOTHING; kind = machine.next()) {
+      switch (kind) {
+        case Event.HEADERS: {
+          const stream = this.#streams.get(machine.streamId);
+          if (stream === undefined) this.#owner.opened(machine.streamId, machine.fields, machine.endStream);
+          else stream.receiveHead(machine.fields, machine.endStream);
+          break;
+        }
+        case Event.INFORMATIONAL:
+          this.#streams.get(machine.streamId)?.receiveInformational(machine.fields);
+          break;
+        case Event.DATA: {
+          const stream = this.#streams.get(machine.streamId);
+          const bytes = machine.stop - machine.start;
+          if (stream === undefined) {
+            if (bytes > 0) machine.consumed(machine.streamId, bytes);
+            break;
+          }
+          const last = machine.endStream;
+          if (bytes > 0) {
+            stream.heldBytes += bytes;
+            stream.receiveData(machine.bytes, machine.start, machine.stop);
+          }
+          if (last) stream.receiveEnd(null);
+          break;
+        }
+        case Event.TRAILERS:
+          this.#streams.get(machine.streamId)?.receiveEnd(machine.fields);
+          break;
+        case Event.RESET: {
+          const stream = this.#streams.get(machine.streamId);
+          if (stream === undefined) break;
+          this.#streams.delete(stream.id);
+          this.#stalled.delete(stream);
+          stream.receiveReset(machine.errorCode);
+          this.#owner.roomier();
+          this.#endIfIdle();
+          break;
+        }
+        case Event.WRITABLE:
+          if (machine.streamId === 0) for (const stream of this.#streams.values()) stream.offer();
+          else this.#streams.get(machine.streamId)?.offer();
+          break;
+        case Event.GOAWAY: {
+          // Streams above the last id are reset by the machine with REFUSED_STREAM, in the events that follow.
+          this.#ending = true;
+          this.#owner.goingAway();
+          this.#endIfIdle();
+          break;
+        }
+        case Event.SETTINGS:
+          this.#owner.roomier();
+          break;
+        case Event.ERROR: {
+          const reason = machine.error?.message ?? "protocol error";
+          const out = machine.takeOutput();
+          if (out !== null) this.#conn.write(out);
+          this.#finish(null, `the connection broke HTTP/2: ${reason}`);
+          this.#conn.end();
+          return;
+        }
+        default:
+          break;
+      }
+    }
+  }
+
+  #flush(): void {
+    // Still set while flushing: what is touched meanwhile leaves in this loop and needs no further turn.
+    while (!this.#over) {
+      const dirty = this.#dirty;
+      if (dirty.length > 0) {
+        this.#dirty = [];
+        for (const stream of dirty) stream.flushTail();
+      }
+      const out = this.machine.takeOutput();
+      if (out === null) break;
+      if (!this.#conn.write(out)) {
+        this.#flowing = false;
+        break;
+      }
+      // The machine has room again: streams that waited for it get their turn.
+      this.#offerStalled();
+      this.#events();
+    }
+    this.#flushSoon = false;
+    if (!this.#over) this.#setTimer();
+  }
+
+  #offerStalled(): void {
+    if (this.#stalled.size === 0) return;
+    const waiting = [...this.#stalled];
+    this.#stalled.clear();
+    for (const stream of waiting) stream.offer();
+    this.touch();
+  }
+
+  /** Armed for the earliest wish only; a timer that fires early asks the machine again. */
+  #setTimer(): void {
+    const atMs = this.machine.wakeAtMs();
+    if (atMs >= this.#timerAtMs) return;
+    this.#timer?.cancel();
+    this.#timerAtMs = atMs;
+    this.#timer = this.#clock.after(Math.max(1, atMs - this.#clock.nowMs()), () => {
+      this.#timerAtMs = Infinity;
+      this.#timer = null;
+      if (this.#over) return;
+      this.machine.wake(this.#clock.nowMs());
+      this.#pump();
+    });
+  }
+
+  #finish(error: ConnError | null, reason: string): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#timer?.cancel();
+    const left = [...this.#streams.values()];
+    this.#streams.clear();
+    this.#stalled.clear();
+    for (const stream of left) stream.receiveLost(reason);
+    this.#owner.closed(error);
+    if (error === null) this.#conn.end();
+  }
+}
+
+/** One stream's sending half: body bytes wait here for their window. What arrives goes to the `receive…` methods. */
+export abstract class Http2Stream {
+  readonly id: number;
+  readonly link: Http2Link;
+  /** Opened by us. */
+  readonly local: boolean;
+  /** Everything of ours has been taken by the machine. */
+  sent = false;
+  /** The remote side has ended its half. */
+  received = false;
+  gone = false;
+  /** Body bytes that arrived and were not yet reported as consumed. */
+  heldBytes = 0;
+  #tail: Uint8Array = EMPTY;
+  #tailStart = 0;
+  #tailStop = 0;
+  #isDirty = false;
+  /** Chunks that the window or the socket did not take. Bounded by the source's window (see exchange.ts). */
+  #queue: Uint8Array[] = [];
+  #ended = false;
+  #trailers: Fields | null = null;
+
+  constructor(link: Http2Link, id: number, local: boolean) {
+    this.link = link;
+    this.id = id;
+    this.local = local;
+  }
+
+  abstract receiveHead(fields: Fields, last: boolean): void;
+  abstract receiveInformational(fields: Fields): void;
+  abstract receiveData(bytes: Uint8Array, start: number, stop: number): void;
+  abstract receiveEnd(trailers: Fields | null): void;
+  abstract receiveReset(errorCode: number): void;
+  /** The connection is gone. */
+  abstract receiveLost(reason: string): void;
+  /** So many bytes of ours are on their way. */
+  protected abstract credited(bytes: number): void;
+
+  /** The chunk waits until the end of the turn: if the end follows at once, both share a frame. */
+  protected sendData(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.gone || this.#ended || start === stop) return;
+    if (this.#tailStop > this.#tailStart) this.flushTail();
+    if (this.#queue.length > 0) {
+      this.#queue.push(bytes.subarray(start, stop));
+      return;
+    }
+    this.#tail = bytes;
+    this.#tailStart = start;
+    this.#tailStop = stop;
+    if (!this.#isDirty) {
+      this.#isDirty = true;
+      this.link.dirty(this);
+    }
+  }
+
+  protected sendEnd(trailers: Fields | null): void {
+    if (this.gone || this.#ended) return;
+    this.#ended = true;
+    this.#trailers = trailers;
+    this.#offerTail();
+  }
+
+  /** End of turn. */
+  flushTail(): void {
+    this.#isDirty = false;
+    this.#offerTail();
+  }
+
+  #offerTail(): void {
+    if (this.gone || this.sent) return;
+    const bytes = this.#tailStop - this.#tailStart;
+    if (bytes > 0) {
+      const { link } = this;
+      const finish = this.#ended && this.#trailers === null && this.#queue.length === 0;
+      let taken = 0;
+      if (this.#queue.length === 0 && link.flowing)
+        taken = link.machine.sendData(this.id, this.#tail, this.#tailStart, this.#tailStop, finish);
+      else link.stalled(this);
+      if (taken < bytes) {
+        this.#queue.push(this.#tail.subarray(this.#tailStart + taken, this.#tailStop));
+        if (taken > 0 && !link.flowing) link.stalled(this);
+      }
+      this.#tail = EMPTY;
+      this.#tailStart = 0;
+      this.#tailStop = 0;
+      link.touch();
+      if (taken > 0) this.credited(taken);
+      if (taken === bytes && finish) this.#markSent();
+      if (taken < bytes || finish) return;
+    }
+    if (this.#ended && this.#queue.length === 0) this.#sendLast();
+  }
+
+  /** The window opened, or the socket did. */
+  offer(): void {
+    const { link } = this;
+    while (!this.gone && this.#queue.length > 0) {
+      if (!link.flowing) {
+        link.stalled(this);
+        return;
+      }
+      const head = this.#queue[0] as Uint8Array;
+      const finish = this.#ended && this.#trailers === null && this.#queue.length === 1;
+      const taken = link.machine.sendData(this.id, head, 0, head.length, finish);
+      link.touch();
+      if (taken === head.length) {
+        this.#queue.shift();
+        if (finish) {
+          this.credited(taken);
+          this.#markSent();
+          return;
+        }
+      } else {
+        if (taken > 0) this.#queue[0] = head.subarray(taken);
+        if (taken > 0 && !link.flowing) link.stalled(this);
+        if (taken > 0) this.credited(taken);
+        return;
+      }
+      this.credited(taken);
+    }
+    if (!this.gone && this.#ended && !this.sent && this.#queue.length === 0) this.#sendLast();
+  }
+
+  #sendLast(): void {
+    if (this.#trailers !== null) this.link.machine.sendTrailers(this.id, this.#trailers);
+    else this.link.machine.sendData(this.id, EMPTY, 0, 0, true);
+    this.link.touch();
+    this.#markSent();
+  }
+
+  #markSent(): void {
+    this.sent = true;
+    this.leaveIfDone();
+  }
+
+  protected leaveIfDone(): void {
+    if (!this.sent || !this.received || this.gone) return;
+    this.gone = true;
+    this.link.forget(this);
+  }
+
+  /** Bytes that arrived here are on their way: the remote side may send as many again. */
+  protected release(bytes: number): void {
+    const released = Math.min(bytes, this.heldBytes);
+    if (released === 0 || this.link.over) return;
+    this.heldBytes -= released;
+    this.link.machine.consumed(this.id, released);
+    this.link.touch();
+  }
+
+  protected resetStream(errorCode: number): void {
+    // Nobody will report what is still held; the connection's window must not shrink for it.
+    this.release(this.heldBytes);
+    if (this.gone) return;
+    this.gone = true;
+    this.#queue = [];
+    if (!this.link.over) this.link.machine.reset(this.id, errorCode);
+    this.link.forget(this);
+  }
+}

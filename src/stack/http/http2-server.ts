@@ -1,0 +1,204 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { Fields } from "#/base/fields.ts";
+import type { Http2Settings } from "#/wire/http2/settings.ts";
+import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
+import { SPENT } from "./exchange.ts";
+import type { Fault } from "./fault.ts";
+import { Http2Code, fault, http2CodeOf, isGrpc, rescue } from "./fault.ts";
+import type { Http2LinkOwner } from "./http2-link.ts";
+import { Http2Link, Http2Stream } from "./http2-link.ts";
+import type { Request } from "./translate.ts";
+import { fieldsToHttp2, requestFromHttp2, responseToHttp2 } from "./translate.ts";
+
+export interface Http2ServerOptions {
+  /** The client is another sidecar, proven by mutual TLS: its `l5d-orig-proto` is believed, and faults that are safe to
+   * try elsewhere are given back to it as REFUSED_STREAM instead of being answered here. */
+  readonly meshed: boolean;
+  /** Name of the proven client, to be told to the application; null for none. */
+  readonly clientId: string | null;
+  readonly machine?: Partial<Http2Settings>;
+}
+
+/** Serves HTTP/2 on one connection (RFC 9113), every stream a call of the service. */
+export class Http2Server implements Http2LinkOwner {
+  readonly #service: HttpService;
+  readonly #closed: () => void;
+  readonly #link: Http2Link;
+  readonly meshed: boolean;
+  readonly #clientId: string | null;
+  #draining = false;
+
+  constructor(
+    conn: Conn,
+    service: HttpService,
+    clock: Clock,
+    closed: () => void,
+    options: Http2ServerOptions,
+  ) {
+    this.#service = service;
+    this.#closed = closed;
+    this.meshed = options.meshed;
+    this.#clientId = options.clientId;
+    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "server" });
+  }
+
+  get activeRequests(): number {
+    return this.#link.streamCount;
+  }
+
+  drain(): void {
+    this.#draining = true;
+    this.#link.drain();
+  }
+
+  opened(streamId: number, fields: Fields, last: boolean): void {
+    if (this.#draining) {
+      this.#link.machine.reset(streamId, Http2Code.REFUSED_STREAM);
+      this.#link.touch();
+      return;
+    }
+    const stream = new ServerStream(
+      this,
+      this.#link,
+      streamId,
+      requestFromHttp2(fields, this.meshed, this.#clientId),
+    );
+    this.#link.add(stream);
+    stream.begin(this.#service, last);
+  }
+
+  goingAway(): void {}
+  roomier(): void {}
+  closed(): void {
+    this.#closed();
+  }
+}
+
+class ServerStream extends Http2Stream implements ResponseSink {
+  readonly #server: Http2Server;
+  readonly #request: Request;
+  #sink: RequestSink = SPENT;
+  #headSent = false;
+  #answered = false;
+
+  constructor(server: Http2Server, link: Http2Link, id: number, request: Request) {
+    super(link, id, false);
+    this.#server = server;
+    this.#request = request;
+  }
+
+  begin(service: HttpService, last: boolean): void {
+    this.received = last;
+    const sink = service.call(this.#request, last, this);
+    if (!this.gone) this.#sink = sink;
+    this.leaveIfDone();
+  }
+
+  // --- from the client ---
+
+  receiveHead(): void {}
+  receiveInformational(): void {}
+
+  receiveData(bytes: Uint8Array, start: number, stop: number): void {
+    this.#sink.data(bytes, start, stop);
+    if (this.#sink === SPENT) this.release(stop - start);
+  }
+
+  receiveEnd(trailers: Fields | null): void {
+    this.received = true;
+    this.#sink.end(trailers);
+    this.leaveIfDone();
+  }
+
+  receiveReset(errorCode: number): void {
+    this.gone = true;
+    this.#sink.abort(
+      fault("CANCELLED", `the client reset the request (HTTP/2 code ${errorCode})`, { http2Code: errorCode }),
+    );
+    this.#sink = SPENT;
+  }
+
+  receiveLost(reason: string): void {
+    this.gone = true;
+    this.#sink.abort(
+      fault("CANCELLED", `the client's connection is gone: ${reason}`, { http2Code: Http2Code.CANCEL }),
+    );
+    this.#sink = SPENT;
+  }
+
+  protected credited(bytes: number): void {
+    this.#sink.responseConsumed(bytes);
+  }
+
+  // --- from the service ---
+
+  informational(status: number, fields: Fields): void {
+    if (this.gone || this.#headSent) return;
+    this.link.machine.respond(this.id, [":status", String(status), ...fieldsToHttp2(fields)], false);
+    this.link.touch();
+  }
+
+  head(head: ResponseHead, last: boolean): void {
+    if (this.gone || this.#headSent) return;
+    this.#headSent = true;
+    const upgraded = this.#server.meshed && this.#request.version !== "2";
+    this.link.machine.respond(this.id, responseToHttp2(head, upgraded), last);
+    this.link.touch();
+    if (last) {
+      this.#answered = true;
+      this.sent = true;
+      this.leaveIfDone();
+    }
+  }
+
+  body(bytes: Uint8Array, start: number, stop: number): void {
+    this.sendData(bytes, start, stop);
+  }
+
+  finish(trailers: Fields | null): void {
+    if (this.#answered) return;
+    this.#answered = true;
+    this.sendEnd(trailers === null ? null : fieldsToHttp2(trailers));
+  }
+
+  fail(cause: Fault): void {
+    this.#sink = SPENT;
+    this.release(this.heldBytes);
+    if (this.gone) return;
+    if (this.#answered) {
+      // RFC 9113 §8.1: the answer is complete; the client is asked without error to stop sending the request.
+      if (this.sent && !this.received) this.resetStream(Http2Code.NO_ERROR);
+      return;
+    }
+    if (this.#headSent) {
+      this.#cutShort(cause);
+      return;
+    }
+    if (this.#server.meshed && cause.safe) {
+      this.resetStream(Http2Code.REFUSED_STREAM);
+      return;
+    }
+    // A stream that the far side itself reset is passed on as a reset; what a proxy decided is answered.
+    if (cause.http2Code >= 0 && this.#request.version === "2") {
+      this.resetStream(cause.http2Code);
+      return;
+    }
+    this.head(rescue(this.#request, cause).head, true);
+    if (!this.received) this.resetStream(Http2Code.NO_ERROR);
+  }
+
+  /** The answer broke off: gRPC callers get a status that says so (facts §8.4, last sentence), others a reset. */
+  #cutShort(cause: Fault): void {
+    if (isGrpc(this.#request) && cause.http2Code < 0) {
+      const { fields } = rescue(this.#request, cause).head;
+      this.finish(fields.slice(fields.indexOf("grpc-status")));
+      return;
+    }
+    this.resetStream(http2CodeOf(cause));
+  }
+
+  requestConsumed(bytes: number): void {
+    this.release(bytes);
+  }
+}

@@ -1,0 +1,126 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Fields } from "#/base/fields.ts";
+import { fieldValue } from "#/base/fields.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
+import type { Fault } from "./fault.ts";
+import { isGrpc } from "./fault.ts";
+
+/** Counters of one (direction, target, endpoint): what the classic families of facts §17.1 need. */
+export interface HttpSeries {
+  request(): void;
+  /** `status` 0: no answer came. `grpcStatus` -1: not gRPC, or none came. `error` "" or a fault code. */
+  response(status: number, grpcStatus: number, latencyMs: number, success: boolean, error: string): void;
+}
+
+/** Counts requests and answers that go through, with the time from the request's head to the answer's end. */
+export class Measured implements HttpService {
+  readonly inner: HttpService;
+  readonly series: HttpSeries;
+  readonly clock: Clock;
+
+  constructor(inner: HttpService, series: HttpSeries, clock: Clock) {
+    this.inner = inner;
+    this.series = series;
+    this.clock = clock;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    this.series.request();
+    const record = new Record(this, isGrpc(head), reply);
+    const sink = this.inner.call(head, last, record);
+    record.sink = sink;
+    return record;
+  }
+}
+
+class Record implements RequestSink, ResponseSink {
+  readonly #measured: Measured;
+  readonly #grpc: boolean;
+  readonly #reply: ResponseSink;
+  readonly #startedAtMs: number;
+  sink: RequestSink | null = null;
+  #status = 0;
+  #grpcStatus = -1;
+  #recorded = false;
+
+  constructor(measured: Measured, grpc: boolean, reply: ResponseSink) {
+    this.#measured = measured;
+    this.#grpc = grpc;
+    this.#reply = reply;
+    this.#startedAtMs = measured.clock.nowMs();
+  }
+
+  data(bytes: Uint8Array, start: number, stop: number): void {
+    this.sink?.data(bytes, start, stop);
+  }
+
+  end(trailers: Fields | null): void {
+    this.sink?.end(trailers);
+  }
+
+  abort(cause: Fault): void {
+    this.#record(cause.code);
+    this.sink?.abort(cause);
+  }
+
+  responseConsumed(bytes: number): void {
+    this.sink?.responseConsumed(bytes);
+  }
+
+  informational(status: number, fields: Fields): void {
+    this.#reply.informational(status, fields);
+  }
+
+  head(head: ResponseHead, last: boolean): void {
+    this.#status = head.status;
+    if (this.#grpc) this.#readGrpcStatus(head.fields);
+    if (last) this.#record("");
+    this.#reply.head(head, last);
+  }
+
+  body(bytes: Uint8Array, start: number, stop: number): void {
+    this.#reply.body(bytes, start, stop);
+  }
+
+  finish(trailers: Fields | null): void {
+    if (this.#grpc && trailers !== null) this.#readGrpcStatus(trailers);
+    this.#record("");
+    this.#reply.finish(trailers);
+  }
+
+  fail(cause: Fault): void {
+    this.#record(cause.code);
+    this.#reply.fail(cause);
+  }
+
+  requestConsumed(bytes: number): void {
+    this.#reply.requestConsumed(bytes);
+  }
+
+  #readGrpcStatus(fields: Fields): void {
+    const value = fieldValue(fields, "grpc-status");
+    if (value !== null) this.#grpcStatus = Number(value);
+  }
+
+  #record(error: string): void {
+    if (this.#recorded) return;
+    this.#recorded = true;
+    const { series, clock } = this.#measured;
+    series.response(
+      this.#status,
+      this.#grpcStatus,
+      clock.nowMs() - this.#startedAtMs,
+      error === "" && this.#succeeded(),
+      error,
+    );
+  }
+
+  /** Facts §12: HTTP 5xx fail; gRPC codes 2, 4, 7, 13, 14, 15 fail. */
+  #succeeded(): boolean {
+    if (this.#status >= 500) return false;
+    if (!this.#grpc) return true;
+    return !GRPC_FAILURES.includes(this.#grpcStatus);
+  }
+}
+
+const GRPC_FAILURES: readonly number[] = [2, 4, 7, 13, 14, 15];
