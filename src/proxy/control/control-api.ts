@@ -1,0 +1,37 @@
+import type { SocketAddress } from "#/base/address.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { InboundPolicy, OutboundPolicy } from "#/model/policy.ts";
+import type { Cancel } from "#/stack/discovery.ts";
+
+/**
+ * The control plane as a sidecar sees it, free of its wire form: answers that stay current until cancelled. While the
+ * control plane is away nothing is said, and what was said before holds. The simulator has its own.
+ */
+export interface ControlApi {
+  /** Whether the service for discovery and policy answers. */
+  readonly isConnected: boolean;
+  watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel;
+  watchProfile(address: SocketAddress, profile: (profile: Profile | null) => void): Cancel;
+  watchEndpoints(path: string, sink: EndpointsSink): Cancel;
+  watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel;
+}
+
+export interface OutboundSink {
+  policy(policy: OutboundPolicy): void;
+  /** The control plane knows nothing of this address. */
+  unknown(): void;
+  /** The control plane refuses to say; connections must fail. */
+  refused(reason: string): void;
+}
+
+/** What `GetProfile` says of an address. */
+export interface Profile {
+  /** `svc.ns.svc.cluster.local`, "" for an address that is no service's. */
+  readonly name: string;
+  readonly isOpaque: boolean;
+  /** For the address of a pod: how it is reached. */
+  readonly endpoint: Endpoint | null;
+}
+
+/** The whole set, each time. "absent": there is no such service. */
+export type EndpointsSink = (state: "known" | "absent", endpoints: readonly Endpoint[]) => void;
