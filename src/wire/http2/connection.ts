@@ -1030,7 +1030,9 @@ export class Http2Connection {
 
   #creditStream(stream: Stream, bytes: number): void {
     stream.creditBytes += bytes;
-    if (stream.creditBytes * 2 < this.#streamWindowBytes || stream.creditBytes === 0) return;
+    // The remote may apply our smaller window before we hear that it did: credit by the smaller of both.
+    const windowBytes = Math.min(this.#streamWindowBytes, this.#settings.streamWindowBytes);
+    if (stream.creditBytes * 2 < windowBytes || stream.creditBytes === 0) return;
     this.#writeWindowUpdate(stream.id, stream.creditBytes);
     stream.recvWindowBytes += stream.creditBytes;
     stream.creditBytes = 0;
