@@ -11,7 +11,7 @@ import { defaultEnvironment, homeOf, podFiles } from "./container-environment.ts
 import { Container, NEW_CONTAINER, type ContainerHost, type ContainerRecord, type ContainerRole } from "./container.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { delay, type LaunchSpec, type SandboxedProcess } from "./launch.ts";
-import { SHOWN_NODE_DIR, type PodHost } from "./pod-host.ts";
+import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
 import {
   containerCapabilities, dropPrivileges, isBelow, isLoaderVariable, missingMountPoints, sandboxArguments, type RunAs,
 } from "./sandbox.ts";
@@ -428,7 +428,12 @@ export class Pod {
         hostname: pod.hostname,
         scratchDir,
         etcFiles: this.#etcFiles(),
-        binds: [...binds, { source: this.#host.programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true }],
+        binds: [
+          ...binds,
+          { source: this.#host.programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
+          // Manifests name the demo's programs by this path: where the checkout lies differs.
+          { source: this.#host.programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+        ],
         hidden: this.#hidden(),
         shown: [this.#host.programs.packageRoot],
         overlays: new Map(overlays.map(({ lower, at }) => [lower, at])),
