@@ -1,0 +1,192 @@
+/**
+ * A prototype sidecar pair for comparing runtimes: HTTP/1.1 in the clear → length-prefixed frames on one mutual-TLS
+ * connection → HTTP/1.1 in the clear. Heads pass unparsed, no policy, no metrics: a floor, not a product. It uses
+ * `node:net` and `node:tls` only, so every candidate runtime runs the same file.
+ *
+ *   pair.ts client CERTIFICATES LISTEN-PORT SERVER-PORT     pair.ts server CERTIFICATES LISTEN-PORT APP-PORT
+ *   pair.ts hop    -            LISTEN-PORT APP-PORT        (one plain hop, no TLS)      pair.ts idle
+ */
+import { readFileSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import { connect as connectTls, createServer as createTlsServer } from "node:tls";
+import { MESH_ALPN, SERVER_NAME } from "./certs.ts";
+
+const [role = "", folder = "", listen = "", target = ""] = process.argv.slice(2);
+const listenPort = Number(listen);
+const targetPort = Number(target);
+const host = "127.0.0.1";
+
+/** Joins all writes of one turn of the loop into one. */
+class Writer {
+  readonly #socket: Socket;
+  #queue: Uint8Array[] = [];
+  #scheduled = false;
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+  write(bytes: Uint8Array): void {
+    this.#queue.push(bytes);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#flush);
+  }
+  #flush = (): void => {
+    const queue = this.#queue;
+    this.#queue = [];
+    this.#scheduled = false;
+    const only = queue[0];
+    if (this.#socket.destroyed || only === undefined) return;
+    this.#socket.write(queue.length === 1 ? only : Buffer.concat(queue));
+  };
+}
+
+/** Cuts HTTP/1.1 messages with a content-length (or none) out of a byte stream. Enough for the load used here. */
+class MessageCutter {
+  #pending: Buffer | null = null;
+  readonly #message: (bytes: Buffer) => void;
+  constructor(message: (bytes: Buffer) => void) {
+    this.#message = message;
+  }
+  feed(bytes: Buffer): void {
+    let rest = this.#pending === null ? bytes : Buffer.concat([this.#pending, bytes]);
+    this.#pending = null;
+    while (rest.length > 0) {
+      const headEnd = rest.indexOf("\r\n\r\n");
+      if (headEnd < 0) break;
+      const stop = headEnd + 4 + contentLength(rest, headEnd);
+      if (stop > rest.length) break;
+      this.#message(rest.subarray(0, stop));
+      rest = rest.subarray(stop);
+    }
+    if (rest.length > 0) this.#pending = rest;
+  }
+}
+
+/** Value of content-length by bytes, any case; 0 without one. Looks at the first letter after each line end only. */
+function contentLength(bytes: Buffer, headEnd: number): number {
+  for (let at = bytes.indexOf(10); at >= 0 && at < headEnd; at = bytes.indexOf(10, at + 1)) {
+    if ((bytes[at + 1]! | 32) !== 99 || bytes[at + 15] !== 58 || (bytes[at + 9]! | 32) !== 108) continue;
+    let value = 0;
+    for (let i = at + 16; bytes[i] !== 13; i++) if (bytes[i] !== 32) value = value * 10 + bytes[i]! - 48;
+    return value;
+  }
+  return 0;
+}
+
+/** Frames: u32 length, u32 stream, payload. A length of 0 closes the stream. */
+class FrameCutter {
+  #pending: Buffer | null = null;
+  readonly #frame: (stream: number, payload: Buffer) => void;
+  constructor(frame: (stream: number, payload: Buffer) => void) {
+    this.#frame = frame;
+  }
+  feed(bytes: Buffer): void {
+    const all = this.#pending === null ? bytes : Buffer.concat([this.#pending, bytes]);
+    this.#pending = null;
+    let at = 0;
+    while (all.length - at >= 8) {
+      const stop = at + 8 + all.readUInt32BE(at);
+      if (stop > all.length) break;
+      this.#frame(all.readUInt32BE(at + 4), all.subarray(at + 8, stop));
+      at = stop;
+    }
+    if (at < all.length) this.#pending = at === 0 ? all : all.subarray(at);
+  }
+}
+
+function frame(stream: number, payload: Uint8Array): Uint8Array {
+  const out = Buffer.allocUnsafe(8 + payload.length);
+  out.writeUInt32BE(payload.length, 0);
+  out.writeUInt32BE(stream, 4);
+  out.set(payload, 8);
+  return out;
+}
+
+const pem = (name: string): Buffer => readFileSync(join(folder, name));
+const identity = (leaf: string) => ({
+  key: pem(`${leaf}.key`),
+  cert: pem(`${leaf}.pem`),
+  ca: [pem("root.pem")],
+  ALPNProtocols: [MESH_ALPN],
+  minVersion: "TLSv1.3" as const,
+});
+
+function runClient(): void {
+  const locals = new Map<number, Writer>();
+  let nextStream = 1;
+  const tls = connectTls({ host, port: targetPort, servername: SERVER_NAME, ...identity("client") });
+  tls.setNoDelay(true);
+  const out = new Writer(tls);
+  const cutter = new FrameCutter((stream, payload) => locals.get(stream)?.write(payload));
+  tls.on("data", (bytes: Buffer) => cutter.feed(bytes));
+  tls.on("close", () => process.exit(1));
+  tls.on("error", (error) => console.error(error.message));
+  const server = createServer({ noDelay: true }, (socket) => {
+    const stream = nextStream++;
+    locals.set(stream, new Writer(socket));
+    const messages = new MessageCutter((message) => out.write(frame(stream, message)));
+    socket.on("data", (bytes: Buffer) => messages.feed(bytes));
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      locals.delete(stream);
+      out.write(frame(stream, new Uint8Array(0)));
+    });
+  });
+  tls.once("secureConnect", () => server.listen(listenPort, host, 1024, ready));
+}
+
+function runServer(): void {
+  const server = createTlsServer({ ...identity("server"), requestCert: true, rejectUnauthorized: true });
+  server.on("secureConnection", (tls) => {
+    tls.setNoDelay(true);
+    const out = new Writer(tls);
+    const apps = new Map<number, { socket: Socket; writer: Writer }>();
+    const open = (stream: number): { socket: Socket; writer: Writer } => {
+      const socket = connect({ host, port: targetPort, noDelay: true });
+      const messages = new MessageCutter((message) => out.write(frame(stream, message)));
+      socket.on("data", (bytes: Buffer) => messages.feed(bytes));
+      socket.on("error", () => undefined);
+      const app = { socket, writer: new Writer(socket) };
+      apps.set(stream, app);
+      return app;
+    };
+    const cutter = new FrameCutter((stream, payload) => {
+      if (payload.length > 0) (apps.get(stream) ?? open(stream)).writer.write(payload);
+      else {
+        apps.get(stream)?.socket.end();
+        apps.delete(stream);
+      }
+    });
+    tls.on("data", (bytes: Buffer) => cutter.feed(bytes));
+    tls.on("error", () => undefined);
+    tls.on("close", () => {
+      for (const app of apps.values()) app.socket.destroy();
+    });
+  });
+  server.listen(listenPort, host, 1024, ready);
+}
+
+function runHop(): void {
+  const server = createServer({ noDelay: true }, (socket) => {
+    const app = connect({ host, port: targetPort, noDelay: true });
+    const requests = new MessageCutter((message) => app.write(message));
+    const responses = new MessageCutter((message) => socket.write(message));
+    socket.on("data", (bytes: Buffer) => requests.feed(bytes));
+    app.on("data", (bytes: Buffer) => responses.feed(bytes));
+    socket.on("error", () => undefined);
+    app.on("error", () => undefined);
+    socket.on("close", () => app.destroy());
+    app.on("close", () => socket.destroy());
+  });
+  server.listen(listenPort, host, 1024, ready);
+}
+
+function ready(): void {
+  process.stdout.write("ready\n");
+}
+
+const roles: Record<string, () => void> = { client: runClient, server: runServer, hop: runHop };
+if (role === "idle") {
+  createServer().listen(0, host, ready);
+} else roles[role]?.();
