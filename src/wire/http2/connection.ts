@@ -1,10 +1,8 @@
 import { assert } from "#/base/assert.ts";
 import { ProtocolError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
-import { ByteWriter } from "../hpack/byte-writer.ts";
 import { Decoded, HpackDecoder } from "../hpack/decoder.ts";
 import { HpackEncoder } from "../hpack/encoder.ts";
-import { writeLatin1 } from "../hpack/latin1.ts";
 import { ClosedStreams, Ended } from "./closed-streams.ts";
 import { Flood, FloodBudget } from "./flood-budget.ts";
 import {
@@ -15,13 +13,13 @@ import {
   Frame,
   FRAME_BYTES_DEFAULT,
   FRAME_BYTES_MOST,
-  FRAME_HEAD_BYTES,
   Setting,
   STREAM_ID_MOST,
   WINDOW_BYTES_DEFAULT,
   WINDOW_BYTES_MOST,
 } from "./frame.ts";
 import { Found, FrameReader } from "./frame-reader.ts";
+import { FrameWriter } from "./frame-writer.ts";
 import { MessageRules, Section } from "./message-rules.ts";
 import { HTTP2_DEFAULTS, type Http2Settings } from "./settings.ts";
 import { ILLEGAL, Input, nextState, State } from "./stream-state.ts";
@@ -95,9 +93,8 @@ export class Http2Connection {
   readonly #isServer: boolean;
   readonly #reader: FrameReader;
   readonly #decoder: HpackDecoder;
-  readonly #encoder: HpackEncoder;
   readonly #rules = new MessageRules();
-  readonly #out = new ByteWriter();
+  readonly #writer: FrameWriter;
   readonly #flood: FloodBudget;
 
   readonly #streams = new Map<number, Stream>();
@@ -116,7 +113,6 @@ export class Http2Connection {
   #queueHead = 0;
 
   // What the remote allows.
-  #remoteFrameBytes = FRAME_BYTES_DEFAULT;
   #remoteWindowBytes = WINDOW_BYTES_DEFAULT;
   #remoteStreamsMax = STREAMS_BEFORE_SETTINGS;
   #sendWindowBytes = WINDOW_BYTES_DEFAULT;
@@ -163,7 +159,9 @@ export class Http2Connection {
       tableBytesMax: HPACK_TABLE_DEFAULT,
       listBytesMax: all.headerBytesMax,
     });
-    this.#encoder = new HpackEncoder({ tableBytesMax: all.hpackTableBytes, huffman: all.hpackHuffman });
+    this.#writer = new FrameWriter(
+      new HpackEncoder({ tableBytesMax: all.hpackTableBytes, huffman: all.hpackHuffman }),
+    );
     this.#flood = new FloodBudget(
       [
         all.pingBurst,
@@ -265,17 +263,17 @@ export class Http2Connection {
 
   /** Everything to write now as one buffer, which the taker owns; null when there is nothing. */
   takeOutput(): Uint8Array | null {
-    return this.#out.take();
+    return this.#writer.take();
   }
 
   /** The same as a list for a gathering write, without copying. */
   takeOutputs(): Uint8Array[] {
-    return this.#out.takeAll();
+    return this.#writer.takeAll();
   }
 
   /** Queued and not taken. */
   get outputBytes(): number {
-    return this.#out.pendingBytes;
+    return this.#writer.pendingBytes;
   }
 
   // === Commands
@@ -316,12 +314,12 @@ export class Http2Connection {
   respond(streamId: number, fields: Fields, endStream: boolean): void {
     const stream = this.#openStream(streamId);
     if (stream === null) return;
-    assert(this.#isServer, "only a server responds");
-    assert(!stream.isHeadSent, `stream ${streamId} was answered already`);
-    assert(fields[0] === ":status", "a response begins with :status");
+    if (!this.#isServer) bug("only a server responds");
+    if (stream.isHeadSent) bug(`stream ${streamId} was answered already`);
+    if (fields[0] !== ":status") bug("a response begins with :status");
     const isInformational = fields[1]!.charCodeAt(0) === DIGIT_1;
     // RFC 9113 §8.1: an informational response never ends a stream.
-    assert(!(isInformational && endStream), "an informational response cannot end a stream");
+    if (isInformational && endStream) bug("an informational response cannot end a stream");
     stream.isHeadSent = !isInformational;
     this.#sendSection(stream, fields, endStream);
   }
@@ -335,32 +333,19 @@ export class Http2Connection {
     const stream = this.#openStream(streamId);
     const wanted = stop - start;
     if (stream === null) return wanted;
-    assert(nextState(stream.state, Input.SEND_DATA) !== ILLEGAL, `stream ${streamId} was ended already`);
-    assert(stream.isHeadSent, `DATA before the header section of stream ${streamId}`);
-    const out = this.#out;
-    let room = this.#settings.outputBytesMax - out.pendingBytes;
+    if (nextState(stream.state, Input.SEND_DATA) === ILLEGAL) bug(`stream ${streamId} was ended already`);
+    if (!stream.isHeadSent) bug(`DATA before the header section of stream ${streamId}`);
+    let room = this.#settings.outputBytesMax - this.#writer.pendingBytes;
     if (room > this.#sendWindowBytes) room = this.#sendWindowBytes;
     if (room > stream.sendWindowBytes) room = stream.sendWindowBytes;
     const accepted = wanted <= room || wanted === 0 ? wanted : room > 0 ? room : 0;
-
-    let at = start;
-    const end = start + accepted;
-    const isAll = accepted === wanted;
-    while (at < end || (isAll && endStream && at === start && accepted === 0)) {
-      const length = end - at < this.#remoteFrameBytes ? end - at : this.#remoteFrameBytes;
-      const isEnd = isAll && endStream && at + length === end;
-      out.reserve(FRAME_HEAD_BYTES + length);
-      this.#writeHead(length, Frame.DATA, isEnd ? Flag.END_STREAM : 0, streamId);
-      copy(bytes, at, at + length, out.bytes, out.at);
-      out.at += length;
-      at += length;
-      if (isEnd) break;
-    }
+    const isEnd = endStream && accepted === wanted;
+    if (accepted > 0 || isEnd) this.#writer.data(streamId, bytes, start, start + accepted, isEnd);
     this.#sendWindowBytes -= accepted;
     stream.sendWindowBytes -= accepted;
     if (accepted > 0) this.#flood.earn(Flood.WINDOW_UPDATE, WINDOW_UPDATES_PER_DATA);
-    if (!isAll) this.#wait(stream);
-    else if (endStream) this.#sendEnd(stream);
+    if (isEnd) this.#sendEnd(stream);
+    else if (accepted < wanted) this.#wait(stream);
     return accepted;
   }
 
@@ -368,7 +353,7 @@ export class Http2Connection {
   sendTrailers(streamId: number, fields: Fields): void {
     const stream = this.#openStream(streamId);
     if (stream === null) return;
-    assert(stream.isHeadSent, `trailers before the header section of stream ${streamId}`);
+    if (!stream.isHeadSent) bug(`trailers before the header section of stream ${streamId}`);
     this.#sendSection(stream, fields, true);
   }
 
@@ -380,7 +365,7 @@ export class Http2Connection {
       this.#release(stream);
       return;
     }
-    this.#writeReset(streamId, errorCode);
+    this.#writer.reset(streamId, errorCode);
     this.#close(stream, Ended.RESET_BY_US);
   }
 
@@ -388,7 +373,7 @@ export class Http2Connection {
   consumed(streamId: number, bytes: number): void {
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return;
-    assert(bytes <= stream.heldBytes, `stream ${streamId}: ${bytes} bytes consumed of ${stream.heldBytes}`);
+    if (bytes > stream.heldBytes) bug(`stream ${streamId}: ${bytes} bytes consumed of ${stream.heldBytes}`);
     stream.heldBytes -= bytes;
     this.#credit(bytes);
     if (stream.state === State.OPEN || stream.state === State.HALF_CLOSED_LOCAL)
@@ -405,27 +390,23 @@ export class Http2Connection {
     const isGraceful = errorCode === ErrorCode.NO_ERROR && this.#isServer && this.#goAwayLastId < 0;
     const lastId = isGraceful ? STREAM_ID_MOST : this.#highestRemoteId;
     this.#goAwayLastId = lastId;
-    this.#writeGoAway(lastId, errorCode, debug);
+    this.#writer.goAway(lastId, errorCode, debug);
   }
 
   /** The second step of a graceful end: streams above the last one accepted are ignored from here on. */
   goAwayFinal(): void {
     if (this.#isOver || this.#goAwayLastId === this.#highestRemoteId) return;
     this.#goAwayLastId = this.#highestRemoteId;
-    this.#writeGoAway(this.#highestRemoteId, ErrorCode.NO_ERROR, "");
+    this.#writer.goAway(this.#highestRemoteId, ErrorCode.NO_ERROR, "");
   }
 
   /** Sends a PING; PING_ACK follows. */
   ping(nowMs: number): void {
     if (this.#isOver) return;
     this.#nowMs = Math.max(this.#nowMs, nowMs);
-    const out = this.#out;
-    out.reserve(FRAME_HEAD_BYTES + 8);
-    this.#writeHead(8, Frame.PING, 0, 0);
     this.#pingCount = (this.#pingCount + 1) >>> 0;
     this.#pingsUnderWay++;
-    writeUint32(out, PING_MARK);
-    writeUint32(out, this.#pingCount);
+    this.#writer.ping(PING_MARK, this.#pingCount);
   }
 
   // === Frames
@@ -800,8 +781,10 @@ export class Http2Connection {
     }
     this.settled = true;
     this.#remoteStreamsMax = this.#announcedStreamsMax;
-    const full = this.#reflex(0, Frame.SETTINGS, Flag.ACK, 0);
-    return full === Event.NOTHING ? Event.SETTINGS : full;
+    const full = this.#refuseUnread();
+    if (full !== Event.NOTHING) return full;
+    this.#writer.settingsAck();
+    return Event.SETTINGS;
   }
 
   /** RFC 9113 §6.5.2: unlimited until the remote says otherwise. */
@@ -810,7 +793,7 @@ export class Http2Connection {
   #onSetting(id: number, value: number): number {
     switch (id) {
       case Setting.SETTINGS_HEADER_TABLE_SIZE:
-        this.#encoder.setLimit(value);
+        this.#writer.encoder.setLimit(value);
         return Event.NOTHING;
       case Setting.SETTINGS_ENABLE_PUSH:
         // RFC 9113 §6.5.2: 0 or 1, and 0 only from a server.
@@ -834,7 +817,7 @@ export class Http2Connection {
           return this.#fail(ErrorCode.PROTOCOL_ERROR, `SETTINGS_MAX_FRAME_SIZE = ${value}`);
         }
         // Larger frames would let one stream hold up the others for longer.
-        this.#remoteFrameBytes = Math.min(value, FRAME_BYTES_DEFAULT);
+        this.#writer.frameBytesMax = Math.min(value, FRAME_BYTES_DEFAULT);
         return Event.NOTHING;
       case Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL:
         // RFC 8441 §3: 0 or 1.
@@ -884,11 +867,9 @@ export class Http2Connection {
     }
     const flooded = this.#spend(Flood.PING, "PING frames");
     if (flooded !== Event.NOTHING) return flooded;
-    const full = this.#reflex(8, Frame.PING, Flag.ACK, 0);
+    const full = this.#refuseUnread();
     if (full !== Event.NOTHING) return full;
-    const out = this.#out;
-    copy(reader.bytes, reader.start, reader.stop, out.bytes, out.at);
-    out.at += 8;
+    this.#writer.pingAck(reader.bytes, reader.start);
     return Event.NOTHING;
   }
 
@@ -989,7 +970,7 @@ export class Http2Connection {
   /** The remote broke a rule on one stream (RFC 9113 §5.4.2). */
   #streamError(stream: Stream, errorCode: number, reason: string): number {
     if (this.#isServer && !this.#flood.spend(Flood.RESET)) return this.#calm("stream errors");
-    this.#writeReset(stream.id, errorCode);
+    this.#writer.reset(stream.id, errorCode);
     this.#close(stream, Ended.RESET_BY_US);
     this.streamId = stream.id;
     this.errorCode = errorCode;
@@ -1001,19 +982,18 @@ export class Http2Connection {
   /** The same for a stream that the application does not know. */
   #resetUnknown(streamId: number, errorCode: number, what: string): number {
     if (!this.#flood.spend(this.#isServer ? Flood.RESET : Flood.UNKNOWN)) return this.#calm(what);
-    if (this.#out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) return this.#calm(what);
-    this.#writeReset(streamId, errorCode);
-    return Event.NOTHING;
+    const full = this.#refuseUnread();
+    if (full === Event.NOTHING) this.#writer.reset(streamId, errorCode);
+    return full;
   }
 
   /** RFC 6585 §5: a request whose header list is too large gets an answer, then the end (RFC 9113 §8.1). */
   #answerTooLarge(streamId: number, endStream: boolean): number {
     if (!this.#flood.spend(Flood.RESET)) return this.#calm("header lists too large");
-    if (this.#out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) {
-      return this.#calm("header lists too large");
-    }
-    this.#writeSection(streamId, [":status", "431", "content-length", "0"], Flag.END_STREAM);
-    if (!endStream) this.#writeReset(streamId, ErrorCode.NO_ERROR);
+    const full = this.#refuseUnread();
+    if (full !== Event.NOTHING) return full;
+    this.#writer.section(streamId, [":status", "431", "content-length", "0"], true);
+    if (!endStream) this.#writer.reset(streamId, ErrorCode.NO_ERROR);
     return Event.NOTHING;
   }
 
@@ -1023,7 +1003,7 @@ export class Http2Connection {
   #credit(bytes: number): void {
     this.#creditBytes += bytes;
     if (this.#creditBytes * 2 < this.#settings.connectionWindowBytes || this.#creditBytes === 0) return;
-    this.#writeWindowUpdate(0, this.#creditBytes);
+    this.#writer.windowUpdate(0, this.#creditBytes);
     this.#recvWindowBytes += this.#creditBytes;
     this.#creditBytes = 0;
   }
@@ -1033,7 +1013,7 @@ export class Http2Connection {
     // The remote may apply our smaller window before we hear that it did: credit by the smaller of both.
     const windowBytes = Math.min(this.#streamWindowBytes, this.#settings.streamWindowBytes);
     if (stream.creditBytes * 2 < windowBytes || stream.creditBytes === 0) return;
-    this.#writeWindowUpdate(stream.id, stream.creditBytes);
+    this.#writer.windowUpdate(stream.id, stream.creditBytes);
     stream.recvWindowBytes += stream.creditBytes;
     stream.creditBytes = 0;
   }
@@ -1057,7 +1037,8 @@ export class Http2Connection {
   /** Finds whose turn it is to write; in the order in which they began to wait. */
   #dequeue(): boolean {
     while (this.#queueHead < this.#queue.length) {
-      if (this.#sendWindowBytes <= 0 || this.#out.pendingBytes >= this.#settings.outputBytesMax) return false;
+      if (this.#sendWindowBytes <= 0 || this.#writer.pendingBytes >= this.#settings.outputBytesMax)
+        return false;
       const stream = this.#queue[this.#queueHead++]!;
       if (stream.waits !== Waits.QUEUED) continue;
       if (stream.sendWindowBytes <= 0) {
@@ -1077,7 +1058,7 @@ export class Http2Connection {
 
   /** The connection is over (RFC 9113 §5.4.1). */
   #fail(errorCode: number, message: string, code = `H2_${errorCodeName(errorCode)}`): number {
-    this.#writeGoAway(this.#highestRemoteId, errorCode, message);
+    this.#writer.goAway(this.#highestRemoteId, errorCode, message);
     this.error = new ProtocolError(code, message);
     this.#isOver = true;
     this.#isErrorDue = true;
@@ -1097,121 +1078,41 @@ export class Http2Connection {
     return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, `too many ${what}`);
   }
 
-  // === Writing
+  /** Answers that the remote provokes are bounded, for it may never read them (CVE-2019-9512, CVE-2019-9515). */
+  #refuseUnread(): number {
+    if (this.#writer.pendingBytes <= this.#settings.outputBytesMax + REFLEX_BYTES_MAX) return Event.NOTHING;
+    return this.#calm("frames that want an answer, while the answers are not read");
+  }
+
+  // === Opening and sections
 
   #writeOpening(): void {
     const settings = this.#settings;
-    const out = this.#out;
-    out.reserve(256);
-    if (!this.#isServer) {
-      CLIENT_PREFACE.copy(out.bytes, out.at);
-      out.at += CLIENT_PREFACE.length;
-    }
-    const head = out.at;
-    out.at += FRAME_HEAD_BYTES;
+    const entries: [number, number][] = [];
     if (settings.hpackTableBytes !== HPACK_TABLE_DEFAULT) {
-      writeSetting(out, Setting.SETTINGS_HEADER_TABLE_SIZE, settings.hpackTableBytes);
+      entries.push([Setting.SETTINGS_HEADER_TABLE_SIZE, settings.hpackTableBytes]);
     }
-    if (!this.#isServer) writeSetting(out, Setting.SETTINGS_ENABLE_PUSH, 0);
-    else writeSetting(out, Setting.SETTINGS_MAX_CONCURRENT_STREAMS, settings.maxConcurrentStreams);
-    writeSetting(out, Setting.SETTINGS_INITIAL_WINDOW_SIZE, settings.streamWindowBytes);
+    if (!this.#isServer) entries.push([Setting.SETTINGS_ENABLE_PUSH, 0]);
+    else entries.push([Setting.SETTINGS_MAX_CONCURRENT_STREAMS, settings.maxConcurrentStreams]);
+    entries.push([Setting.SETTINGS_INITIAL_WINDOW_SIZE, settings.streamWindowBytes]);
     if (settings.maxFrameBytes !== FRAME_BYTES_DEFAULT) {
-      writeSetting(out, Setting.SETTINGS_MAX_FRAME_SIZE, settings.maxFrameBytes);
+      entries.push([Setting.SETTINGS_MAX_FRAME_SIZE, settings.maxFrameBytes]);
     }
-    writeSetting(out, Setting.SETTINGS_MAX_HEADER_LIST_SIZE, settings.headerBytesMax);
+    entries.push([Setting.SETTINGS_MAX_HEADER_LIST_SIZE, settings.headerBytesMax]);
     if (this.#isServer && settings.connectProtocol)
-      writeSetting(out, Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL, 1);
-    fillHead(out.bytes, head, out.at - head - FRAME_HEAD_BYTES, Frame.SETTINGS, 0, 0);
+      entries.push([Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL, 1]);
+    if (!this.#isServer) this.#writer.preface();
+    this.#writer.settings(entries);
     const more = this.#recvWindowBytes - WINDOW_BYTES_DEFAULT;
-    if (more > 0) this.#writeWindowUpdate(0, more);
+    if (more > 0) this.#writer.windowUpdate(0, more);
   }
 
   #sendSection(stream: Stream, fields: Fields, endStream: boolean): void {
     const state = nextState(stream.state, Input.SEND_HEADERS);
-    assert(state !== ILLEGAL, `stream ${stream.id} was ended already`);
+    if (state === ILLEGAL) bug(`stream ${stream.id} was ended already`);
     stream.state = state;
-    this.#writeSection(stream.id, fields, endStream ? Flag.END_STREAM : 0);
+    this.#writer.section(stream.id, fields, endStream);
     if (endStream) this.#sendEnd(stream);
-  }
-
-  #writeSection(streamId: number, fields: Fields, flags: number): void {
-    const out = this.#out;
-    out.reserve(FRAME_HEAD_BYTES + 256);
-    let head = out.at;
-    out.at += FRAME_HEAD_BYTES;
-    head = this.#encoder.encode(fields, out, head);
-    const length = out.at - head - FRAME_HEAD_BYTES;
-    if (length <= this.#remoteFrameBytes) {
-      fillHead(out.bytes, head, length, Frame.HEADERS, flags | Flag.END_HEADERS, streamId);
-    } else {
-      this.#splitSection(head, length, flags, streamId);
-    }
-  }
-
-  /** RFC 9113 §4.3: what does not fit one frame goes on in CONTINUATION. Moves the later parts apart, last first. */
-  #splitSection(head: number, length: number, flags: number, streamId: number): void {
-    const out = this.#out;
-    const part = this.#remoteFrameBytes;
-    const parts = Math.ceil(length / part);
-    head = out.reserve((parts - 1) * FRAME_HEAD_BYTES, head);
-    const bytes = out.bytes;
-    const payload = head + FRAME_HEAD_BYTES;
-    for (let i = parts - 1; i > 0; i--) {
-      const from = payload + i * part;
-      const partBytes = Math.min(part, length - i * part);
-      const to = from + i * FRAME_HEAD_BYTES;
-      bytes.copyWithin(to, from, from + partBytes);
-      const isLast = i === parts - 1;
-      fillHead(
-        bytes,
-        to - FRAME_HEAD_BYTES,
-        partBytes,
-        Frame.CONTINUATION,
-        isLast ? Flag.END_HEADERS : 0,
-        streamId,
-      );
-    }
-    fillHead(bytes, head, part, Frame.HEADERS, flags, streamId);
-    out.at += (parts - 1) * FRAME_HEAD_BYTES;
-  }
-
-  /** A frame that the remote provoked: bounded, because a remote may provoke and never read (CVE-2019-9512, -9515). */
-  #reflex(length: number, type: number, flags: number, streamId: number): number {
-    const out = this.#out;
-    if (out.pendingBytes > this.#settings.outputBytesMax + REFLEX_BYTES_MAX) {
-      return this.#calm("frames that want an answer, while the answers are not read");
-    }
-    out.reserve(FRAME_HEAD_BYTES + length);
-    this.#writeHead(length, type, flags, streamId);
-    return Event.NOTHING;
-  }
-
-  #writeReset(streamId: number, errorCode: number): void {
-    this.#out.reserve(FRAME_HEAD_BYTES + 4);
-    this.#writeHead(4, Frame.RST_STREAM, 0, streamId);
-    writeUint32(this.#out, errorCode);
-  }
-
-  #writeWindowUpdate(streamId: number, bytes: number): void {
-    this.#out.reserve(FRAME_HEAD_BYTES + 4);
-    this.#writeHead(4, Frame.WINDOW_UPDATE, 0, streamId);
-    writeUint32(this.#out, bytes);
-  }
-
-  #writeGoAway(lastStreamId: number, errorCode: number, debug: string): void {
-    const out = this.#out;
-    const debugBytes = Math.min(debug.length, GOAWAY_DEBUG_BYTES_MAX);
-    out.reserve(FRAME_HEAD_BYTES + 8 + debugBytes);
-    this.#writeHead(8 + debugBytes, Frame.GOAWAY, 0, 0);
-    writeUint32(out, lastStreamId);
-    writeUint32(out, errorCode);
-    out.at = writeLatin1(debug.slice(0, debugBytes), out.bytes, out.at);
-  }
-
-  #writeHead(length: number, type: number, flags: number, streamId: number): void {
-    const out = this.#out;
-    fillHead(out.bytes, out.at, length, type, flags, streamId);
-    out.at += FRAME_HEAD_BYTES;
   }
 
   /** RFC 9113 §3.4: 24 fixed bytes, in any pieces. */
@@ -1236,46 +1137,10 @@ const WINDOW_UPDATES_PER_DATA = 10;
 /** Answers that the remote provoked and does not read. */
 const REFLEX_BYTES_MAX = 65536;
 const REFILL_EVERY_MS = 1000;
-const GOAWAY_DEBUG_BYTES_MAX = 1024;
 /** First half of our PING payloads. */
 const PING_MARK = 0x70696c6c;
 const COLON = 0x3a;
 const DIGIT_1 = 0x31;
-/** Below this a loop beats the call into native code. */
-const NATIVE_COPY_BYTES_MIN = 32;
-
-function fillHead(
-  bytes: Buffer,
-  at: number,
-  length: number,
-  type: number,
-  flags: number,
-  streamId: number,
-): void {
-  bytes[at] = length >>> 16;
-  bytes[at + 1] = length >>> 8;
-  bytes[at + 2] = length;
-  bytes[at + 3] = type;
-  bytes[at + 4] = flags;
-  bytes[at + 5] = streamId >>> 24;
-  bytes[at + 6] = streamId >>> 16;
-  bytes[at + 7] = streamId >>> 8;
-  bytes[at + 8] = streamId;
-}
-
-function writeUint32(out: ByteWriter, value: number): void {
-  const { bytes } = out;
-  bytes[out.at++] = value >>> 24;
-  bytes[out.at++] = value >>> 16;
-  bytes[out.at++] = value >>> 8;
-  bytes[out.at++] = value;
-}
-
-function writeSetting(out: ByteWriter, id: number, value: number): void {
-  out.bytes[out.at++] = id >>> 8;
-  out.bytes[out.at++] = id;
-  writeUint32(out, value);
-}
 
 function readUint32(bytes: Buffer, at: number): number {
   return readUint31(bytes, at) + (bytes[at]! >= 0x80 ? 0x8000_0000 : 0);
@@ -1286,10 +1151,7 @@ function readUint31(bytes: Buffer, at: number): number {
   return ((bytes[at]! & 0x7f) << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 }
 
-function copy(from: Uint8Array, start: number, stop: number, into: Buffer, at: number): void {
-  if (stop - start < NATIVE_COPY_BYTES_MIN) {
-    while (start < stop) into[at++] = from[start++]!;
-  } else {
-    into.set(start === 0 && stop === from.length ? from : from.subarray(start, stop), at);
-  }
+/** A broken promise of our own code. A function apart, so that no message is built while all is well. */
+function bug(message: string): never {
+  assert(false, message);
 }
