@@ -54,7 +54,8 @@ export type ControlQuestion =
 
 export type ControlAnswer =
   | { readonly kind: "status"; readonly objects: readonly ObjectStatus[]; readonly problems: readonly FolderProblem[]; readonly certificates: readonly CertificateStatus[] }
-  | { readonly kind: "ok"; readonly message: string }
+  /** `done`: false while what was asked for (a rollout) is still going on. */
+  | { readonly kind: "ok"; readonly message: string; readonly done: boolean }
   | { readonly kind: "error"; readonly message: string };
 
 export interface ObjectStatus {

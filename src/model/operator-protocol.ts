@@ -20,7 +20,8 @@ export type OperatorRequest =
   | { readonly kind: "down" };
 
 export type OperatorAnswer =
-  | { readonly kind: "status"; readonly node: NodeInfo; readonly agentPid: number; readonly controlPid: number; readonly controlConnected: boolean; readonly folder: string; readonly pods: readonly PodStatus[]; readonly services: readonly ServicePlan[] }
+  /** `planned`: the control plane has sent what should run, for the folder as it is now. */
+  | { readonly kind: "status"; readonly node: NodeInfo; readonly agentPid: number; readonly controlPid: number; readonly controlConnected: boolean; readonly folder: string; readonly planned: boolean; readonly pods: readonly PodStatus[]; readonly services: readonly ServicePlan[] }
   | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
   /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */
   | { readonly kind: "exec"; readonly argv: readonly string[] }

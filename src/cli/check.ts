@@ -1,0 +1,212 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { release } from "node:os";
+import { join } from "node:path";
+import { detectSupport } from "#/kernel/interception.ts";
+import type { InstancePaths } from "./instance-paths.ts";
+import { ask } from "./operator.ts";
+import { statusIfRunning } from "./up.ts";
+
+/** One thing looked at. "warn" does not stop the mesh, "bad" does. */
+export interface Finding {
+  readonly level: "ok" | "warn" | "bad";
+  readonly what: string;
+  /** What was seen. */
+  readonly detail: string;
+  /** What to do; "" when ok. */
+  readonly remedy: string;
+}
+
+/** Looks at the machine and, when it runs, at the mesh. Changes nothing. */
+export async function check(paths: InstancePaths): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const running = process.getuid?.() === 0 ? await statusIfRunning(paths) : null;
+  findings.push(platform(), user(), kernelVersion(), cgroup(), ...programs(), btf(), ...interception());
+  findings.push(
+    running === null
+      ? leftovers(paths)
+      : {
+          level: "ok",
+          what: "leftovers",
+          detail: `instance ${paths.name} is running (agent pid ${running.agentPid})`,
+          remedy: "",
+        },
+  );
+  findings.push(clock());
+  if (running !== null) findings.push(...(await mesh(paths)));
+  return findings;
+}
+
+export function findingLine(finding: Finding): string {
+  const mark = { ok: "ok  ", warn: "warn", bad: "BAD " }[finding.level];
+  return `${mark} ${finding.what}: ${finding.detail}${finding.remedy === "" ? "" : `; ${finding.remedy}`}`;
+}
+
+const ok = (what: string, detail: string): Finding => ({ level: "ok", what, detail, remedy: "" });
+const warn = (what: string, detail: string, remedy: string): Finding => ({
+  level: "warn",
+  what,
+  detail,
+  remedy,
+});
+const bad = (what: string, detail: string, remedy: string): Finding => ({
+  level: "bad",
+  what,
+  detail,
+  remedy,
+});
+
+function platform(): Finding {
+  if (process.platform !== "linux")
+    return bad(
+      "platform",
+      process.platform,
+      "Pillion's pods need Linux; use a Linux machine or a virtual one",
+    );
+  return ok("platform", `linux ${process.arch}, Node ${process.versions.node}`);
+}
+
+function user(): Finding {
+  return process.getuid?.() === 0
+    ? ok("user", "root")
+    : warn(
+        "user",
+        `uid ${process.getuid?.()}`,
+        "without root only what an unprivileged user namespace allows; use sudo for eBPF",
+      );
+}
+
+function kernelVersion(): Finding {
+  const [major = 0, minor = 0] = release().split(".").map(Number);
+  if (major > 5 || (major === 5 && minor >= 10)) return ok("kernel", release());
+  return warn("kernel", release(), "eBPF interception needs 5.10; nftables is used instead");
+}
+
+function cgroup(): Finding {
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8");
+  const v2 = /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 /m.exec(mounts)?.[1];
+  if (v2 === undefined)
+    return bad(
+      "cgroup v2",
+      "not mounted",
+      "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified (or boot with systemd.unified_cgroup_hierarchy=1)",
+    );
+  const hybrid = / - cgroup .*\bmemory\b/.test(mounts);
+  return ok("cgroup v2", `${v2}${hybrid ? ", with memory and cpu on v1 (hybrid)" : ""}`);
+}
+
+/** What the agent calls, with the Debian package that brings it. */
+const PROGRAMS: readonly (readonly [program: string, pkg: string])[] = [
+  ["ip", "iproute2"],
+  ["bwrap", "bubblewrap"],
+  ["nft", "nftables"],
+  ["nsenter", "util-linux"],
+  ["setpriv", "util-linux"],
+];
+
+function programs(): Finding[] {
+  return PROGRAMS.map(([program, pkg]) => {
+    const found = (process.env["PATH"] ?? "")
+      .split(":")
+      .concat("/usr/sbin", "/sbin")
+      .map((folder) => join(folder, program))
+      .find((file) => existsSync(file));
+    return found === undefined
+      ? bad(program, "not found", `install it: apt-get install ${pkg}`)
+      : ok(program, found);
+  });
+}
+
+function btf(): Finding {
+  return existsSync("/sys/kernel/btf/vmlinux")
+    ? ok("BTF", "/sys/kernel/btf/vmlinux")
+    : warn("BTF", "the kernel has none", "not needed by our programs, but bpftool shows less");
+}
+
+function interception(): Finding[] {
+  if (process.getuid?.() !== 0)
+    return [warn("interception", "not tried without root", "run the check as root")];
+  const { ebpf, nftables } = detectSupport();
+  return [
+    ebpf.ok
+      ? ok("eBPF", "programs load and attach")
+      : nftables.ok
+        ? warn("eBPF", ebpf.reason, "nftables is used instead")
+        : bad("eBPF", ebpf.reason, "without nftables too, only --intercept=explicit is left"),
+    nftables.ok
+      ? ok("nftables", "rules load")
+      : warn("nftables", nftables.reason, "needed only where eBPF cannot be used, and for published ports"),
+  ];
+}
+
+/** What an instance that is gone left behind: the next `up` clears it, but an operator may wonder. */
+function leftovers(paths: InstancePaths): Finding {
+  const found: string[] = [];
+  for (const folder of [join(paths.runRoot, paths.name), `/sys/fs/bpf/pillion/${paths.name}`]) {
+    if (existsSync(folder) && readdirSync(folder).length > 0) found.push(folder);
+  }
+  if (found.length === 0) return ok("leftovers", "none");
+  return warn(
+    "leftovers",
+    found.join(", "),
+    `an agent ended without cleaning up; the next \`pillion up\` or \`pillion down\` removes them`,
+  );
+}
+
+/** Certificates are only as good as the clock. */
+function clock(): Finding {
+  const year = new Date().getUTCFullYear();
+  if (year < 2025)
+    return bad("clock", new Date().toISOString(), "set the clock; certificates would not be valid yet");
+  const sync = spawnSync("timedatectl", ["show", "-p", "NTPSynchronized", "--value"], { encoding: "utf8" });
+  if (sync.status === 0 && sync.stdout.trim() === "no")
+    return warn(
+      "clock",
+      `${new Date().toISOString()}, not synchronised`,
+      "enable NTP; certificates live 24 h and tolerate a few seconds of skew",
+    );
+  return ok("clock", new Date().toISOString());
+}
+
+const DAY_MS = 86_400_000;
+
+async function mesh(paths: InstancePaths): Promise<Finding[]> {
+  const status = await ask(paths, { kind: "status" }, "status");
+  const findings: Finding[] = [];
+  if (!status.controlConnected)
+    return [bad("control plane", "not connected to the agent", `see the log: ${paths.agentLog}`)];
+  findings.push(ok("control plane", `pid ${status.controlPid}`));
+  const { answer } = await ask(paths, { kind: "ask", question: { kind: "status" } }, "control");
+  if (answer.kind === "status") {
+    for (const certificate of answer.certificates) {
+      const leftMs = certificate.notAfterMs - Date.now();
+      const detail = `ends ${new Date(certificate.notAfterMs).toISOString()}`;
+      if (leftMs <= 0)
+        findings.push(
+          bad(`${certificate.name} certificate`, detail, "it has expired: no sidecar gets a certificate"),
+        );
+      else if (leftMs < 30 * DAY_MS)
+        findings.push(warn(`${certificate.name} certificate`, detail, "rotate it before it ends"));
+      else findings.push(ok(`${certificate.name} certificate`, detail));
+    }
+    findings.push(
+      answer.problems.length === 0
+        ? ok("folder", status.folder)
+        : bad("folder", `${answer.problems.length} problems in ${status.folder}`, "see: pillion status"),
+    );
+  }
+  const unwell = status.pods.filter((pod) => !pod.ready && pod.phase !== "Succeeded");
+  findings.push(
+    unwell.length === 0
+      ? ok("pods", `${status.pods.length} ready`)
+      : bad(
+          "pods",
+          unwell
+            .slice(0, 5)
+            .map((pod) => `${pod.namespace}/${pod.name}: ${pod.message}`)
+            .join("; "),
+          "see: pillion status",
+        ),
+  );
+  return findings;
+}

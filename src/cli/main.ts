@@ -1,0 +1,272 @@
+import { readFileSync } from "node:fs";
+import { release } from "node:os";
+import { Command, CommanderError, Option } from "commander";
+import { check, findingLine } from "./check.ts";
+import { completion } from "./completion.ts";
+import { exec } from "./exec.ts";
+import { CommandError } from "./exit.ts";
+import type { InstancePaths } from "./instance-paths.ts";
+import { instancePaths } from "./instance-paths.ts";
+import { logs } from "./logs.ts";
+import { rolloutRestart, rolloutStatus } from "./rollout.ts";
+import { stat } from "./stat/stat.ts";
+import { status } from "./status.ts";
+import type { UpOptions } from "./up.ts";
+import { down, statusIfRunning, up } from "./up.ts";
+
+/** The operator's command. Sets `process.exitCode`; errors end as one message on standard error. */
+export async function runCli(argv: readonly string[]): Promise<void> {
+  const program = makeProgram();
+  // A reader that went away (`pillion logs | head`) is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
+  try {
+    await program.parseAsync(argv);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+    } else if (error instanceof CommandError) {
+      process.stderr.write(`pillion: ${error.message}\n`);
+      process.exitCode = error.exitCode;
+    } else throw error;
+  }
+}
+
+const DEFAULT_POD_CIDR = "10.201.0.0/16";
+const DEFAULT_SERVICE_CIDR = "10.202.0.0/16";
+
+const print = (text: string): void => void process.stdout.write(`${text}\n`);
+const printProgress = (line: string): void => void process.stderr.write(`${line}\n`);
+
+function makeProgram(): Command {
+  const program = new Command("pillion");
+  program
+    .description("A sidecar service mesh with eBPF beside it, on one Linux machine.")
+    .showHelpAfterError("(see: pillion COMMAND --help)")
+    .exitOverride()
+    .enablePositionalOptions();
+
+  const command = (name: string, description: string): Command =>
+    program
+      .command(name)
+      .description(description)
+      .option("--instance <name>", "which mesh on this machine", "default")
+      .exitOverride();
+  const paths = (options: { instance: string }): InstancePaths =>
+    instancePaths(options.instance, process.env);
+  const output = (): Option =>
+    new Option("-o, --output <format>", "how to print").choices(["text", "json"]).default("text");
+  const intercept = (): Option =>
+    new Option("--intercept <mode>", "how traffic reaches the sidecars")
+      .choices(["auto", "ebpf", "nftables", "explicit"])
+      .default("auto");
+
+  command("up", "Start the mesh of a folder of Kubernetes YAML, and wait until it is ready.")
+    .requiredOption("-f, --folder <folder>", "the folder; later edits apply live")
+    .option("-d, --detach", "return once everything is ready, instead of staying until Ctrl-C", false)
+    .addOption(intercept())
+    .option("--pod-cidr <cidr>", "addresses of pods", DEFAULT_POD_CIDR)
+    .option("--service-cidr <cidr>", "virtual addresses of Services", DEFAULT_SERVICE_CIDR)
+    .option("--timeout <seconds>", "how long to wait until everything is ready", seconds, 120)
+    .action(
+      async (options: {
+        instance: string;
+        folder: string;
+        detach: boolean;
+        intercept: UpOptions["intercept"];
+        podCidr: string;
+        serviceCidr: string;
+        timeout: number;
+      }) => {
+        const where = paths(options);
+        const running = await up(where, { ...options, timeoutSeconds: options.timeout, say: printProgress });
+        print(`${running.pods.length} pods are ready (interception: ${running.node.intercept})`);
+        if (options.detach) return;
+        printProgress("Ctrl-C ends them; in another terminal: pillion status, stat, logs, exec");
+        await interrupted();
+        printProgress("ending …");
+        await down(where, printProgress);
+      },
+    );
+
+  command("down", "End everything of an instance and clean up after it.").action(
+    async (options: { instance: string }) => {
+      const where = paths(options);
+      if ((await statusIfRunning(where)) !== null) {
+        await down(where, printProgress);
+        print("everything has ended");
+        return;
+      }
+      await sweepStopped(where);
+      print(`instance "${where.name}" is not running; nothing of it is left`);
+    },
+  );
+
+  command("status", "Show what runs and how it is. Exit code 1 when something is not well.")
+    .addOption(output())
+    .action(async (options: { instance: string; output: string }) => {
+      process.exitCode = await status(paths(options), options.output === "json", print);
+    });
+
+  command("stat", "Show live traffic by service.")
+    .addOption(output())
+    .option("--once", "print one table and end", false)
+    .option("--interval <seconds>", "time between tables", seconds, 2)
+    .action(async (options: { instance: string; output: string; once: boolean; interval: number }) => {
+      await stat(
+        paths(options),
+        { json: options.output === "json", once: options.once, intervalMs: options.interval * 1000 },
+        print,
+      );
+    });
+
+  command("logs", "Print a container's log; -c pillion-sidecar for the sidecar's.")
+    .argument("<pod>", "a pod, or a workload (any of its pods will do)")
+    .option("-n, --namespace <name>", "where to look; anywhere if not given")
+    .option("-c, --container <name>", "the first one if not given")
+    .option("-f, --follow", "go on as the log grows", false)
+    .option("--tail <lines>", "only the last lines", Number, -1)
+    .action(
+      async (
+        pod: string,
+        options: { instance: string; namespace?: string; container?: string; follow: boolean; tail: number },
+      ) => {
+        await logs(
+          paths(options),
+          {
+            pod,
+            namespace: options.namespace ?? null,
+            container: options.container ?? null,
+            follow: options.follow,
+            tailLines: options.tail,
+          },
+          (bytes) => void process.stdout.write(bytes),
+        );
+      },
+    );
+
+  command("exec", "Run a command in a container, with its exit code.")
+    .argument("<pod>", "a pod, or a workload (any of its pods will do)")
+    .argument("<command...>", "after --")
+    .option("-n, --namespace <name>", "where to look; anywhere if not given")
+    .option("-c, --container <name>", "the first one if not given")
+    .passThroughOptions()
+    .action(
+      async (
+        pod: string,
+        argv: string[],
+        options: { instance: string; namespace?: string; container?: string },
+      ) => {
+        // kubectl's form: the command stands after "--", which is not part of it.
+        const words = argv[0] === "--" ? argv.slice(1) : argv;
+        process.exitCode = await exec(paths(options), {
+          pod,
+          namespace: options.namespace ?? null,
+          container: options.container ?? null,
+          argv: words,
+        });
+      },
+    );
+
+  const rollout = program
+    .command("rollout")
+    .description("Replace a workload's pods without dropping a request.")
+    .exitOverride();
+  for (const [name, description, act] of [
+    ["restart", "Replace the pods one after another and wait until all are new.", rolloutRestart],
+    ["status", "Wait until a rollout is over.", rolloutStatus],
+  ] as const) {
+    rollout
+      .command(name)
+      .description(description)
+      .argument("[target]", "for example deployment/front; all workloads if not given", "")
+      .option("--instance <name>", "which mesh on this machine", "default")
+      .option("-n, --namespace <name>", "where to look; anywhere if not given")
+      .option("--timeout <seconds>", "how long to wait", seconds, 300)
+      .exitOverride()
+      .action(async (target: string, options: { instance: string; namespace?: string; timeout: number }) => {
+        await act(
+          paths(options),
+          { target, namespace: options.namespace ?? null, timeoutSeconds: options.timeout },
+          print,
+        );
+      });
+  }
+
+  command("check", "Inspect this machine, and the mesh if it runs: one line a finding, with the remedy.")
+    .addOption(output())
+    .action(async (options: { instance: string; output: string }) => {
+      const findings = await check(paths(options));
+      print(
+        options.output === "json" ? JSON.stringify(findings, null, 2) : findings.map(findingLine).join("\n"),
+      );
+      process.exitCode = findings.some((finding) => finding.level === "bad") ? 1 : 0;
+    });
+
+  command("demo", "Run a small meshed shop: real redis, PostgreSQL, gRPC and HTTP, with a live table.")
+    .addOption(intercept())
+    .option("--once", "start, verify every claim from outside, print a line each, clean up", false)
+    .action(async (options: { instance: string; intercept: UpOptions["intercept"]; once: boolean }) => {
+      const { demo } = await import("./demo/demo.ts");
+      const instance = options.instance === "default" ? "demo" : options.instance;
+      process.exitCode = await demo(
+        instancePaths(instance, process.env),
+        { intercept: options.intercept, once: options.once },
+        print,
+        printProgress,
+      );
+    });
+
+  command("version", "Print the version.")
+    .addOption(output())
+    .action((options: { output: string }) => {
+      const { version } = JSON.parse(
+        readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
+      ) as { version: string };
+      print(
+        options.output === "json"
+          ? JSON.stringify({ version, node: process.versions.node, kernel: release() })
+          : `pillion ${version} (Node ${process.versions.node}, Linux ${release()})`,
+      );
+    });
+
+  program
+    .command("completion")
+    .description("Print a completion script: source <(pillion completion bash)")
+    .argument("<shell>", "bash or zsh")
+    .exitOverride()
+    .action((shell: string) => print(completion(program, shell)));
+
+  return program;
+}
+
+/** Clears what an instance left whose agent is gone. */
+async function sweepStopped(paths: InstancePaths): Promise<void> {
+  if (process.getuid?.() !== 0) throw new CommandError("only root can clean up; try again with sudo");
+  const { describeInstance } = await import("#/agent/instance.ts");
+  const { sweep } = await import("#/agent/sweep.ts");
+  const problems = await sweep(
+    describeInstance({ ...paths, podCidr: DEFAULT_POD_CIDR, serviceCidr: DEFAULT_SERVICE_CIDR }),
+  );
+  if (problems.length > 0) throw new CommandError(problems.join("\n"));
+}
+
+function seconds(text: string): number {
+  const value = Number(text.replace(/s$/, ""));
+  if (!Number.isFinite(value) || value <= 0) throw new CommandError(`"${text}" is no number of seconds`, 2);
+  return value;
+}
+
+async function interrupted(): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const keepAlive = setInterval(() => {}, 60_000);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(signal, () => {
+        clearInterval(keepAlive);
+        resolve();
+      });
+    }
+  });
+}
