@@ -90,15 +90,15 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
     stdio: ["ignore", log, log],
     cwd: "/",
   });
-  let ended: string | null = null;
-  child.on("exit", (code, signal) => (ended = `ended with ${signal ?? `status ${code}`}`));
-  child.on("error", (error) => (ended = error.message));
+  const fate = { ended: "" };
+  child.on("exit", (code, signal) => (fate.ended = `ended with ${signal ?? `status ${code}`}`));
+  child.on("error", (error) => (fate.ended = error.message));
   child.unref();
   const deadline = Date.now() + 15_000;
   while ((await statusIfRunning(paths)) === null) {
-    if (ended !== null)
+    if (fate.ended !== "")
       throw new CommandError(
-        `the agent ${ended}:\n${readFileSync(paths.agentLog).subarray(logStart).toString("utf8").trim().split("\n").slice(-12).join("\n")}`,
+        `the agent ${fate.ended}:\n${readFileSync(paths.agentLog).subarray(logStart).toString("utf8").trim().split("\n").slice(-12).join("\n")}`,
       );
     if (Date.now() > deadline)
       throw new CommandError(`the agent did not answer within 15 s; see its log at ${paths.agentLog}`);
