@@ -1,7 +1,7 @@
 /**
  * What the protocol machines cost by themselves: a client machine and a server machine joined in memory, no sockets.
  *
- *     node bench/machines.ts [seconds per case, default 1]
+ *     node bench/machines.ts [seconds per case, default 1] [only cases with this in their name]
  *
  * Prints nanoseconds per request for both machines together, best and median of the rounds. Wall time is noisy on a
  * shared machine; compare within one run.
@@ -12,6 +12,7 @@ import { HpackDecoder } from "#/wire/hpack/decoder.ts";
 import { HpackEncoder } from "#/wire/hpack/encoder.ts";
 
 const seconds = Number(process.argv[2] ?? "1");
+const only = process.argv[3] ?? "";
 
 const REQUEST = [
   ":method",
@@ -59,8 +60,20 @@ const cases: readonly Case[] = [
   { name: "GET, 1 KiB answer, 1 stream", streams: 1, requestBytes: 0, responseBytes: 1024, unique: false },
   { name: "GET, 1 KiB answer, 16 streams", streams: 16, requestBytes: 0, responseBytes: 1024, unique: false },
   { name: "… unique path and trace", streams: 16, requestBytes: 0, responseBytes: 1024, unique: true },
-  { name: "POST 1 KiB, 1 KiB answer, 16 streams", streams: 16, requestBytes: 1024, responseBytes: 1024, unique: false },
-  { name: "GET, 1 MiB answer, 4 streams", streams: 4, requestBytes: 0, responseBytes: 1 << 20, unique: false },
+  {
+    name: "POST 1 KiB, 1 KiB answer, 16 streams",
+    streams: 16,
+    requestBytes: 1024,
+    responseBytes: 1024,
+    unique: false,
+  },
+  {
+    name: "GET, 1 MiB answer, 4 streams",
+    streams: 4,
+    requestBytes: 0,
+    responseBytes: 1 << 20,
+    unique: false,
+  },
 ];
 
 function report(name: string, make: () => Pair): void {
@@ -78,7 +91,9 @@ function report(name: string, make: () => Pair): void {
   const best = rounds[0]!;
   const median = rounds[rounds.length >> 1]!;
   const rate = Math.round(1e9 / median).toLocaleString("en");
-  console.log(`${name.padEnd(40)} best ${best.toFixed(0).padStart(9)} ns  median ${median.toFixed(0).padStart(9)} ns  ${rate.padStart(11)}/s`);
+  console.log(
+    `${name.padEnd(40)} best ${best.toFixed(0).padStart(9)} ns  median ${median.toFixed(0).padStart(9)} ns  ${rate.padStart(11)}/s`,
+  );
 }
 
 /** A client and a server that answers every request at once. */
@@ -121,11 +136,17 @@ class Pair {
     const fields = REQUEST.slice();
     if (unique) {
       fields[7] = `/api/v1/items/${count}?limit=20`;
-      fields.push("traceparent", `00-0af7651916cd43dd8448eb211c80319c-${(count + 1e12).toString(16).padStart(16, "0")}-01`);
+      fields.push(
+        "traceparent",
+        `00-0af7651916cd43dd8448eb211c80319c-${(count + 1e12).toString(16).padStart(16, "0")}-01`,
+      );
     }
     const id = this.#client.request(fields, requestBytes === 0);
     if (id === 0) throw new Error("no stream");
-    if (requestBytes > 0 && this.#client.sendData(id, this.#requestBody, 0, requestBytes, true) !== requestBytes) {
+    if (
+      requestBytes > 0 &&
+      this.#client.sendData(id, this.#requestBody, 0, requestBytes, true) !== requestBytes
+    ) {
       throw new Error("request does not fit");
     }
     this.#open++;
@@ -219,8 +240,10 @@ function blocks(): void {
     for (let i = 0; i < count; i++) decoder.decode(block, 0, block.length);
     decodeNs = Math.min(decodeNs, ((performance.now() - before) * 1e6) / count);
   }
-  console.log(`HPACK block of ${REQUEST.length / 2} fields, repeated: encode ${encodeNs.toFixed(0)} ns, decode ${decodeNs.toFixed(0)} ns, ${block.length} bytes`);
+  console.log(
+    `HPACK block of ${REQUEST.length / 2} fields, repeated: encode ${encodeNs.toFixed(0)} ns, decode ${decodeNs.toFixed(0)} ns, ${block.length} bytes`,
+  );
 }
 
-for (const each of cases) report(each.name, () => new Pair(each));
+for (const each of cases) if (each.name.includes(only)) report(each.name, () => new Pair(each));
 blocks();

@@ -23,6 +23,7 @@ import { FrameWriter } from "./frame-writer.ts";
 import { MessageRules, Section } from "./message-rules.ts";
 import { HTTP2_DEFAULTS, type Http2Settings } from "./settings.ts";
 import { ILLEGAL, Input, nextState, State } from "./stream-state.ts";
+import { StreamTable } from "./stream-table.ts";
 import { Stream, Waits } from "./stream.ts";
 
 /** What `Http2Connection.next()` found. */
@@ -97,7 +98,7 @@ export class Http2Connection {
   readonly #writer: FrameWriter;
   readonly #flood: FloodBudget;
 
-  readonly #streams = new Map<number, Stream>();
+  readonly #streams = new StreamTable();
   readonly #closed = new ClosedStreams();
   /** Client: the id of the next request. */
   #nextStreamId = 1;
@@ -302,7 +303,7 @@ export class Http2Connection {
       stream.isConnect = fields[i + 1] === "CONNECT";
       break;
     }
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     this.#closed.opened(id);
     this.activeStreams++;
     stream.isHeadSent = true;
@@ -360,7 +361,7 @@ export class Http2Connection {
   /** Ends a stream at once. What was received and not consumed counts as consumed. Idempotent. */
   reset(streamId: number, errorCode: number): void {
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) return;
+    if (stream === null) return;
     if (stream.state === State.CLOSED) {
       this.#release(stream);
       return;
@@ -372,7 +373,7 @@ export class Http2Connection {
   /** The application is done with `bytes` of DATA received on this stream: the remote may send as much again. */
   consumed(streamId: number, bytes: number): void {
     const stream = this.#streams.get(streamId);
-    if (stream === undefined) return;
+    if (stream === null) return;
     if (bytes > stream.heldBytes) bug(`stream ${streamId}: ${bytes} bytes consumed of ${stream.heldBytes}`);
     stream.heldBytes -= bytes;
     this.#credit(bytes);
@@ -650,7 +651,7 @@ export class Http2Connection {
     stream.isHead = rules.isHead;
     stream.isConnect = rules.isConnect;
     stream.promisedBytes = rules.contentLength;
-    this.#streams.set(streamId, stream);
+    this.#streams.add(stream);
     this.activeStreams++;
     if (endStream) this.#recvEnd(stream);
     return this.#section(Event.HEADERS, streamId, endStream);
@@ -833,7 +834,7 @@ export class Http2Connection {
 
   /** RFC 9113 §6.9.2: a new initial window changes every stream's window by the difference. */
   #changeSendWindows(change: number): number {
-    for (const stream of this.#streams.values()) {
+    for (const stream of this.#streams.all()) {
       stream.sendWindowBytes += change;
       if (stream.sendWindowBytes > WINDOW_BYTES_MOST) {
         return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, "stream's window above 2^31 - 1");
@@ -848,7 +849,7 @@ export class Http2Connection {
     this.#isSettingsAcked = true;
     const change = this.#settings.streamWindowBytes - this.#streamWindowBytes;
     this.#streamWindowBytes = this.#settings.streamWindowBytes;
-    for (const stream of this.#streams.values()) stream.recvWindowBytes += change;
+    for (const stream of this.#streams.all()) stream.recvWindowBytes += change;
     this.#decoder.setLimit(this.#settings.hpackTableBytes);
     return Event.NOTHING;
   }
@@ -885,7 +886,7 @@ export class Http2Connection {
     this.errorCode = readUint32(reader.bytes, reader.start + 4);
     if (!this.#isServer) {
       // RFC 9113 §6.8: streams above the last one were not and will not be processed: safe to retry.
-      for (const stream of this.#streams.values()) {
+      for (const stream of this.#streams.all()) {
         if (stream.id > this.lastStreamId && stream.state !== State.CLOSED) this.#refused.push(stream.id);
       }
     }
@@ -924,7 +925,7 @@ export class Http2Connection {
   /** The stream when it is open or half-closed, else null. */
   #openStream(streamId: number): Stream | null {
     const stream = this.#streams.get(streamId);
-    return stream === undefined || stream.state === State.CLOSED ? null : stream;
+    return stream === null || stream.state === State.CLOSED ? null : stream;
   }
 
   /** How a stream that is not open ended; NEVER for idle, skipped and server-initiated ones. */
