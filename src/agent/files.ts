@@ -2,7 +2,12 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync, chownSync }
 import { dirname } from "node:path";
 
 /** Replaces a file so that a reader sees the old content or the new one, never a part. */
-export function writeAtomic(path: string, content: string | Uint8Array, mode: number = 0o600, uid?: number): void {
+export function writeAtomic(
+  path: string,
+  content: string | Uint8Array,
+  mode: number = 0o600,
+  uid?: number,
+): void {
   const temporary = `${path}.${process.pid}.new`;
   writeFileSync(temporary, content, { mode });
   if (uid !== undefined) chownSync(temporary, uid, uid);

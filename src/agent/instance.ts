@@ -54,7 +54,8 @@ export function describeInstance(options: InstanceOptions): Instance {
 export function cidrRange(cidr: string): [first: number, last: number] {
   const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\/(\d+)$/.exec(cidr);
   const bits = Number(match?.[5]);
-  if (match === null || bits < 8 || bits > 29) throw new Error(`"${cidr}" is no IPv4 network between /8 and /29`);
+  if (match === null || bits < 8 || bits > 29)
+    throw new Error(`"${cidr}" is no IPv4 network between /8 and /29`);
   const base = match.slice(1, 5).reduce((sum, part) => sum * 256 + Number(part), 0);
   const size = 2 ** (32 - bits);
   const first = Math.floor(base / size) * size;

@@ -17,7 +17,11 @@ export interface CommandOptions {
 const OUTPUT_BYTES_MAX = 256 * 1024;
 
 /** Runs a host tool to its end. Never throws: a tool that is missing gives -1 and says so in `stderr`. */
-export function runCommand(file: string, args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+export function runCommand(
+  file: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<CommandResult> {
   return new Promise((resolve) => {
     const child = spawn(file, args, { stdio: ["pipe", "pipe", "pipe"], env: options.env ?? TOOL_ENV });
     const out: Buffer[][] = [[], []];
@@ -33,7 +37,10 @@ export function runCommand(file: string, args: readonly string[], options: Comma
       timedOut = true;
       child.kill("SIGKILL");
     }, options.timeoutMs ?? 30_000);
-    const text = (which: 0 | 1): string => Buffer.concat(out[which] as Buffer[]).toString("utf8").slice(0, OUTPUT_BYTES_MAX);
+    const text = (which: 0 | 1): string =>
+      Buffer.concat(out[which] as Buffer[])
+        .toString("utf8")
+        .slice(0, OUTPUT_BYTES_MAX);
     child.on("error", (error) => {
       clearTimeout(timer);
       resolve({ code: -1, stdout: "", stderr: `cannot run ${file}: ${error.message}` });
@@ -55,9 +62,14 @@ export const TOOL_ENV: Record<string, string> = {
 };
 
 /** Runs it and throws with the tool's own words when it fails. */
-export async function mustRun(file: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
+export async function mustRun(
+  file: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<string> {
   const result = await runCommand(file, args, options);
-  if (result.code !== 0) throw new Error(`${file} ${args.join(" ")}: ${result.stderr.trim() || `exit code ${result.code}`}`);
+  if (result.code !== 0)
+    throw new Error(`${file} ${args.join(" ")}: ${result.stderr.trim() || `exit code ${result.code}`}`);
   return result.stdout;
 }
 

@@ -17,7 +17,9 @@ export async function sweep(instance: Instance): Promise<string[]> {
   const cgroups = new Cgroups(cgroupBase(instance.name));
   for (let pass = 0; !cgroups.remove(""); pass++) {
     if (pass === 100) {
-      problems.push(`processes of instance ${instance.name} do not die: see cgroup.procs below ${cgroups.v2Root}/${cgroupBase(instance.name)}`);
+      problems.push(
+        `processes of instance ${instance.name} do not die: see cgroup.procs below ${cgroups.v2Root}/${cgroupBase(instance.name)}`,
+      );
       break;
     }
     await delay(pass < 20 ? 5 : 50);
@@ -36,7 +38,10 @@ export function cgroupBase(instance: string): string {
 
 async function unmountBelow(dir: string): Promise<void> {
   const mounts = await runCommand("findmnt", ["--noheadings", "--list", "--output", "TARGET"]);
-  const ours = mounts.stdout.split("\n").map((line) => line.trim()).filter((target) => target.startsWith(`${dir}/`));
+  const ours = mounts.stdout
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((target) => target.startsWith(`${dir}/`));
   // Deepest first.
   for (const target of ours.toSorted((a, b) => b.length - a.length)) await runCommand("umount", [target]);
 }

@@ -100,7 +100,8 @@ export class Cgroups {
       if (part === "." || part === "..") continue;
       dir = join(dir, part);
       mkdirSync(dir, { recursive: true });
-      for (const controller of ["cpu", "memory", "pids"]) tryWrite(join(dir, "cgroup.subtree_control"), `+${controller}`);
+      for (const controller of ["cpu", "memory", "pids"])
+        tryWrite(join(dir, "cgroup.subtree_control"), `+${controller}`);
     }
   }
 }
@@ -130,25 +131,36 @@ const CPU_PERIOD_US = 100_000;
 
 function setV1Limits(controller: string, dir: string, limits: CgroupLimits): void {
   if (controller === "cpu") {
-    const quota = limits.cpuLimitMillis === null ? -1 : Math.max(1000, (limits.cpuLimitMillis * CPU_PERIOD_US) / 1000);
+    const quota =
+      limits.cpuLimitMillis === null ? -1 : Math.max(1000, (limits.cpuLimitMillis * CPU_PERIOD_US) / 1000);
     writeFileSync(join(dir, "cpu.cfs_period_us"), String(CPU_PERIOD_US));
     writeFileSync(join(dir, "cpu.cfs_quota_us"), String(Math.round(quota)));
     writeFileSync(join(dir, "cpu.shares"), String(cpuShares(limits.cpuRequestMillis)));
   } else if (controller === "memory") {
     writeFileSync(join(dir, "memory.limit_in_bytes"), String(limits.memoryLimitBytes ?? -1));
     // Swap counts against the same limit; the file is missing where the kernel does not account swap.
-    if (limits.memoryLimitBytes !== null) tryWrite(join(dir, "memory.memsw.limit_in_bytes"), String(limits.memoryLimitBytes));
+    if (limits.memoryLimitBytes !== null)
+      tryWrite(join(dir, "memory.memsw.limit_in_bytes"), String(limits.memoryLimitBytes));
   } else {
     writeFileSync(join(dir, "pids.max"), String(limits.pidsMax));
   }
 }
 
 function setV2Limits(dir: string, limits: CgroupLimits): void {
-  const quota = limits.cpuLimitMillis === null ? "max" : Math.max(1000, Math.round((limits.cpuLimitMillis * CPU_PERIOD_US) / 1000));
+  const quota =
+    limits.cpuLimitMillis === null
+      ? "max"
+      : Math.max(1000, Math.round((limits.cpuLimitMillis * CPU_PERIOD_US) / 1000));
   writeFileSync(join(dir, "cpu.max"), `${quota} ${CPU_PERIOD_US}`);
   // The mapping of shares [2, 262144] to weights [1, 10000] that container runtimes use.
-  writeFileSync(join(dir, "cpu.weight"), String(1 + Math.floor(((cpuShares(limits.cpuRequestMillis) - 2) * 9999) / 262142)));
-  writeFileSync(join(dir, "memory.max"), limits.memoryLimitBytes === null ? "max" : String(limits.memoryLimitBytes));
+  writeFileSync(
+    join(dir, "cpu.weight"),
+    String(1 + Math.floor(((cpuShares(limits.cpuRequestMillis) - 2) * 9999) / 262142)),
+  );
+  writeFileSync(
+    join(dir, "memory.max"),
+    limits.memoryLimitBytes === null ? "max" : String(limits.memoryLimitBytes),
+  );
   if (limits.memoryLimitBytes !== null) tryWrite(join(dir, "memory.swap.max"), "0");
   writeFileSync(join(dir, "pids.max"), String(limits.pidsMax));
 }

@@ -17,9 +17,17 @@ export function homeOf(uid: number, passwd: string = readFileSync("/etc/passwd",
 }
 
 /** The pod's own files of /etc. */
-export function podFiles(plan: PodPlan, ip: string, nameserver: string, clusterDomain: string): Record<"resolv.conf" | "hosts" | "hostname", string> {
+export function podFiles(
+  plan: PodPlan,
+  ip: string,
+  nameserver: string,
+  clusterDomain: string,
+): Record<"resolv.conf" | "hosts" | "hostname", string> {
   const search = plan.dnsSearch.length > 0 ? `search ${plan.dnsSearch.join(" ")}\n` : "";
-  const fqdn = plan.subdomain === null ? "" : `${plan.hostname}.${plan.subdomain}.${plan.namespace}.svc.${clusterDomain} `;
+  const fqdn =
+    plan.subdomain === null
+      ? ""
+      : `${plan.hostname}.${plan.subdomain}.${plan.namespace}.svc.${clusterDomain} `;
   const aliases = plan.hostAliases.map((alias) => `${alias.ip} ${alias.hostnames.join(" ")}\n`).join("");
   return {
     "resolv.conf": `nameserver ${nameserver}\n${search}options ndots:5\n`,

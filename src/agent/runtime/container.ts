@@ -13,7 +13,12 @@ export interface ContainerRecord {
   backoff: BackoffState;
   /** Wall clock; 0: at once. */
   restartAtMs: number;
-  lastExit: { readonly code: number; readonly reason: string; readonly words: string; readonly atMs: number } | null;
+  lastExit: {
+    readonly code: number;
+    readonly reason: string;
+    readonly words: string;
+    readonly atMs: number;
+  } | null;
   /** Has ended and does not start again. */
   done: boolean;
   /** Startup probe passed (or there is none). */
@@ -119,12 +124,29 @@ export class Container {
 
   status(): ContainerStatus {
     const { record } = this;
-    const common = { name: this.plan.name, ready: this.ready, started: this.#up && record.started, restartCount: record.restartCount };
+    const common = {
+      name: this.plan.name,
+      ready: this.ready,
+      started: this.#up && record.started,
+      restartCount: record.restartCount,
+    };
     const startedAtMs = record.launch?.startedAtMs ?? 0;
     if (this.#up) return { ...common, state: "running", reason: "", exitCode: null, startedAtMs };
     const exitCode = record.lastExit?.code ?? null;
-    if (record.done || this.#stopping) return { ...common, state: "terminated", reason: record.lastExit?.reason ?? "Completed", exitCode, startedAtMs };
-    const reason = record.lastExit === null ? "ContainerCreating" : record.lastExit.reason === "Error" ? "CrashLoopBackOff" : record.lastExit.reason;
+    if (record.done || this.#stopping)
+      return {
+        ...common,
+        state: "terminated",
+        reason: record.lastExit?.reason ?? "Completed",
+        exitCode,
+        startedAtMs,
+      };
+    const reason =
+      record.lastExit === null
+        ? "ContainerCreating"
+        : record.lastExit.reason === "Error"
+          ? "CrashLoopBackOff"
+          : record.lastExit.reason;
     return { ...common, state: "waiting", reason, exitCode, startedAtMs };
   }
 
@@ -147,7 +169,14 @@ export class Container {
     const { record } = this;
     if (record.done) return;
     if (record.launch !== null) {
-      await this.#attend(SandboxedProcess.adopt(this.#host.cgroups, { cgroup: this.#host.cgroup, statusFile: this.#host.statusFile, logFile: this.#host.logFile }, record.launch), true);
+      await this.#attend(
+        SandboxedProcess.adopt(
+          this.#host.cgroups,
+          { cgroup: this.#host.cgroup, statusFile: this.#host.statusFile, logFile: this.#host.logFile },
+          record.launch,
+        ),
+        true,
+      );
     }
     while (!this.#stopping && !record.done) {
       await this.#pause(record.restartAtMs - Date.now());
@@ -156,7 +185,10 @@ export class Container {
       try {
         process = SandboxedProcess.launch(this.#host.cgroups, this.#host.prepare());
       } catch (error) {
-        this.#ended({ code: 128, oomKilled: false, neverRan: true }, error instanceof Error ? error.message : String(error));
+        this.#ended(
+          { code: 128, oomKilled: false, neverRan: true },
+          error instanceof Error ? error.message : String(error),
+        );
         continue;
       }
       record.launch = process.record;
@@ -196,7 +228,14 @@ export class Container {
     }
     if (this.#process !== process || this.#stopping) return;
     if (this.plan.startupProbe === null || (adopted && this.record.started)) this.#hasStarted(adopted);
-    else this.#probe(this.plan.startupProbe, false, true, (ok, message) => (ok ? this.#hasStarted(false) : this.#restartBecause("startup", message)), adopted);
+    else
+      this.#probe(
+        this.plan.startupProbe,
+        false,
+        true,
+        (ok, message) => (ok ? this.#hasStarted(false) : this.#restartBecause("startup", message)),
+        adopted,
+      );
   }
 
   #hasStarted(adopted: boolean): void {
@@ -207,23 +246,47 @@ export class Container {
     this.#complaint = "";
     this.#host.changed();
     if (readinessProbe !== null) {
-      this.#probe(readinessProbe, adopted && this.record.ready, false, (ok, message) => {
-        this.#complaint = ok ? "" : `not ready: ${message}`;
-        this.record.ready = ok;
-        this.#host.changed();
-      }, adopted);
+      this.#probe(
+        readinessProbe,
+        adopted && this.record.ready,
+        false,
+        (ok, message) => {
+          this.#complaint = ok ? "" : `not ready: ${message}`;
+          this.record.ready = ok;
+          this.#host.changed();
+        },
+        adopted,
+      );
     }
     if (livenessProbe !== null) {
-      this.#probe(livenessProbe, true, true, (ok, message) => {
-        if (!ok) this.#restartBecause("liveness", message);
-      }, adopted);
+      this.#probe(
+        livenessProbe,
+        true,
+        true,
+        (ok, message) => {
+          if (!ok) this.#restartBecause("liveness", message);
+        },
+        adopted,
+      );
     }
   }
 
-  #probe(plan: NonNullable<ContainerPlan["startupProbe"]>, initially: boolean, fatal: boolean, turned: (ok: boolean, message: string) => void, adopted: boolean): void {
-    const target: ProbeTarget = { podIp: this.#host.podIp, exec: (argv, timeoutMs) => this.exec(argv, timeoutMs) };
+  #probe(
+    plan: NonNullable<ContainerPlan["startupProbe"]>,
+    initially: boolean,
+    fatal: boolean,
+    turned: (ok: boolean, message: string) => void,
+    adopted: boolean,
+  ): void {
+    const target: ProbeTarget = {
+      podIp: this.#host.podIp,
+      exec: (argv, timeoutMs) => this.exec(argv, timeoutMs),
+    };
     // A startup probe's verdict "failed" comes from its threshold, so it starts as good and must succeed once.
-    const loop: ProbeLoop = fatal && !initially ? startupLoop(plan, target, turned) : new ProbeLoop(plan, target, initially, turned);
+    const loop: ProbeLoop =
+      fatal && !initially
+        ? startupLoop(plan, target, turned)
+        : new ProbeLoop(plan, target, initially, turned);
     this.#probes.push(loop);
     loop.start(adopted ? plan.periodSeconds * 1000 : undefined);
   }
@@ -234,7 +297,10 @@ export class Container {
     this.record.ready = false;
     this.#host.changed();
     const plan = probe === "startup" ? this.plan.startupProbe : this.plan.livenessProbe;
-    const graceMs = plan?.terminationGracePeriodSeconds === null || plan === null ? this.#host.graceMs : plan.terminationGracePeriodSeconds * 1000;
+    const graceMs =
+      plan?.terminationGracePeriodSeconds === null || plan === null
+        ? this.#host.graceMs
+        : plan.terminationGracePeriodSeconds * 1000;
     void (async () => {
       if (this.plan.preStop !== null) await this.#hook(this.plan.preStop, graceMs);
       await this.#end(graceMs);
@@ -258,7 +324,13 @@ export class Container {
 
   #ended(exit: Exit, words: string): void {
     const { record } = this;
-    const reason = exit.oomKilled ? "OOMKilled" : exit.neverRan ? "ContainerCannotRun" : exit.code === 0 ? "Completed" : "Error";
+    const reason = exit.oomKilled
+      ? "OOMKilled"
+      : exit.neverRan
+        ? "ContainerCannotRun"
+        : exit.code === 0
+          ? "Completed"
+          : "Error";
     const ranMs = record.launch === null ? 0 : Date.now() - record.launch.startedAtMs;
     record.launch = null;
     record.started = false;
@@ -306,7 +378,11 @@ export class Container {
 }
 
 /** A startup probe succeeds once, or fails for good at its threshold. */
-function startupLoop(plan: NonNullable<ContainerPlan["startupProbe"]>, target: ProbeTarget, turned: (ok: boolean, message: string) => void): ProbeLoop {
+function startupLoop(
+  plan: NonNullable<ContainerPlan["startupProbe"]>,
+  target: ProbeTarget,
+  turned: (ok: boolean, message: string) => void,
+): ProbeLoop {
   let failures = 0;
   return new ProbeLoop({ ...plan, failureThreshold: 1 }, target, false, (ok, message) => {
     failures++;
@@ -315,9 +391,18 @@ function startupLoop(plan: NonNullable<ContainerPlan["startupProbe"]>, target: P
 }
 
 /** Enters a container by its script; the command and its children die together at the timeout. */
-export function execInside(script: string, argv: readonly string[], timeoutMs: number): Promise<CommandResult> {
+export function execInside(
+  script: string,
+  argv: readonly string[],
+  timeoutMs: number,
+): Promise<CommandResult> {
   return new Promise((resolve) => {
-    const child = spawn("/bin/sh", [script, ...argv], { stdio: ["ignore", "pipe", "pipe"], env: TOOL_ENV, cwd: "/", detached: true });
+    const child = spawn("/bin/sh", [script, ...argv], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: TOOL_ENV,
+      cwd: "/",
+      detached: true,
+    });
     const out = ["", ""];
     const collect = (which: 0 | 1) => (chunk: Buffer) => {
       if ((out[which] as string).length < 8192) out[which] += chunk.toString("utf8");
@@ -339,7 +424,11 @@ export function execInside(script: string, argv: readonly string[], timeoutMs: n
     });
     child.on("exit", (code) => {
       clearTimeout(timer);
-      resolve({ code: code ?? -1, stdout: out[0] as string, stderr: timedOut ? `no end within ${timeoutMs} ms` : (out[1] as string) });
+      resolve({
+        code: code ?? -1,
+        stdout: out[0] as string,
+        stderr: timedOut ? `no end within ${timeoutMs} ms` : (out[1] as string),
+      });
     });
   });
 }

@@ -54,7 +54,12 @@ export class SandboxedProcess {
   #main: ProcessRef | null = null;
   #gone = false;
 
-  private constructor(cgroups: Cgroups, spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">, record: LaunchRecord, monitorGone: Promise<void>) {
+  private constructor(
+    cgroups: Cgroups,
+    spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">,
+    record: LaunchRecord,
+    monitorGone: Promise<void>,
+  ) {
     this.#cgroups = cgroups;
     this.#cgroup = spec.cgroup;
     this.#statusFile = spec.statusFile;
@@ -88,7 +93,10 @@ export class SandboxedProcess {
         child.on("exit", () => resolve());
         child.on("error", () => resolve());
       });
-      const monitor = (child.pid === undefined ? null : processRef(child.pid)) ?? { pid: child.pid ?? 0, startTicks: 0 };
+      const monitor = (child.pid === undefined ? null : processRef(child.pid)) ?? {
+        pid: child.pid ?? 0,
+        startTicks: 0,
+      };
       return new SandboxedProcess(cgroups, spec, { monitor, oomKillsBefore, startedAtMs: Date.now() }, gone);
     } finally {
       closeSync(log);
@@ -99,7 +107,11 @@ export class SandboxedProcess {
   }
 
   /** Takes over what an earlier agent launched; when it has ended meanwhile, `exited` says how. */
-  static adopt(cgroups: Cgroups, spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">, record: LaunchRecord): SandboxedProcess {
+  static adopt(
+    cgroups: Cgroups,
+    spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">,
+    record: LaunchRecord,
+  ): SandboxedProcess {
     return new SandboxedProcess(cgroups, spec, record, watchUntilGone(record.monitor));
   }
 
@@ -111,7 +123,8 @@ export class SandboxedProcess {
 
   /** The program itself. null until it is up, or when it has ended. */
   main(): ProcessRef | null {
-    if (this.#main === null || !isAlive(this.#main)) this.#main = findByInnerPid(groupPids(this.#cgroup.v2), 2);
+    if (this.#main === null || !isAlive(this.#main))
+      this.#main = findByInnerPid(groupPids(this.#cgroup.v2), 2);
     return this.#main;
   }
 
@@ -146,7 +159,8 @@ export class SandboxedProcess {
     const oomKilled = this.#cgroups.oomKills(this.#cgroup) > this.record.oomKillsBefore;
     if (told === undefined) {
       // No code: the sandbox was never whole, or its monitor was killed with everything in it.
-      const neverRan = !/"child-pid"/.test(readStatus(this.#statusFile)) || /^bwrap: /m.test(tail(logFile, 400));
+      const neverRan =
+        !/"child-pid"/.test(readStatus(this.#statusFile)) || /^bwrap: /m.test(tail(logFile, 400));
       return { code: neverRan ? 128 : 137, oomKilled, neverRan };
     }
     const code = Number(told);
@@ -175,10 +189,14 @@ function startScript(spec: LaunchSpec): string {
   const sandbox = `bwrap --args ${ARGUMENTS_FD} --json-status-fd ${STATUS_FD} -- "$@"`;
   if (spec.overlays.length === 0) return [...enter, `exec ${net}${sandbox}`].join("\n");
   const mounts = spec.overlays.map(
-    ({ at, upper, lower }) => `mount -t overlay -o ${shellQuote(`ro,lowerdir=${upper}:${lower}`)} overlay ${shellQuote(at)} || exit 128`,
+    ({ at, upper, lower }) =>
+      `mount -t overlay -o ${shellQuote(`ro,lowerdir=${upper}:${lower}`)} overlay ${shellQuote(at)} || exit 128`,
   );
   const inner = [...mounts, `exec ${sandbox}`].join("\n");
-  return [...enter, `exec ${net}unshare --mount --propagation private sh -c ${shellQuote(inner)} pillion "$@"`].join("\n");
+  return [
+    ...enter,
+    `exec ${net}unshare --mount --propagation private sh -c ${shellQuote(inner)} pillion "$@"`,
+  ].join("\n");
 }
 
 /** A file that has no name any more, to be read from its start. */

@@ -48,7 +48,11 @@ export class PodNetwork {
       // A fixed address: else the bridge takes its lowest port's, and changes it under everybody's ARP caches.
       lines.push(`link add ${bridge} address ${mac} type bridge`, `link set ${bridge} addrgenmode none`);
     }
-    lines.push(`addr replace ${gatewayIp}/${cidrBits(podCidr)} dev ${bridge}`, `link set ${bridge} up`, "link set lo up");
+    lines.push(
+      `addr replace ${gatewayIp}/${cidrBits(podCidr)} dev ${bridge}`,
+      `link set ${bridge} up`,
+      "link set lo up",
+    );
     await mustRun("ip", ["-batch", "-"], { input: lines.join("\n") });
     const hasWayOut = (await mustRun("ip", ["-4", "route", "show", "default"])).trim() !== "";
     if (hasWayOut) raiseSysctl("net.ipv4.ip_forward", join(stateDir, "agent", "sysctls.json"));
@@ -108,10 +112,13 @@ export class PodNetwork {
     const doomed = names.filter((name) => name === bridge || name.startsWith(linkPrefix));
     // -force: a pair may vanish by itself while we go through the list.
     if (doomed.length > 0) {
-      await runCommand("ip", ["-force", "-batch", "-"], { input: doomed.map((name) => `link del ${name}`).join("\n") });
+      await runCommand("ip", ["-force", "-batch", "-"], {
+        input: doomed.map((name) => `link del ${name}`).join("\n"),
+      });
     }
     const paths = this.namespaces().map((uid) => this.namespacePath(uid));
-    if (paths.length > 0) await runCommand("sh", ["-c", paths.map((path) => `umount ${shellQuote(path)}`).join("; ")]);
+    if (paths.length > 0)
+      await runCommand("sh", ["-c", paths.map((path) => `umount ${shellQuote(path)}`).join("; ")]);
     for (const path of paths) rmSync(path, { force: true });
     await runCommand("nft", ["delete", "table", "ip", nftTable]);
     lowerSysctls(join(stateDir, "agent", "sysctls.json"));
@@ -147,10 +154,12 @@ export class PodNetwork {
       const link = this.#linkName(job.slot);
       return [`link set ${link} addrgenmode none`, `link set ${link} master ${this.#instance.bridge} up`];
     });
-    const attached = good.length === 0 ? null : await runCommand("ip", ["-batch", "-"], { input: attach.join("\n") });
+    const attached =
+      good.length === 0 ? null : await runCommand("ip", ["-batch", "-"], { input: attach.join("\n") });
     for (const job of jobs) {
       if (!good.includes(job)) job.settle(new Error(`cannot make the pod's network: ${made.stderr.trim()}`));
-      else if (attached?.code !== 0) job.settle(new Error(`cannot join the bridge: ${attached?.stderr.trim()}`));
+      else if (attached?.code !== 0)
+        job.settle(new Error(`cannot join the bridge: ${attached?.stderr.trim()}`));
       else job.settle(null);
     }
   }
@@ -183,10 +192,15 @@ export class PodNetwork {
   async #writeTable(ports: readonly PublishedPort[], hasWayOut: boolean): Promise<void> {
     const { bridge, nftTable: table, podCidr } = this.#instance;
     const maps = ports.map((port) => {
-      const where = port.hostIp === null || port.hostIp === "0.0.0.0" ? "fib daddr type local" : `ip daddr ${port.hostIp}`;
+      const where =
+        port.hostIp === null || port.hostIp === "0.0.0.0"
+          ? "fib daddr type local"
+          : `ip daddr ${port.hostIp}`;
       return `${where} ${port.protocol.toLowerCase()} dport ${port.hostPort} dnat to ${port.podIp}:${port.podPort}`;
     });
-    const wayOut = hasWayOut ? [`ip saddr ${podCidr} ip daddr != ${podCidr} oifname != "${bridge}" masquerade`] : [];
+    const wayOut = hasWayOut
+      ? [`ip saddr ${podCidr} ip daddr != ${podCidr} oifname != "${bridge}" masquerade`]
+      : [];
     const text = [
       `table ip ${table} {}`,
       `delete table ip ${table}`,
@@ -208,7 +222,9 @@ export class PodNetwork {
 /** A locally administered MAC that follows from the address, so that a pod's restart leaves ARP caches right. */
 function macOf(ip: IpAddress): string {
   const value = ipv4ToNumber(ip);
-  const bytes = [24, 16, 8, 0].map((shift) => (Math.floor(value / 2 ** shift) % 256).toString(16).padStart(2, "0"));
+  const bytes = [24, 16, 8, 0].map((shift) =>
+    (Math.floor(value / 2 ** shift) % 256).toString(16).padStart(2, "0"),
+  );
   return `0a:58:${bytes.join(":")}`;
 }
 

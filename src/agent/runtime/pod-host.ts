@@ -37,6 +37,9 @@ export interface Programs {
 export const SHOWN_NODE_DIR = "/.pillion/bin";
 export const SHOWN_PACKAGE = "/.pillion/mesh";
 
+/** Node calls FFI experimental once per process; the line would begin every log. */
+export const NODE_FLAGS: readonly string[] = ["--disable-warning=ExperimentalWarning"];
+
 /** Lets `limit` holders in at a time, in order of arrival. */
 export class Gate {
   #free: number;

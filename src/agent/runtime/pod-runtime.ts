@@ -74,7 +74,10 @@ export class PodRuntime {
   }
 
   find(namespace: string, name: string): Pod | null {
-    return [...this.#pods.values()].find((pod) => pod.plan.namespace === namespace && pod.plan.name === name) ?? null;
+    return (
+      [...this.#pods.values()].find((pod) => pod.plan.namespace === namespace && pod.plan.name === name) ??
+      null
+    );
   }
 
   get pods(): readonly Pod[] {
@@ -134,7 +137,15 @@ function publishedPorts(pod: Pod): PublishedPort[] {
     container.ports.flatMap((port) =>
       port.hostPort === null
         ? []
-        : [{ hostIp: port.hostIp, hostPort: port.hostPort, protocol: port.protocol, podIp: pod.record.ip as IpAddress, podPort: port.containerPort }],
+        : [
+            {
+              hostIp: port.hostIp,
+              hostPort: port.hostPort,
+              protocol: port.protocol,
+              podIp: pod.record.ip as IpAddress,
+              podPort: port.containerPort,
+            },
+          ],
     ),
   );
 }
@@ -147,7 +158,12 @@ function virtualIps(service: ServicePlan): ServiceVip[] {
     port: port.port,
     protocol: port.protocol === "UDP" ? "udp" : "tcp",
     backends: service.endpoints
-      .filter((endpoint) => (endpoint.ready || service.publishNotReady) && endpoint.ip !== "" && (endpoint.targetPorts[index] ?? 0) > 0)
+      .filter(
+        (endpoint) =>
+          (endpoint.ready || service.publishNotReady) &&
+          endpoint.ip !== "" &&
+          (endpoint.targetPorts[index] ?? 0) > 0,
+      )
       .map((endpoint) => ({ ip: endpoint.ip as IpAddress, port: endpoint.targetPorts[index] as number })),
   }));
 }

@@ -8,12 +8,24 @@ import { ensureDir, removeTree, writeAtomic } from "../files.ts";
 import { isAlive } from "../processes.ts";
 import { shellQuote } from "../run-command.ts";
 import { defaultEnvironment, homeOf, podFiles } from "./container-environment.ts";
-import { Container, NEW_CONTAINER, type ContainerHost, type ContainerRecord, type ContainerRole } from "./container.ts";
+import {
+  Container,
+  NEW_CONTAINER,
+  type ContainerHost,
+  type ContainerRecord,
+  type ContainerRole,
+} from "./container.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { delay, type LaunchSpec, type SandboxedProcess } from "./launch.ts";
 import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
 import {
-  containerCapabilities, dropPrivileges, isBelow, isLoaderVariable, missingMountPoints, sandboxArguments, type RunAs,
+  containerCapabilities,
+  dropPrivileges,
+  isBelow,
+  isLoaderVariable,
+  missingMountPoints,
+  sandboxArguments,
+  type RunAs,
 } from "./sandbox.ts";
 import { NEW_SIDECAR, SIDECAR_UID_FIRST, Sidecar, sidecarLimits, type SidecarRecord } from "./sidecar.ts";
 import { prepareVolumes, refreshFiles, removeVolumes, subPathOf, type VolumeFolders } from "./volumes.ts";
@@ -89,7 +101,17 @@ export class Pod {
   static newRecord(host: PodHost, plan: PodPlan): PodRecord {
     const ip = host.addresses.take();
     const slot = host.slots.take();
-    return { plan, ip, slot, startedAtMs: Date.now(), stopping: false, initialised: false, finalPhase: null, containers: {}, sidecar: null };
+    return {
+      plan,
+      ip,
+      slot,
+      startedAtMs: Date.now(),
+      stopping: false,
+      initialised: false,
+      finalPhase: null,
+      containers: {},
+      sidecar: null,
+    };
   }
 
   get plan(): PodPlan {
@@ -104,7 +126,9 @@ export class Pod {
     ensureDir(this.#dir());
     if (this.record.initialised && !this.#anythingRuns()) this.#beginAnew();
     this.#save();
-    void this.#live().catch((error: unknown) => this.#host.log("error", `pod ${this.#name()}: ${describeError(error)}`));
+    void this.#live().catch((error: unknown) =>
+      this.#host.log("error", `pod ${this.#name()}: ${describeError(error)}`),
+    );
   }
 
   /** Applies what may change in a running pod: contents of files, labels. */
@@ -222,7 +246,9 @@ export class Pod {
     const apps = this.#containers.filter((container) => container.role === "app");
     await Promise.race([Promise.all(apps.map((container) => container.finished)), this.#stop]);
     if (this.record.stopping) return;
-    this.record.finalPhase = apps.every((container) => container.record.lastExit?.code === 0) ? "Succeeded" : "Failed";
+    this.record.finalPhase = apps.every((container) => container.record.lastExit?.code === 0)
+      ? "Succeeded"
+      : "Failed";
   }
 
   /** Init containers in order. False: the pod has failed or has to end. */
@@ -234,7 +260,8 @@ export class Pod {
       if (each.restartAlways) {
         container.start();
         // A native sidecar has only to have started; then the next one begins.
-        while (!this.record.initialised && !this.record.stopping && !container.record.started) await Promise.race([delay(20), this.#stop]);
+        while (!this.record.initialised && !this.record.stopping && !container.record.started)
+          await Promise.race([delay(20), this.#stop]);
       } else if (!this.record.initialised) {
         container.start();
         await Promise.race([container.finished, this.#stop]);
@@ -264,8 +291,12 @@ export class Pod {
     // The kubelet gives two seconds even where the hook has used up the whole grace.
     const leftMs = Math.max(graceMs, Math.min(2_000, this.record.plan.terminationGracePeriodSeconds * 1000));
     const end = Date.now() + leftMs;
-    await Promise.all(this.#containers.filter((each) => each.role !== "native-sidecar").map((each) => each.terminate(leftMs)));
-    for (const each of this.#containers.filter((container) => container.role === "native-sidecar").toReversed()) {
+    await Promise.all(
+      this.#containers.filter((each) => each.role !== "native-sidecar").map((each) => each.terminate(leftMs)),
+    );
+    for (const each of this.#containers
+      .filter((container) => container.role === "native-sidecar")
+      .toReversed()) {
       const ms = Math.max(end - Date.now(), 2_000);
       await each.preStop(ms);
       await each.terminate(ms);
@@ -310,7 +341,9 @@ export class Pod {
   }
 
   #anythingRuns(): boolean {
-    const launches = [this.record.sidecar, ...Object.values(this.record.containers)].map((each) => each?.launch ?? null);
+    const launches = [this.record.sidecar, ...Object.values(this.record.containers)].map(
+      (each) => each?.launch ?? null,
+    );
     return launches.some((launch) => launch !== null && isAlive(launch.monitor));
   }
 
@@ -323,7 +356,11 @@ export class Pod {
       const isApp = this.record.plan.containers.some((each) => each.name === name);
       // An application that had ended for good stays ended.
       if (isApp && record.done) continue;
-      this.record.containers[name] = { ...NEW_CONTAINER, restartCount: record.restartCount + again, backoff: record.backoff };
+      this.record.containers[name] = {
+        ...NEW_CONTAINER,
+        restartCount: record.restartCount + again,
+        backoff: record.backoff,
+      };
     }
   }
 
@@ -413,14 +450,17 @@ export class Pod {
     const binds = plan.mounts.map((mount) => {
       const volume = this.#volumes.get(mount.volume);
       if (volume === undefined) throw new Error(`volume "${mount.volume}" is not in the pod`);
-      const source = mount.subPath === null || mount.subPath === "" ? volume : subPathOf(volume, mount.subPath);
+      const source =
+        mount.subPath === null || mount.subPath === "" ? volume : subPathOf(volume, mount.subPath);
       const kind = pod.volumes.find((each) => each.name === mount.volume);
       const readOnly = mount.readOnly || kind?.kind === "files" || (kind?.kind === "claim" && kind.readOnly);
       return { source, target: mount.mountPath.replace(/(?<=.)\/+$/, ""), readOnly };
     });
     const overlays = this.#overlays(join(scratchDir, "overlays"), binds);
     const environment = this.#environment(plan, runAs.uid);
-    const loader = environment.filter(([name]) => isLoaderVariable(name)).map(([name, value]) => `${name}=${value}`);
+    const loader = environment
+      .filter(([name]) => isLoaderVariable(name))
+      .map(([name, value]) => `${name}=${value}`);
     return {
       cgroup,
       netns: this.#host.network.namespacePath(pod.uid),
@@ -441,7 +481,11 @@ export class Pod {
         env: environment.filter(([name]) => !isLoaderVariable(name)),
       }),
       overlays,
-      argv: [...dropPrivileges(runAs), ...(loader.length > 0 ? ["/usr/bin/env", ...loader] : []), ...plan.argv],
+      argv: [
+        ...dropPrivileges(runAs),
+        ...(loader.length > 0 ? ["/usr/bin/env", ...loader] : []),
+        ...plan.argv,
+      ],
       logFile: this.logFile(plan.name),
       statusFile,
       secret: null,
@@ -449,7 +493,10 @@ export class Pod {
   }
 
   /** Read-only overlays for mount points that the machine's own folders lack. */
-  #overlays(dir: string, binds: readonly { readonly source: string; readonly target: string }[]): LaunchSpec["overlays"] {
+  #overlays(
+    dir: string,
+    binds: readonly { readonly source: string; readonly target: string }[],
+  ): LaunchSpec["overlays"] {
     const missing = missingMountPoints(binds.map((bind) => bind.target));
     return [...missing].map(([lower, names], index) => {
       const upper = join(dir, `${index}-upper`);
@@ -486,7 +533,8 @@ export class Pod {
     const env = new Map(defaultEnvironment(this.record.plan.hostname, homeOf(uid), SHOWN_NODE_DIR));
     for (const each of plan.env) {
       if ("value" in each) env.set(each.name, each.value);
-      else env.set(each.name, each.field === "status.hostIP" ? this.#host.instance.gatewayIp : this.record.ip);
+      else
+        env.set(each.name, each.field === "status.hostIP" ? this.#host.instance.gatewayIp : this.record.ip);
     }
     return [...env];
   }
@@ -497,8 +545,12 @@ export class Pod {
     if (init === null) return;
     const runAs = this.#runAs(plan);
     const environment = this.#environment(plan, runAs.uid);
-    const loader = environment.filter(([name]) => isLoaderVariable(name)).map(([name, value]) => shellQuote(`${name}=${value}`));
-    const exported = environment.filter(([name]) => !isLoaderVariable(name) && /^[A-Za-z_][A-Za-z0-9_]*$/.test(name));
+    const loader = environment
+      .filter(([name]) => isLoaderVariable(name))
+      .map(([name, value]) => shellQuote(`${name}=${value}`));
+    const exported = environment.filter(
+      ([name]) => !isLoaderVariable(name) && /^[A-Za-z_][A-Za-z0-9_]*$/.test(name),
+    );
     const lines = [
       ...cgroup.dirs.map((dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 126`),
       "unset OLDPWD PWD",
@@ -521,18 +573,24 @@ export class Pod {
     const { plan, ip } = this.record;
     const { gatewayIp } = this.#host.instance;
     const files = podFiles(plan, ip, gatewayIp, this.#host.clusterDomain);
-    for (const [name, text] of Object.entries(files)) writeAtomic(join(this.#runDir(), "etc", name), text, 0o644);
+    for (const [name, text] of Object.entries(files))
+      writeAtomic(join(this.#runDir(), "etc", name), text, 0o644);
   }
 
   #etcFiles(): { source: string; target: string }[] {
-    return ["resolv.conf", "hosts", "hostname"].map((name) => ({ source: join(this.#runDir(), "etc", name), target: `/etc/${name}` }));
+    return ["resolv.conf", "hosts", "hostname"].map((name) => ({
+      source: join(this.#runDir(), "etc", name),
+      target: `/etc/${name}`,
+    }));
   }
 
   /** State and run folders of every instance: ours are below the roots that all share. */
   #hidden(): string[] {
     const { stateDir, runDir } = this.#host.instance;
     const roots = [join(stateDir, ".."), join(runDir, "..")];
-    return roots.filter((root, index) => !roots.some((other, at) => at !== index && isBelow(root, [other]) && root !== other));
+    return roots.filter(
+      (root, index) => !roots.some((other, at) => at !== index && isBelow(root, [other]) && root !== other),
+    );
   }
 
   #volumeFolders(): VolumeFolders {
@@ -561,7 +619,10 @@ export class Pod {
 
   #phase(): PodPhase {
     if (this.record.finalPhase !== null) return this.record.finalPhase;
-    return this.record.initialised && this.#containers.some((each) => each.role === "app" && (each.running || each.record.lastExit !== null)) ? "Running" : "Pending";
+    return this.record.initialised &&
+      this.#containers.some((each) => each.role === "app" && (each.running || each.record.lastExit !== null))
+      ? "Running"
+      : "Pending";
   }
 
   #ready(): boolean {

@@ -22,7 +22,11 @@ const OK: ProbeResult = { ok: true, message: "" };
 const failed = (message: string): ProbeResult => ({ ok: false, message });
 
 /** One attempt. Never throws. */
-export async function runProbe(action: ProbeAction, timeoutMs: number, target: ProbeTarget): Promise<ProbeResult> {
+export async function runProbe(
+  action: ProbeAction,
+  timeoutMs: number,
+  target: ProbeTarget,
+): Promise<ProbeResult> {
   switch (action.kind) {
     case "http":
       return await probeHttp(action, timeoutMs, target.podIp);
@@ -32,7 +36,9 @@ export async function runProbe(action: ProbeAction, timeoutMs: number, target: P
       return await probeGrpc(target.podIp, action.port, action.service, timeoutMs);
     case "exec": {
       const result = await target.exec(action.argv, timeoutMs);
-      return result.code === 0 ? OK : failed(`exit code ${result.code}: ${(result.stderr || result.stdout).trim().slice(0, 200)}`);
+      return result.code === 0
+        ? OK
+        : failed(`exit code ${result.code}: ${(result.stderr || result.stdout).trim().slice(0, 200)}`);
     }
   }
 }
@@ -51,7 +57,12 @@ export class ProbeLoop {
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
 
-  constructor(plan: ProbePlan, target: ProbeTarget, initially: boolean, turned: (ok: boolean, message: string) => void) {
+  constructor(
+    plan: ProbePlan,
+    target: ProbeTarget,
+    initially: boolean,
+    turned: (ok: boolean, message: string) => void,
+  ) {
     this.#plan = plan;
     this.#target = target;
     this.#verdict = initially;
@@ -89,7 +100,11 @@ type HttpAction = Extract<ProbeAction, { kind: "http" }>;
 /** Any status from 200 to 399 is good; certificates are not checked, as the kubelet does not. */
 export function probeHttp(action: HttpAction, timeoutMs: number, podIp: string): Promise<ProbeResult> {
   return new Promise((resolve) => {
-    const headers: Record<string, string> = { "user-agent": "pillion-probe", accept: "*/*", connection: "close" };
+    const headers: Record<string, string> = {
+      "user-agent": "pillion-probe",
+      accept: "*/*",
+      connection: "close",
+    };
     for (const [name, value] of action.headers) headers[name.toLowerCase()] = value;
     const client = action.scheme === "HTTPS" ? https : http;
     const request = client.request({
@@ -112,7 +127,11 @@ export function probeHttp(action: HttpAction, timeoutMs: number, podIp: string):
       const status = response.statusCode ?? 0;
       response.on("error", () => {});
       response.destroy();
-      finish(status >= 200 && status < 400 ? OK : failed(`status ${status} from ${podIp}:${action.port}${action.path}`));
+      finish(
+        status >= 200 && status < 400
+          ? OK
+          : failed(`status ${status} from ${podIp}:${action.port}${action.path}`),
+      );
     });
     request.on("error", (error) => finish(failed(error.message)));
     request.end();
@@ -147,10 +166,14 @@ function probeGrpc(host: string, port: number, service: string, timeoutMs: numbe
       resolve(result);
       session.destroy();
     };
-    const timer = setTimeout(() => finish(failed(`no answer from ${host}:${port} in ${timeoutMs} ms`)), timeoutMs);
+    const timer = setTimeout(
+      () => finish(failed(`no answer from ${host}:${port} in ${timeoutMs} ms`)),
+      timeoutMs,
+    );
     session.on("error", (error: Error) => finish(failed(error.message)));
     const name = Buffer.from(service, "utf8").subarray(0, 127);
-    const message = name.length === 0 ? Buffer.alloc(0) : Buffer.concat([Buffer.from([0x0a, name.length]), name]);
+    const message =
+      name.length === 0 ? Buffer.alloc(0) : Buffer.concat([Buffer.from([0x0a, name.length]), name]);
     const head = Buffer.alloc(5);
     head.writeUInt32BE(message.length, 1);
     const stream = session.request({
@@ -174,7 +197,8 @@ function probeGrpc(host: string, port: number, service: string, timeoutMs: numbe
       const body = Buffer.concat(chunks);
       // Field 1, varint: ServingStatus. 1 is SERVING; absent is UNKNOWN.
       const serving = body.length >= 7 && body[5] === 0x08 && body[6] === 1;
-      if (grpcStatus !== undefined && grpcStatus !== "0") finish(failed(`grpc-status ${grpcStatus} from the health service`));
+      if (grpcStatus !== undefined && grpcStatus !== "0")
+        finish(failed(`grpc-status ${grpcStatus} from the health service`));
       else finish(serving ? OK : failed("the health service does not say SERVING"));
     });
     stream.end(Buffer.concat([head, message]));

@@ -15,7 +15,10 @@ export interface BackoffState {
 export const FRESH_BACKOFF: BackoffState = { waitMs: 0 };
 
 /** The wait after a run that lasted `ranMs`, and the state after it. */
-export function nextRestart(state: BackoffState, ranMs: number): { readonly waitMs: number; readonly state: BackoffState } {
+export function nextRestart(
+  state: BackoffState,
+  ranMs: number,
+): { readonly waitMs: number; readonly state: BackoffState } {
   const waitMs = ranMs >= RESET_AFTER_MS ? 0 : state.waitMs;
   return { waitMs, state: { waitMs: waitMs === 0 ? FIRST_MS : Math.min(waitMs * 2, LAST_MS) } };
 }

@@ -28,7 +28,15 @@ export interface SandboxBind {
 /** Folders of the root that a container gets its own of, whatever the machine has there. */
 const PRIVATE = ["/tmp", "/run", "/var/tmp", "/var/log", "/dev", "/proc", "/sys"];
 /** Of /proc what says more than a container should know, or writes to the machine; as container runtimes mask it. */
-const PROC_HIDDEN_FILES = ["kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "kmsg"];
+const PROC_HIDDEN_FILES = [
+  "kcore",
+  "keys",
+  "latency_stats",
+  "timer_list",
+  "timer_stats",
+  "sched_debug",
+  "kmsg",
+];
 const PROC_HIDDEN_DIRS = ["acpi", "scsi"];
 const PROC_READ_ONLY = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 /** Of /sys what programs ask for: processors, memory, devices. No cgroup tree, no bpffs, no firmware, no debugfs. */
@@ -44,7 +52,14 @@ const RUN_BYTES = 64 * 1024 * 1024;
  * handed over by a file descriptor, so neither paths nor variables show in the process list.
  */
 export function sandboxArguments(view: SandboxView): string[] {
-  const args: string[] = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--clearenv"];
+  const args: string[] = [
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--unshare-uts",
+    "--hostname",
+    view.hostname,
+    "--clearenv",
+  ];
   for (const [name, value] of view.env) args.push("--setenv", name, value);
   args.push(...rootArguments(view.overlays));
   for (const [path, replacement] of view.overlays) args.push("--ro-bind", replacement, path);
@@ -55,10 +70,12 @@ export function sandboxArguments(view: SandboxView): string[] {
     else args.push("--bind", join(view.scratchDir, name.replace("/", "-")), `/${name}`);
   }
   for (const path of view.hidden) if (existsSync(path) && !isBelow(path, PRIVATE)) args.push("--tmpfs", path);
-  for (const path of view.shown) if (isBelow(path, PRIVATE) || isBelow(path, view.hidden)) args.push("--ro-bind", path, path);
+  for (const path of view.shown)
+    if (isBelow(path, PRIVATE) || isBelow(path, view.hidden)) args.push("--ro-bind", path, path);
   for (const file of view.etcFiles) args.push("--ro-bind", file.source, throughLinks(file.target));
   // Shorter targets first, so that a mount inside another volume is not covered by it.
   for (const bind of view.binds.toSorted((a, b) => a.target.length - b.target.length)) {
+    args.push(...parentDirectories(bind.target));
     args.push(bind.readOnly ? "--ro-bind" : "--bind", bind.source, bind.target);
     for (const path of view.hidden) {
       if (path.startsWith(`${bind.source === "/" ? "" : bind.source}/`) && existsSync(path)) {
@@ -67,6 +84,17 @@ export function sandboxArguments(view: SandboxView): string[] {
     }
   }
   args.push("--remount-ro", "/", "--remount-ro", "/dev", "--chdir", view.workingDir);
+  return args;
+}
+
+/** bubblewrap makes missing parents of a mount point for root alone; a container's user has to pass through them. */
+function parentDirectories(target: string): string[] {
+  const args: string[] = [];
+  for (let at = target.indexOf("/", 1); at !== -1; at = target.indexOf("/", at + 1)) {
+    const parent = target.slice(0, at);
+    if (!existsSync(parent) || (isBelow(parent, PRIVATE) && !PRIVATE.includes(parent)))
+      args.push("--perms", "0755", "--dir", parent);
+  }
   return args;
 }
 
@@ -84,12 +112,28 @@ function rootArguments(overlays: ReadonlyMap<string, string>): string[] {
 }
 
 function systemArguments(): string[] {
-  const args = ["--proc", "/proc", "--dev", "/dev", "--size", String(SHM_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"];
-  for (const name of PROC_READ_ONLY) if (existsSync(`/proc/${name}`)) args.push("--ro-bind", `/proc/${name}`, `/proc/${name}`);
-  for (const name of PROC_HIDDEN_FILES) if (existsSync(`/proc/${name}`)) args.push("--ro-bind", "/dev/null", `/proc/${name}`);
-  for (const name of PROC_HIDDEN_DIRS) if (existsSync(`/proc/${name}`)) args.push("--tmpfs", `/proc/${name}`, "--remount-ro", `/proc/${name}`);
-  for (const name of SYS_SHOWN) if (existsSync(`/sys/${name}`)) args.push("--ro-bind", `/sys/${name}`, `/sys/${name}`);
-  for (const name of SYS_HIDDEN) if (existsSync(`/sys/${name}`)) args.push("--tmpfs", `/sys/${name}`, "--remount-ro", `/sys/${name}`);
+  const args = [
+    "--proc",
+    "/proc",
+    "--dev",
+    "/dev",
+    "--size",
+    String(SHM_BYTES),
+    "--perms",
+    "1777",
+    "--tmpfs",
+    "/dev/shm",
+  ];
+  for (const name of PROC_READ_ONLY)
+    if (existsSync(`/proc/${name}`)) args.push("--ro-bind", `/proc/${name}`, `/proc/${name}`);
+  for (const name of PROC_HIDDEN_FILES)
+    if (existsSync(`/proc/${name}`)) args.push("--ro-bind", "/dev/null", `/proc/${name}`);
+  for (const name of PROC_HIDDEN_DIRS)
+    if (existsSync(`/proc/${name}`)) args.push("--tmpfs", `/proc/${name}`, "--remount-ro", `/proc/${name}`);
+  for (const name of SYS_SHOWN)
+    if (existsSync(`/sys/${name}`)) args.push("--ro-bind", `/sys/${name}`, `/sys/${name}`);
+  for (const name of SYS_HIDDEN)
+    if (existsSync(`/sys/${name}`)) args.push("--tmpfs", `/sys/${name}`, "--remount-ro", `/sys/${name}`);
   return args;
 }
 
@@ -137,20 +181,44 @@ function throughLinks(path: string): string {
 
 /** Capabilities that container runtimes leave by default. */
 export const DEFAULT_CAPABILITIES: readonly string[] = [
-  "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
-  "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+  "CHOWN",
+  "DAC_OVERRIDE",
+  "FSETID",
+  "FOWNER",
+  "NET_RAW",
+  "SETGID",
+  "SETUID",
+  "SETFCAP",
+  "SETPCAP",
+  "NET_BIND_SERVICE",
+  "SYS_CHROOT",
+  "KILL",
+  "AUDIT_WRITE",
 ];
 
 /** Capabilities that no container may have: each is a way out of its isolation. MKNOD among them, as design says. */
 const FORBIDDEN_CAPABILITIES: readonly string[] = [
-  "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "SYS_BOOT", "BPF", "PERFMON", "MKNOD", "DAC_READ_SEARCH",
-  "MAC_ADMIN", "MAC_OVERRIDE", "SYSLOG", "CHECKPOINT_RESTORE",
+  "SYS_ADMIN",
+  "SYS_MODULE",
+  "SYS_PTRACE",
+  "SYS_RAWIO",
+  "SYS_BOOT",
+  "BPF",
+  "PERFMON",
+  "MKNOD",
+  "DAC_READ_SEARCH",
+  "MAC_ADMIN",
+  "MAC_OVERRIDE",
+  "SYSLOG",
+  "CHECKPOINT_RESTORE",
 ];
 
 export function containerCapabilities(add: readonly string[], drop: readonly string[]): string[] {
   const forbidden = add.find((name) => FORBIDDEN_CAPABILITIES.includes(name) || name === "ALL");
   if (forbidden !== undefined) {
-    throw new Error(`capability ${forbidden} would let the container out of its pod and is not granted: remove it from securityContext.capabilities.add`);
+    throw new Error(
+      `capability ${forbidden} would let the container out of its pod and is not granted: remove it from securityContext.capabilities.add`,
+    );
   }
   const kept = drop.includes("ALL") ? [] : DEFAULT_CAPABILITIES.filter((name) => !drop.includes(name));
   return [...new Set([...kept, ...add])].toSorted();
@@ -161,6 +229,8 @@ export interface RunAs {
   readonly gid: number;
   readonly groups: readonly number[];
   readonly capabilities: readonly string[];
+  /** The capabilities are in effect although the user is not root. Default: only root has them in effect, as in containers. */
+  readonly ambient?: boolean;
 }
 
 /** The last program before the container's own: it gives up everything that the container is not to have. */
@@ -170,7 +240,9 @@ export function dropPrivileges(runAs: RunAs): string[] {
     "/usr/bin/setpriv",
     ...["--reuid", String(runAs.uid), "--regid", String(runAs.gid)],
     ...(runAs.groups.length === 0 ? ["--clear-groups"] : ["--groups", runAs.groups.join(",")]),
-    ...["--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", "--"],
+    ...["--bounding-set", bounding, "--inh-caps", runAs.ambient === true ? bounding : "-all"],
+    ...(runAs.ambient === true ? ["--ambient-caps", bounding] : []),
+    ...["--no-new-privs", "--"],
   ];
 }
 

@@ -4,7 +4,7 @@ import type { ContainerStatus, PodPlan, SidecarPlan } from "#/model/pod-plan.ts"
 import { runCommand, shellQuote } from "../run-command.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
-import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
+import { NODE_FLAGS, SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
 import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
 
 export interface SidecarRecord {
@@ -57,7 +57,14 @@ export class Sidecar {
   readonly ready: Promise<void>;
   finished: Promise<void> = Promise.resolve();
 
-  constructor(host: PodHost, pod: PodPlan, plan: SidecarPlan, place: SidecarPlace, record: SidecarRecord, changed: () => void) {
+  constructor(
+    host: PodHost,
+    pod: PodPlan,
+    plan: SidecarPlan,
+    place: SidecarPlace,
+    record: SidecarRecord,
+    changed: () => void,
+  ) {
     this.#host = host;
     this.#pod = pod;
     this.#plan = plan;
@@ -134,7 +141,10 @@ export class Sidecar {
     let adopt = this.record.launch;
     while (!this.#stopping) {
       // Only first starts queue: a sidecar that died, or is taken over, has applications waiting for it.
-      const leave = this.record.launch === null && this.record.restartCount === 0 ? await this.#host.startGate.enter() : () => {};
+      const leave =
+        this.record.launch === null && this.record.restartCount === 0
+          ? await this.#host.startGate.enter()
+          : () => {};
       try {
         if (this.#stopping) return;
         const process = adopt === null ? await this.#launch() : this.#adopt(adopt);
@@ -152,7 +162,9 @@ export class Sidecar {
         this.record.lastCode = exit.code;
         if (this.#stopping) return;
         this.record.restartCount++;
-        const why = exit.oomKilled ? "was killed for want of memory: raise its limit" : `ended with exit code ${exit.code}`;
+        const why = exit.oomKilled
+          ? "was killed for want of memory: raise its limit"
+          : `ended with exit code ${exit.code}`;
         this.#complaint = `${why}; ${tail(this.#place.logFile, 200).trim().split("\n").at(-1) ?? ""}`;
         this.#host.log("warn", `sidecar of ${this.#pod.namespace}/${this.#pod.name} ${this.#complaint}`);
         retryMs = wasReady ? 0 : Math.min(RETRY_LAST_MS, Math.max(RETRY_FIRST_MS, retryMs * 2));
@@ -214,6 +226,7 @@ export class Sidecar {
       argv: [
         ...dropPrivileges({ uid: this.uid, gid: this.uid, groups: [], capabilities: [] }),
         `${SHOWN_NODE_DIR}/node`,
+        ...NODE_FLAGS,
         `${SHOWN_PACKAGE}/src/main.ts`,
         "sidecar",
       ],
@@ -267,21 +280,29 @@ export class Sidecar {
   async #examine(proven: boolean): Promise<string> {
     const answer = await adminGet(this.#place.podIp, "/ready", 2_000);
     if (answer === null) return "does not answer on its admin port 4191 yet";
-    if (answer.status !== 200) return `is not ready: ${answer.body.trim().slice(0, 200) || `status ${answer.status}`}`;
+    if (answer.status !== 200)
+      return `is not ready: ${answer.body.trim().slice(0, 200) || `status ${answer.status}`}`;
     if (proven || this.#host.intercept === "explicit") return "";
     const [outbound, inbound] = await Promise.all([this.#proveOutbound(), this.#proveInbound()]);
-    if (outbound !== PROOF_ANSWER) return `does not receive the pod's outbound connections (${this.#host.intercept}): ${outbound || "nobody answered"}; run \`pillion check\``;
-    if (inbound !== PROOF_ANSWER) return `does not receive the pod's inbound connections (${this.#host.intercept}): ${inbound || "nobody answered"}; run \`pillion check\``;
+    if (outbound !== PROOF_ANSWER)
+      return `does not receive the pod's outbound connections (${this.#host.intercept}): ${outbound || "nobody answered"}; run \`pillion check\``;
+    if (inbound !== PROOF_ANSWER)
+      return `does not receive the pod's inbound connections (${this.#host.intercept}): ${inbound || "nobody answered"}; run \`pillion check\``;
     return "";
   }
 
   /** From inside the pod, as an application would. */
   async #proveOutbound(): Promise<string> {
-    const enter = this.#place.appCgroup.dirs.map((dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 1`);
+    const enter = this.#place.appCgroup.dirs.map(
+      (dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 1`,
+    );
     const dial = `exec 3<>/dev/tcp/${PROOF_OUTBOUND_IP}/${PROOF_PORT} && IFS= read -r -t 2 line <&3 && echo "$line"`;
-    const script = [...enter, `exec nsenter --net=${shellQuote(this.#place.netns)} -- timeout 2 bash -c ${shellQuote(dial)}`].join("\n");
+    const script = [
+      ...enter,
+      `exec nsenter --net=${shellQuote(this.#place.netns)} -- timeout 2 bash -c ${shellQuote(dial)}`,
+    ].join("\n");
     const result = await runCommand("sh", ["-c", script], { timeoutMs: 3_000 });
-    return result.code === 0 ? result.stdout : result.stderr.trim().split("\n").at(-1) ?? "";
+    return result.code === 0 ? result.stdout : (result.stderr.trim().split("\n").at(-1) ?? "");
   }
 
   /** From outside, as a peer would. */
@@ -300,14 +321,35 @@ export class Sidecar {
   }
 }
 
-export function sidecarLimits(plan: SidecarPlan): { cpuLimitMillis: number | null; cpuRequestMillis: number | null; memoryLimitBytes: number | null; pidsMax: number } {
-  return { cpuLimitMillis: plan.cpuLimitMillis, cpuRequestMillis: 100, memoryLimitBytes: plan.memoryLimitBytes, pidsMax: SIDECAR_PIDS_MAX };
+export function sidecarLimits(plan: SidecarPlan): {
+  cpuLimitMillis: number | null;
+  cpuRequestMillis: number | null;
+  memoryLimitBytes: number | null;
+  pidsMax: number;
+} {
+  return {
+    cpuLimitMillis: plan.cpuLimitMillis,
+    cpuRequestMillis: 100,
+    memoryLimitBytes: plan.memoryLimitBytes,
+    pidsMax: SIDECAR_PIDS_MAX,
+  };
 }
 
 /** null: nobody answers. */
-function adminGet(ip: string, path: string, timeoutMs: number): Promise<{ status: number; body: string } | null> {
+function adminGet(
+  ip: string,
+  path: string,
+  timeoutMs: number,
+): Promise<{ status: number; body: string } | null> {
   return new Promise((resolve) => {
-    const request = http.get({ host: ip, port: ADMIN_PORT, path, agent: false, timeout: timeoutMs, headers: { connection: "close" } });
+    const request = http.get({
+      host: ip,
+      port: ADMIN_PORT,
+      path,
+      agent: false,
+      timeout: timeoutMs,
+      headers: { connection: "close" },
+    });
     request.on("timeout", () => request.destroy(new Error("timeout")));
     request.on("error", () => resolve(null));
     request.on("response", (response) => {

@@ -1,6 +1,18 @@
 import { createHash } from "node:crypto";
 import {
-  chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, realpathSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync,
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
 import type { PodPlan, VolumePlan } from "#/model/pod-plan.ts";
@@ -55,7 +67,8 @@ export function subPathOf(volume: string, subPath: string): string {
     } else if (lstatSync(at).isSymbolicLink()) {
       // A container could point a link at anything of the machine; `..data` is the one that we made ourselves.
       const real = realpathSync(at);
-      if (!isBelow(real, [realpathSync(volume)])) throw new Error(`subPath "${subPath}" leads out of its volume through a symbolic link`);
+      if (!isBelow(real, [realpathSync(volume)]))
+        throw new Error(`subPath "${subPath}" leads out of its volume through a symbolic link`);
       at = real;
     }
   }
@@ -65,7 +78,8 @@ export function subPathOf(volume: string, subPath: string): string {
 async function prepareVolume(plan: PodPlan, volume: VolumePlan, folders: VolumeFolders): Promise<string> {
   switch (volume.kind) {
     case "emptyDir": {
-      if (volume.medium === "Memory") return await memoryFolder(join(folders.podRunDir, volume.name), volume.sizeLimitBytes);
+      if (volume.medium === "Memory")
+        return await memoryFolder(join(folders.podRunDir, volume.name), volume.sizeLimitBytes);
       return openFolder(join(folders.podDir, volume.name));
     }
     case "claim":
@@ -93,7 +107,14 @@ async function memoryFolder(path: string, sizeLimitBytes: number | null): Promis
   mkdirSync(path, { recursive: true });
   if (statSync(path).dev !== statSync(dirname(path)).dev) return path;
   const size = sizeLimitBytes === null ? [] : [`size=${sizeLimitBytes}`];
-  await mustRun("mount", ["-t", "tmpfs", "-o", ["mode=1777", "nosuid", "nodev", ...size].join(","), "tmpfs", path]);
+  await mustRun("mount", [
+    "-t",
+    "tmpfs",
+    "-o",
+    ["mode=1777", "nosuid", "nodev", ...size].join(","),
+    "tmpfs",
+    path,
+  ]);
   return path;
 }
 
@@ -102,14 +123,22 @@ function hostPath(name: string, path: string, type: string, hidden: readonly str
   if (!existsSync(path)) {
     if (type === "DirectoryOrCreate") mkdirSync(path, { recursive: true, mode: 0o755 });
     else if (type === "FileOrCreate") writeFileSync(path, "", { mode: 0o644 });
-    else throw wrong(`does not exist on this machine${type === "" ? "" : ` (type ${type})`}: make it, or use a type that ends in OrCreate`);
+    else
+      throw wrong(
+        `does not exist on this machine${type === "" ? "" : ` (type ${type})`}: make it, or use a type that ends in OrCreate`,
+      );
   }
   const real = realpathSync(path);
-  if (isBelow(real, [...hidden, "/sys/fs", "/proc"])) throw wrong("belongs to the mesh or the kernel and is not given to containers");
+  if (isBelow(real, [...hidden, "/sys/fs", "/proc"]))
+    throw wrong("belongs to the mesh or the kernel and is not given to containers");
   const stat = statSync(real);
   const fits =
-    (type.startsWith("Directory") && stat.isDirectory()) || (type.startsWith("File") && stat.isFile()) || (type === "Socket" && stat.isSocket()) ||
-    (type === "CharDevice" && stat.isCharacterDevice()) || (type === "BlockDevice" && stat.isBlockDevice()) || type === "";
+    (type.startsWith("Directory") && stat.isDirectory()) ||
+    (type.startsWith("File") && stat.isFile()) ||
+    (type === "Socket" && stat.isSocket()) ||
+    (type === "CharDevice" && stat.isCharacterDevice()) ||
+    (type === "BlockDevice" && stat.isBlockDevice()) ||
+    type === "";
   if (!fits) throw wrong(`is no ${type}`);
   return real;
 }

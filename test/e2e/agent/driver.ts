@@ -23,7 +23,13 @@ interface Request {
 }
 
 const [name = "", stateRoot = "", runRoot = ""] = process.argv.slice(2);
-const instance = describeInstance({ name, stateRoot, runRoot, podCidr: "10.211.0.0/16", serviceCidr: "10.212.0.0/16" });
+const instance = describeInstance({
+  name,
+  stateRoot,
+  runRoot,
+  podCidr: "10.211.0.0/16",
+  serviceCidr: "10.212.0.0/16",
+});
 const network = new PodNetwork(instance);
 let runtime: PodRuntime | null = null;
 
@@ -75,6 +81,8 @@ createInterface({ input: process.stdin })
     const request = JSON.parse(line) as Request;
     answer(request)
       .then((value) => process.stdout.write(`${JSON.stringify({ id: request.id, value: value ?? null })}\n`))
-      .catch((error: unknown) => process.stdout.write(`${JSON.stringify({ id: request.id, error: String(error) })}\n`));
+      .catch((error: unknown) =>
+        process.stdout.write(`${JSON.stringify({ id: request.id, error: String(error) })}\n`),
+      );
   })
   .on("close", () => process.exit(0));

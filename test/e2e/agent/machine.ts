@@ -21,7 +21,10 @@ export class Machine {
   readonly dir: string;
   readonly #netns: string;
   #driver: ChildProcessWithoutNullStreams | null = null;
-  readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  readonly #waiting = new Map<
+    number,
+    { resolve: (value: unknown) => void; reject: (error: Error) => void }
+  >();
   #nextId = 1;
   stderr: string = "";
 
@@ -40,7 +43,14 @@ export class Machine {
   async start(): Promise<void> {
     const driver = spawn(
       "nsenter",
-      [`--net=${this.#netns}`, process.execPath, join(import.meta.dirname, "driver.ts"), this.name, join(this.dir, "state"), join(this.dir, "run")],
+      [
+        `--net=${this.#netns}`,
+        process.execPath,
+        join(import.meta.dirname, "driver.ts"),
+        this.name,
+        join(this.dir, "state"),
+        join(this.dir, "run"),
+      ],
       { stdio: ["pipe", "pipe", "pipe"] },
     );
     this.#driver = driver;
@@ -85,7 +95,10 @@ export class Machine {
 
   /** Runs a command on the pretended machine. */
   run(...argv: string[]): CommandResult {
-    const result = spawnSync("nsenter", [`--net=${this.#netns}`, ...argv], { encoding: "utf8", timeout: 20_000 });
+    const result = spawnSync("nsenter", [`--net=${this.#netns}`, ...argv], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
     return { code: result.status ?? -1, stdout: result.stdout, stderr: result.stderr };
   }
 
@@ -101,12 +114,19 @@ export class Machine {
   }
 
   /** Waits until `probe` gives something true; a pod's life has no other end to wait on. */
-  async until<T>(what: string, probe: () => Promise<T | null | undefined | false>, timeoutMs: number = 20_000): Promise<T> {
+  async until<T>(
+    what: string,
+    probe: () => Promise<T | null | undefined | false>,
+    timeoutMs: number = 20_000,
+  ): Promise<T> {
     const end = Date.now() + timeoutMs;
     for (;;) {
       const value = await probe();
       if (value !== null && value !== undefined && value !== false) return value;
-      if (Date.now() > end) throw new Error(`not within ${timeoutMs} ms: ${what}\n${JSON.stringify(await this.status(), null, 1)}\n${this.stderr}`);
+      if (Date.now() > end)
+        throw new Error(
+          `not within ${timeoutMs} ms: ${what}\n${JSON.stringify(await this.status(), null, 1)}\n${this.stderr}`,
+        );
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
   }
@@ -128,11 +148,17 @@ export class Machine {
     const states = spawnSync("sh", ["-c", list], { encoding: "utf8" }).stdout.split("\n");
     const processes = states.filter((line) => line !== "" && !line.includes("zombie")).join("\n");
     if (processes.trim() !== "") found.push(`processes: ${processes.trim()}`);
-    const groups = spawnSync("sh", ["-c", `find /sys/fs/cgroup -type d -path '*/pillion/${this.name}*'`], { encoding: "utf8" }).stdout;
+    const groups = spawnSync("sh", ["-c", `find /sys/fs/cgroup -type d -path '*/pillion/${this.name}*'`], {
+      encoding: "utf8",
+    }).stdout;
     if (groups.trim() !== "") found.push(`cgroups: ${groups.trim()}`);
-    const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n").filter((line) => line.includes(`${this.dir}/`) && !line.includes("machine-netns"));
+    const mounts = readFileSync("/proc/self/mounts", "utf8")
+      .split("\n")
+      .filter((line) => line.includes(`${this.dir}/`) && !line.includes("machine-netns"));
     if (mounts.length > 0) found.push(`mounts: ${mounts.join("\n")}`);
-    const links = this.run("ip", "-o", "link").stdout.split("\n").filter((line) => line.includes("pln"));
+    const links = this.run("ip", "-o", "link")
+      .stdout.split("\n")
+      .filter((line) => line.includes("pln"));
     if (links.length > 0) found.push(`links: ${links.join("\n")}`);
     const tables = this.run("nft", "list", "tables").stdout.trim();
     if (tables !== "") found.push(`nft: ${tables}`);
@@ -174,7 +200,11 @@ export function sh(script: string, changes: Partial<ContainerPlan> = {}): Contai
   return container({ argv: ["sh", "-c", script], ...changes });
 }
 
-export function pod(name: string, containers: readonly ContainerPlan[], changes: Partial<PodPlan> = {}): PodPlan {
+export function pod(
+  name: string,
+  containers: readonly ContainerPlan[],
+  changes: Partial<PodPlan> = {},
+): PodPlan {
   return {
     uid: `uid-${name}`,
     name,

@@ -1,0 +1,1 @@
+export { runDns, type DnsOptions } from "./dns/server.ts";

@@ -1,0 +1,134 @@
+import { chownSync, mkdirSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { Daemon } from "./daemon.ts";
+import { ensureDir } from "./files.ts";
+import type { Instance } from "./instance.ts";
+import type { Cgroups } from "./runtime/cgroups.ts";
+import type { LaunchSpec } from "./runtime/launch.ts";
+import { NODE_FLAGS, SHOWN_NODE_DIR, SHOWN_PACKAGE, type Programs } from "./runtime/pod-host.ts";
+import { dropPrivileges, sandboxArguments, type SandboxBind } from "./runtime/sandbox.ts";
+import type { DnsOptions } from "./dns/server.ts";
+
+export const CONTROL_UID = 61_000;
+export const DNS_UID = 61_001;
+const DAEMON_PIDS_MAX = 256;
+const HOST_RESOLV_CONF = "/etc/resolv.conf";
+
+export interface MeshProcessesHost {
+  readonly instance: Instance;
+  readonly cgroups: Cgroups;
+  readonly programs: Programs;
+  log(level: "info" | "warn" | "error", message: string): void;
+}
+
+/** The folder in which the control plane makes its socket: the only place of the run folder that it can write. */
+export function controlSocketDir(instance: Instance): string {
+  return join(instance.runDir, "control");
+}
+
+export function zoneFile(instance: Instance): string {
+  return join(instance.runDir, "dns", "zone.json");
+}
+
+/** The control plane: its own user, no capability, its own state folder, and nothing else of the machine writable. */
+export function controlProcess(host: MeshProcessesHost): Daemon {
+  const { instance } = host;
+  const stateDir = join(instance.stateDir, "control");
+  const socketDir = controlSocketDir(instance);
+  for (const dir of [stateDir, socketDir]) {
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    chownSync(dir, CONTROL_UID, CONTROL_UID);
+  }
+  return daemon(host, {
+    name: "control",
+    uid: CONTROL_UID,
+    capabilities: [],
+    binds: [stateDir, socketDir].map((dir) => ({ source: dir, target: dir, readOnly: false })),
+    options: { instance: instance.name, stateDir, socketPath: join(socketDir, "control.sock") },
+    holdFile: join(instance.runDir, "hold-control"),
+  });
+}
+
+/** The name server: its own user, and of all capabilities only the one to bind port 53. */
+export function dnsProcess(host: MeshProcessesHost): Daemon {
+  const { instance } = host;
+  const zone = zoneFile(instance);
+  ensureDir(join(zone, ".."), 0o755);
+  const options: DnsOptions = {
+    ip: instance.gatewayIp,
+    port: 53,
+    zoneFile: zone,
+    resolvConf: HOST_RESOLV_CONF,
+  };
+  return daemon(host, {
+    name: "dns",
+    uid: DNS_UID,
+    capabilities: ["NET_BIND_SERVICE"],
+    binds: [{ source: join(zone, ".."), target: join(zone, ".."), readOnly: true }],
+    options,
+    holdFile: null,
+  });
+}
+
+interface DaemonShape {
+  readonly name: "control" | "dns";
+  readonly uid: number;
+  readonly capabilities: readonly string[];
+  readonly binds: readonly SandboxBind[];
+  readonly options: object;
+  readonly holdFile: string | null;
+}
+
+function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
+  const { instance, cgroups, programs } = host;
+  const agentDir = join(instance.stateDir, "agent");
+  const spec = (): LaunchSpec => {
+    ensureDir(join(agentDir, "logs"));
+    ensureDir(join(instance.runDir, "status"));
+    return {
+      cgroup: cgroups.create(shape.name, {
+        cpuLimitMillis: null,
+        cpuRequestMillis: 100,
+        memoryLimitBytes: null,
+        pidsMax: DAEMON_PIDS_MAX,
+      }),
+      netns: null,
+      sandbox: sandboxArguments({
+        hostname: hostname(),
+        scratchDir: null,
+        etcFiles: [{ source: HOST_RESOLV_CONF, target: HOST_RESOLV_CONF }],
+        binds: [
+          ...shape.binds,
+          { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
+          { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+        ],
+        hidden: [join(instance.stateDir, ".."), join(instance.runDir, "..")],
+        shown: [],
+        overlays: new Map(),
+        workingDir: "/",
+        env: [["PATH", `${SHOWN_NODE_DIR}:/usr/bin:/bin`]],
+      }),
+      overlays: [],
+      argv: [
+        ...dropPrivileges({
+          uid: shape.uid,
+          gid: shape.uid,
+          groups: [],
+          capabilities: shape.capabilities,
+          ambient: true,
+        }),
+        `${SHOWN_NODE_DIR}/node`,
+        ...NODE_FLAGS,
+        `${SHOWN_PACKAGE}/src/main.ts`,
+        shape.name,
+        JSON.stringify(shape.options),
+      ],
+      logFile: join(agentDir, "logs", `${shape.name}.log`),
+      statusFile: join(instance.runDir, "status", `${shape.name}.json`),
+      secret: null,
+    };
+  };
+  const recordFile = join(agentDir, `${shape.name}.json`);
+  return new Daemon({ name: shape.name, cgroups, spec, recordFile, holdFile: shape.holdFile, log: host.log });
+}
