@@ -13,6 +13,8 @@ export interface SourceFile {
 
 export type Import =
   | { readonly kind: "file"; readonly path: string }
+  /** Not imported, but started as a process of its own, or looked up beside the file. */
+  | { readonly kind: "program"; readonly path: string }
   | { readonly kind: "node"; readonly name: string }
   | { readonly kind: "npm"; readonly name: string };
 
@@ -58,14 +60,19 @@ export function isTest(path: string): boolean {
   return path.endsWith(".test.ts") || path.startsWith("test/");
 }
 
-/** `path` and all that it imports, directly or not. */
-export function reachableFrom(paths: readonly string[], files: ReadonlyMap<string, SourceFile>): Set<string> {
+/** `paths` and all that they import, or also start, directly or not. */
+export function reachableFrom(
+  paths: readonly string[],
+  files: ReadonlyMap<string, SourceFile>,
+  kinds: readonly Import["kind"][],
+): Set<string> {
   const reached = new Set<string>();
   const waiting = [...paths];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     if (reached.has(path)) continue;
     reached.add(path);
-    for (const each of files.get(path)?.imports ?? []) if (each.kind === "file") waiting.push(each.path);
+    for (const each of files.get(path)?.imports ?? [])
+      if ("path" in each && kinds.includes(each.kind)) waiting.push(each.path);
   }
   return reached;
 }
@@ -85,34 +92,36 @@ function readSource(path: string): SourceFile {
 }
 
 const STATEMENT = /^[ \t]*(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"|^[ \t]*import\s*"([^"]+)"/gm;
-const EXPRESSION =
-  /\bimport\(\s*"([^"]+)"|new URL\(\s*"([^"]+\.[tj]s)",\s*import\.meta\.url|import\.meta\.resolve\(\s*"([^"]+)"/g;
-/** A file named beside import.meta.dirname is started as a program of its own. */
-const STARTED = /import\.meta\.dirname,\s*((?:"[^"]+",\s*)*"[^"]+\.[tj]s")/g;
+const DYNAMIC = /\bimport\(\s*"([^"]+)"/g;
+/** `new URL("./x.ts", import.meta.url)`, `import.meta.resolve("./x.ts")`, `join(import.meta.dirname, "..", "x.ts")`. */
+const PLACE =
+  /new URL\(\s*("[^"]+\.[tj]s"),\s*import\.meta\.url|import\.meta\.resolve\(\s*("\.[^"]+")|import\.meta\.dirname,\s*((?:"[^"]+",\s*)*"[^"]+\.[tj]s")/g;
 
 function importsOf(path: string, code: string): Import[] {
   const found: Import[] = [];
-  for (const match of [...code.matchAll(STATEMENT), ...code.matchAll(EXPRESSION)]) {
-    const specifier = match.slice(1).find((each) => each !== undefined);
-    if (specifier === undefined) continue;
+  for (const match of [...code.matchAll(STATEMENT), ...code.matchAll(DYNAMIC)]) {
+    const specifier = match[1] ?? match[2] ?? "";
     if (specifier.startsWith("node:")) found.push({ kind: "node", name: specifier });
     else if (specifier.startsWith("#/")) found.push({ kind: "file", path: `src/${specifier.slice(2)}` });
-    else if (specifier.startsWith("."))
-      found.push({ kind: "file", path: normalize(join(dirname(path), specifier)) });
-    else
-      found.push({
-        kind: "npm",
-        name: specifier
-          .split("/")
-          .slice(0, specifier.startsWith("@") ? 2 : 1)
-          .join("/"),
-      });
+    else if (specifier.startsWith(".")) found.push({ kind: "file", path: beside(path, specifier) });
+    else found.push({ kind: "npm", name: packageOf(specifier) });
   }
-  for (const match of code.matchAll(STARTED)) {
-    const parts = [...match[1]!.matchAll(/"([^"]+)"/g)].map((part) => part[1]!);
-    found.push({ kind: "file", path: normalize(join(dirname(path), ...parts)) });
+  for (const match of code.matchAll(PLACE)) {
+    const parts = [...(match[1] ?? match[2] ?? match[3] ?? "").matchAll(/"([^"]+)"/g)].map(
+      (part) => part[1]!,
+    );
+    found.push({ kind: "program", path: beside(path, ...parts) });
   }
   return found;
+}
+
+function beside(path: string, ...parts: readonly string[]): string {
+  return normalize(join(dirname(path), ...parts));
+}
+
+function packageOf(specifier: string): string {
+  const names = specifier.split("/");
+  return specifier.startsWith("@") ? names.slice(0, 2).join("/") : names[0]!;
 }
 
 /** Blanks comments out. Strings are stepped over, so that a `//` in an address stays. */
