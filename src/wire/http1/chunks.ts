@@ -1,4 +1,4 @@
-import { HEX_VALUE, IS_VALUE } from "./tables.ts";
+import { HEX_VALUE, IS_TOKEN, IS_VALUE } from "./tables.ts";
 
 /** What `ChunkReader.next()` found. */
 export const ChunkFound = { NOTHING: 0, DATA: 1, LAST: 2, BROKEN: 3 } as const;
@@ -54,15 +54,19 @@ export class ChunkReader {
             this.#chunkBytes = this.#chunkBytes * 16 + digit;
           } else if (byte === CR) this.#state = State.SizeLineFeed;
           // No blanks before the semicolon: RFC 9112 §7.1.1 lets old senders put them there, and readers differ.
-          else if (byte === SEMICOLON) this.#state = State.Extension;
+          else if (byte === SEMICOLON) this.#state = State.ExtensionFirst;
           else return this.#break("a chunk size is not hexadecimal");
           break;
         }
-        case State.Extension:
-          if (byte === CR) this.#state = State.SizeLineFeed;
-          else if (IS_VALUE[byte] !== 1) return this.#break("a chunk extension holds a control character");
-          else if (--this.#extensionBytesLeft < 0)
-            return this.#break("chunk extensions are over their limit");
+        case State.ExtensionFirst:
+        case State.ExtensionName:
+        case State.ExtensionValueFirst:
+        case State.ExtensionValue:
+        case State.ExtensionQuoted:
+        case State.ExtensionEscaped:
+        case State.ExtensionQuotedEnd:
+          if (--this.#extensionBytesLeft < 0) return this.#break("chunk extensions are over their limit");
+          if (!this.#extension(byte)) return this.#break("a chunk extension is malformed");
           break;
         case State.SizeLineFeed:
           if (byte !== LF) return this.#break("a chunk size line does not end in CRLF");
@@ -88,6 +92,43 @@ export class ChunkReader {
     return ChunkFound.NOTHING;
   }
 
+  /**
+   * RFC 9112 §7.1.1: `;name`, `;name=token` or `;name="quoted"`, without blanks. The meaning is ignored, the form is not: where it
+   * ends is where the data begins. False when malformed.
+   */
+  #extension(byte: number): boolean {
+    switch (this.#state) {
+      case State.ExtensionFirst:
+        this.#state = State.ExtensionName;
+        return IS_TOKEN[byte] === 1;
+      case State.ExtensionName:
+        if (byte === EQUALS) this.#state = State.ExtensionValueFirst;
+        else return IS_TOKEN[byte] === 1 || this.#extensionEnd(byte);
+        return true;
+      case State.ExtensionValueFirst:
+        this.#state = byte === QUOTE ? State.ExtensionQuoted : State.ExtensionValue;
+        return byte === QUOTE || IS_TOKEN[byte] === 1;
+      case State.ExtensionValue:
+        return IS_TOKEN[byte] === 1 || this.#extensionEnd(byte);
+      case State.ExtensionQuoted:
+        if (byte === QUOTE) this.#state = State.ExtensionQuotedEnd;
+        else if (byte === BACKSLASH) this.#state = State.ExtensionEscaped;
+        return IS_VALUE[byte] === 1;
+      case State.ExtensionEscaped:
+        this.#state = State.ExtensionQuoted;
+        return IS_VALUE[byte] === 1;
+      default:
+        return this.#extensionEnd(byte);
+    }
+  }
+
+  #extensionEnd(byte: number): boolean {
+    if (byte === CR) this.#state = State.SizeLineFeed;
+    else if (byte === SEMICOLON) this.#state = State.ExtensionFirst;
+    else return false;
+    return true;
+  }
+
   #data(at: number, stop: number): ChunkFound {
     const size = Math.min(stop - at, this.#chunkBytes);
     this.#chunkBytes -= size;
@@ -107,15 +148,24 @@ export class ChunkReader {
 const State = {
   SizeFirst: 0,
   Size: 1,
-  Extension: 2,
-  SizeLineFeed: 3,
-  Data: 4,
-  DataReturn: 5,
-  DataLineFeed: 6,
+  ExtensionFirst: 2,
+  ExtensionName: 3,
+  ExtensionValueFirst: 4,
+  ExtensionValue: 5,
+  ExtensionQuoted: 6,
+  ExtensionEscaped: 7,
+  ExtensionQuotedEnd: 8,
+  SizeLineFeed: 9,
+  Data: 10,
+  DataReturn: 11,
+  DataLineFeed: 12,
 } as const;
 type State = (typeof State)[keyof typeof State];
 
 const CR = 0x0d;
 const LF = 0x0a;
 const SEMICOLON = 0x3b;
+const EQUALS = 0x3d;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const SIZE_DIGITS_MAX = 12;

@@ -220,8 +220,8 @@ export class Http1Reader {
   }
 
   #parseHead(): Event {
-    if (this.#role === "request" && !this.#begun && !this.#skipEmptyLines()) {
-      return this.#fail("HTTP1_HEAD_INVALID", "too many empty lines before a request", 400);
+    if (!this.#begun && !this.#skipEmptyLines()) {
+      return this.#fail("HTTP1_HEAD_INVALID", "too many empty lines before a message", 400);
     }
     const have = this.#limit - this.#at;
     if (have === 1 && this.bytes[this.#at] === CR && !this.#transportEnded) return Event.NOTHING;
@@ -253,7 +253,10 @@ export class Http1Reader {
     return this.#headDone();
   }
 
-  /** RFC 9112 §2.2: empty lines before a request are ignored. A few; more than that is no mistake of a client. */
+  /**
+   * RFC 9112 §2.2: empty lines before a request are ignored. Some servers write one after a bodiless response too. A few; more
+   * than that is no mistake.
+   */
   #skipEmptyLines(): boolean {
     while (this.#limit - this.#at >= 2 && this.bytes[this.#at] === CR && this.bytes[this.#at + 1] === LF) {
       if (++this.#emptyLines > EMPTY_LINES_MAX) return false;
