@@ -38,8 +38,7 @@ test("a frame being written stays in one piece", () => {
   const writer = new ByteWriter(64);
   writer.reserve(4000);
   writer.at += 4000;
-  const before = writer.at;
-  writer.reserve(50, before);
+  const before = writer.reserve(50);
   writer.bytes.fill(7, writer.at, writer.at + 50);
   writer.at += 50;
   const moved = writer.reserve(5000, before);

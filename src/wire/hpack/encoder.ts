@@ -11,7 +11,7 @@ import { STATIC_ENTRIES, STATIC_INDEX_OF_NAME, STATIC_NAMES, STATIC_VALUES } fro
  * Encodes header blocks (RFC 7541) of one direction of one connection.
  *
  * A value enters the dynamic table when it is seen a second time: request ids and trace contexts, which never come
- * back, would only push out what does. Blocks of the same length are compared field by field with the one before, so
+ * back, would only push out what does. (One of them enters for the sake of its name.) Blocks of the same length are compared field by field with the one before, so
  * what repeats costs two comparisons and one byte. Text goes out unencoded unless `huffman` is set: between two
  * proxies on one network, the time to code it is dearer than the bytes.
  *
@@ -115,38 +115,28 @@ export class HpackEncoder {
     if (known.isSensitive || (known.isCookie && value.length < COOKIE_GUESSABLE_BYTES)) {
       return this.#writeLiteral(0x10, 0x0f, known, value, out, keepFrom);
     }
-    if (value.length > REMEMBERED_BYTES_MAX || known.isVolatile) {
-      return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
-    }
-
-    const oldest = this.#added - this.#entryCount;
-    const at = known.values.indexOf(value);
-    if (at < 0) {
-      if (known.values.length < VALUES_MAX) {
-        known.values.push(value);
-        known.entries.push(0);
-      } else {
-        known.values[known.turn] = value;
-        known.entries[known.turn] = 0;
-        known.turn = (known.turn + 1) % VALUES_MAX;
-      }
-      return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
-    }
-    const entry = known.entries[at]!;
-    if (entry > oldest) {
-      this.#ref = entry;
-      writeInteger(out, 0x80, 0x7f, STATIC_ENTRIES + 1 + this.#added - entry);
+    // Forgotten values are not searched for: what is that long or never comes back is written as it is.
+    const at = known.isVolatile || value.length > REMEMBERED_BYTES_MAX ? -1 : known.recall(value);
+    if (at >= 0 && known.entries[at]! > this.#added - this.#entryCount) {
+      this.#ref = known.entries[at]!;
+      writeInteger(out, 0x80, 0x7f, STATIC_ENTRIES + 1 + this.#added - this.#ref);
       return keepFrom;
     }
+
     const entryBytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
-    // One entry may not push out more than half the table.
-    if (entryBytes > this.#sizeBytes >>> 1)
-      return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
+    // A value seen before enters the table, unless it would push out more than half of it. A name that is in neither
+    // table enters with the first value that is short, so that from then on it costs one byte.
+    const isNameKnown = known.staticIndex > 0 || known.lastEntry > this.#added - this.#entryCount;
+    const bytesMax = at >= 0 ? this.#sizeBytes >>> 1 : known.isRepeated && !isNameKnown ? this.#sizeBytes >>> 4 : 0;
+    known.isRepeated = true;
+    if (entryBytes > bytesMax) return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
     const from = this.#writeLiteral(0x40, 0x3f, known, value, out, keepFrom);
     this.#add(entryBytes);
-    known.entries[at] = this.#added;
     known.lastEntry = this.#added;
-    this.#ref = this.#added;
+    if (at >= 0) {
+      known.entries[at] = this.#added;
+      this.#ref = this.#added;
+    }
     return from;
   }
 
@@ -242,6 +232,8 @@ class Name {
   turn = 0;
   /** The youngest entry with this name. */
   lastEntry = 0;
+  /** The name was sent before. */
+  isRepeated = false;
 
   constructor(text: string) {
     const kind = kindOfName(text);
@@ -257,6 +249,21 @@ class Name {
     this.isSensitive = SENSITIVE.has(text);
     this.isCookie = text === "cookie";
     this.isVolatile = VOLATILE.has(text);
+  }
+
+  /** Where `value` is in `values`; -1 when it was not there and is now, in place of the oldest. */
+  recall(value: string): number {
+    const { values } = this;
+    for (let i = 0; i < values.length; i++) if (values[i] === value) return i;
+    if (values.length < VALUES_MAX) {
+      values.push(value);
+      this.entries.push(0);
+    } else {
+      values[this.turn] = value;
+      this.entries[this.turn] = 0;
+      this.turn = (this.turn + 1) % VALUES_MAX;
+    }
+    return -1;
   }
 }
 
