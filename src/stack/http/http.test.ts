@@ -15,7 +15,8 @@ import { Http1Client } from "./http1-client.ts";
 import { Http1Server } from "./http1-server.ts";
 import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
-import { ManualClock, MemoryConn, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
+import type { MemoryConn } from "./testing.ts";
+import { ManualClock, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
 import { Request } from "./translate.ts";
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };

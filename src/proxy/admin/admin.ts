@@ -1,0 +1,110 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { Fields } from "#/base/fields.ts";
+import { isLogLevel } from "#/net/log.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
+import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
+import { isLoopback } from "#/stack/networks.ts";
+
+/** What the admin server shows and sets. */
+export interface AdminSubject {
+  readonly isReady: boolean;
+  /** Prometheus text. */
+  metrics(): string;
+  drainState(): { readonly draining: boolean; readonly inboundRequests: number; readonly inboundConnections: number };
+  logLevel: string;
+  shutdown(): void;
+}
+
+/** A log level is a short word. */
+const BODY_BYTES_MAX = 256;
+
+/**
+ * HTTP/1 on the admin port. Reading is for anyone who reaches it (probes, Prometheus); what changes state is for
+ * loopback only: `/shutdown` and setting `/proxy-log-level`.
+ */
+export class Admin {
+  readonly #subject: AdminSubject;
+  readonly #clock: Clock;
+
+  constructor(subject: AdminSubject, clock: Clock) {
+    this.#subject = subject;
+    this.#clock = clock;
+  }
+
+  accept(conn: Conn): void {
+    const service = new AdminService(this.#subject, isLoopback(conn.remote.ip));
+    new Http1Server(conn, service, this.#clock, () => undefined, HTTP1_SERVER_DEFAULTS);
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  readonly type: string;
+  readonly text: string;
+}
+
+class AdminService implements HttpService {
+  readonly #subject: AdminSubject;
+  readonly #isLocal: boolean;
+
+  constructor(subject: AdminSubject, isLocal: boolean) {
+    this.#subject = subject;
+    this.#isLocal = isLocal;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    let body = "";
+    const finish = (): void => {
+      const { status, type, text } = this.#answer(head, body.trim());
+      const bytes = new TextEncoder().encode(text);
+      const fields: Fields = ["content-type", type, "content-length", String(bytes.length)];
+      reply.head({ status, version: "1.1", reason: "", fields }, bytes.length === 0);
+      if (bytes.length === 0) return;
+      reply.body(bytes, 0, bytes.length);
+      reply.finish(null);
+    };
+    if (last) finish();
+    return {
+      data: (bytes, start, stop) => {
+        if (body.length < BODY_BYTES_MAX) body += new TextDecoder("latin1").decode(bytes.subarray(start, stop));
+        reply.requestConsumed(stop - start);
+      },
+      end: () => finish(),
+      abort: () => undefined,
+      responseConsumed: () => undefined,
+    };
+  }
+
+  #answer({ method, path }: RequestHead, body: string): Answer {
+    const isReading = method === "GET" || method === "HEAD";
+    const at = path.split("?", 1)[0] ?? "";
+    if (at === "/live") return plain(200, "live\n");
+    if (at === "/ready") return this.#subject.isReady ? plain(200, "ready\n") : plain(503, "not ready\n");
+    if (at === "/metrics" && isReading) return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: this.#subject.metrics() };
+    if (at === "/drain" && isReading) return { status: 200, type: "application/json", text: `${JSON.stringify(this.#subject.drainState())}\n` };
+    if (at === "/shutdown" || at === "/proxy-log-level") {
+      if (!this.#isLocal) return plain(403, "only from loopback\n");
+      return at === "/shutdown" ? this.#shutdown(method) : this.#logLevel(method, body);
+    }
+    return plain(404, "not found\n");
+  }
+
+  #shutdown(method: string): Answer {
+    if (method !== "POST") return plain(405, "POST it\n");
+    this.#subject.shutdown();
+    return plain(200, "shutdown\n");
+  }
+
+  #logLevel(method: string, body: string): Answer {
+    if (method === "GET") return plain(200, `${this.#subject.logLevel}\n`);
+    if (method !== "PUT") return plain(405, "GET or PUT it\n");
+    if (!isLogLevel(body)) return plain(400, "error, warn, info or debug\n");
+    this.#subject.logLevel = body;
+    return plain(204, "");
+  }
+}
+
+function plain(status: number, text: string): Answer {
+  return { status, type: "text/plain", text };
+}

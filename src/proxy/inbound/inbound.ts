@@ -1,0 +1,443 @@
+import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.ts";
+import type { Clock } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { PeerIdentity } from "#/model/identity.ts";
+import type { Log } from "#/net/log.ts";
+import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
+import { authorize } from "#/stack/authorize.ts";
+import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
+import type { Cancel, InboundHttp } from "#/stack/discovery.ts";
+import { FAMILIES } from "#/stack/metrics/families.ts";
+import type { Registry } from "#/stack/metrics/registry.ts";
+import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { pipe } from "#/stack/pipe.ts";
+import { TunnelConn } from "#/stack/tunnel-conn.ts";
+import { detectHttp } from "#/wire/detect.ts";
+import { OPAQUE_ALPN } from "#/wire/opaque-frames.ts";
+import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
+import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
+import { Connections, type Connection } from "../connections.ts";
+import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
+import type { Port, Ports } from "./ports.ts";
+import { clientOf, Refusals, type InboundRefusal } from "./refusals.ts";
+
+export interface InboundParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly registry: Registry;
+  readonly metrics: TransportMetrics;
+  readonly transport: Transport;
+  readonly ports: Ports;
+  readonly http: InboundHttp;
+  /** Our own identity: the only server name that we answer to. */
+  readonly localName: string;
+  /** The pod's addresses; empty = any (facts §2.2 INBOUND_IPS). */
+  readonly localIps: readonly IpAddress[];
+  /** Our own inbound port: connections to it are direct ones. */
+  readonly inboundPort: number;
+  readonly connectTimeoutMs: number;
+  readonly handshakeTimeoutMs: number;
+  /** For the ClientHello and the transport header, and for a protocol that nobody tells. */
+  readonly detectTimeoutMs: number;
+}
+
+/** As for outbound: how long a silent client may be one that waits for the server to speak. */
+const PATIENCE_MS = 10;
+const PLAIN_ALPN: readonly string[] = [];
+const DIRECT_ALPN: readonly string[] = [OPAQUE_ALPN, TRANSPORT_ALPN];
+
+/**
+ * Connections to the workload:
+ *
+ *     accepted → own port:   mutual TLS → transport header ──▶ that port's policy → HTTP | opaque bytes
+ *              → any other:  that port's policy → TLS for us? protocol? ───────────▶ HTTP | opaque bytes
+ */
+export class Inbound {
+  readonly connections: Connections = new Connections();
+  readonly #parts: InboundParts;
+  readonly #refusals: Refusals;
+
+  constructor(parts: InboundParts) {
+    this.#parts = parts;
+    this.#refusals = new Refusals(parts.log, parts.registry);
+  }
+
+  readonly accept = ({ conn, originalDestination }: Accepted): void => {
+    const { localIps } = this.#parts;
+    const refuse = (reason: InboundRefusal, detail: string): void => {
+      this.#refusals.refuse(conn, clientOf(conn), originalDestination?.port ?? 0, reason, detail);
+    };
+    if (originalDestination === null) refuse("no_original_destination", "the connection was not intercepted");
+    else if (localIps.length > 0 && !localIps.includes(originalDestination.ip)) {
+      refuse("not_local_address", `${originalDestination.ip} is none of this pod's addresses (${localIps.join(", ")})`);
+    } else if (isInboundProbe(originalDestination)) answerProbe(conn);
+    else if (this.connections.isDraining) refuse("draining", "this workload is shutting down");
+    else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
+  };
+}
+
+/** A connection to the application that detection had to open early. */
+interface EarlyDialled extends Dialled {
+  readonly conn: Conn;
+}
+
+/** One connection until it is handed to HTTP or to a pipe. */
+class InboundConnection implements ConnHandler {
+  readonly #parts: InboundParts;
+  readonly #refusals: Refusals;
+  readonly #connection: Connection;
+  readonly #client: string;
+  readonly #clientAddress: SocketAddress;
+  readonly #isDirect: boolean;
+  /** The client's connection, then the TLS connection on it, then the tunnel in that. */
+  #conn: Conn;
+  #target: SocketAddress;
+  #peer: PeerIdentity | null = null;
+  #port: Port | null = null;
+  #early: EarlyDialled | null = null;
+  #step: Cancel;
+  #isClosed = false;
+
+  constructor(parts: InboundParts, refusals: Refusals, connections: Connections, conn: Conn, target: SocketAddress) {
+    this.#parts = parts;
+    this.#refusals = refusals;
+    this.#conn = conn;
+    this.#target = target;
+    this.#client = clientOf(conn);
+    this.#clientAddress = conn.remote;
+    this.#isDirect = target.port === parts.inboundPort;
+    this.#connection = connections.add(() => {
+      this.#step.cancel();
+      this.#conn.reset();
+    });
+    conn.pause();
+    conn.setHandler(this);
+    if (this.#isDirect) this.#step = this.#expectHello();
+    else this.#step = this.#lookupPort((port) => this.#redirected(port));
+  }
+
+  // While a step is under way the connection is paused; only its end matters.
+  onData(): void {}
+  onEnd(): void {}
+  onDrain(): void {}
+  onClose(): void {
+    this.#step.cancel();
+    this.#close();
+  }
+
+  #lookupPort(found: (port: Port) => void): Cancel {
+    return this.#parts.ports.lookup(this.#target.port, (port) => {
+      if (port === null) {
+        this.#refuse("too_many_ports", "connections to too many undeclared ports at once");
+        return;
+      }
+      this.#port = port;
+      found(port);
+    });
+  }
+
+  // --- direct: mutual TLS and a transport header are required -------------------------------------------------
+
+  #expectHello(): Cancel {
+    let hello: ClientHello = { kind: "incomplete" };
+    return detect<EarlyDialled>(
+      {
+        clock: this.#parts.clock,
+        client: this.#conn,
+        patienceMs: this.#parts.detectTimeoutMs,
+        timeoutMs: this.#parts.detectTimeoutMs,
+        inspect: (bytes): ClientVerdict => {
+          hello = inspectClientHello(bytes);
+          return hello.kind === "incomplete" ? "more" : hello.kind === "hello" ? "tls" : "opaque";
+        },
+        dial: null,
+      },
+      (detected) => {
+        if (detected.kind === "client-gone") this.#close();
+        else if (detected.kind === "dial-failed") this.#refuse("connect_failed", detected.error.message);
+        else if (detected.decidedBy === "timeout") this.#refuse("detect_timeout", "no TLS ClientHello came in time");
+        else if (hello.kind !== "hello") this.#refuse("not_tls", "this port takes mutual TLS between sidecars only");
+        else if (hello.sni !== this.#parts.localName) this.#refuse("wrong_sni", `asked for ${hello.sni ?? "nobody"}, but this is ${this.#parts.localName}`);
+        else if (hello.alpn.length === 0) this.#refuse("no_alpn", `no ALPN was offered; ${DIRECT_ALPN.join(" or ")} is needed here`);
+        else if (!hello.alpn.some((name) => DIRECT_ALPN.includes(name))) this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
+        else this.#secure(DIRECT_ALPN, (result) => this.#expectHeader(result));
+      },
+    );
+  }
+
+  #secure(alpn: readonly string[], secured: (result: SecureResult) => void): void {
+    const { transport, handshakeTimeoutMs: timeoutMs, metrics } = this.#parts;
+    this.#conn.resume();
+    this.#step = transport.secureServer(this.#conn, { alpn, timeoutMs }, (failure, result) => {
+      if (result === null) {
+        this.#refusals.refuse(null, this.#client, this.#target.port, failure?.refusal ?? "handshake_failed", failure?.error.message ?? "");
+        this.#close();
+        return;
+      }
+      this.#conn = result.conn;
+      this.#peer = result.peer;
+      metrics.opened(result.conn, { direction: "inbound", peer: "src", target_addr: addressKey(this.#target), ...tlsLabels(result.peer, "client", "") });
+      secured(result);
+    });
+  }
+
+  #expectHeader({ conn, alpn }: SecureResult): void {
+    const { clock, detectTimeoutMs } = this.#parts;
+    const reader = new TransportHeaderReader();
+    const timer = clock.after(detectTimeoutMs, () => this.#refuse("no_transport_header", "no transport header came in time"));
+    this.#step = timer;
+    let isDone = false;
+    conn.setHandler({
+      onData: (bytes) => {
+        if (isDone) return;
+        const found = reader.feed(bytes);
+        if (found.kind === "incomplete") return;
+        isDone = true;
+        timer.cancel();
+        conn.pause();
+        if (found.kind === "error") {
+          this.#refuse("bad_transport_header", found.error.message);
+          return;
+        }
+        conn.unread(found.rest);
+        conn.setHandler(this);
+        this.#direct(found.header, alpn === OPAQUE_ALPN);
+      },
+      onEnd: () => {
+        if (!isDone) this.#refuse("no_transport_header", "the peer ended the connection before its transport header");
+      },
+      onDrain: () => undefined,
+      onClose: () => this.onClose(),
+    });
+  }
+
+  #direct({ port: number, name, protocol }: TransportHeader, isTunnel: boolean): void {
+    const { registry, inboundPort, clock } = this.#parts;
+    registry.count(FAMILIES.transportHeaderConnections, {
+      session_protocol: protocol === null ? "" : protocol === "http2" ? "http/2" : "http/1",
+      target_port: String(number),
+      target_name: name ?? "",
+      client_id: this.#peer?.name ?? "",
+    });
+    if (name !== null) {
+      this.#refuse("no_gateway", `asked for ${name}; this sidecar is no gateway`);
+      return;
+    }
+    if (number === inboundPort) {
+      this.#refuse("loop", "the transport header names our own inbound port");
+      return;
+    }
+    if (isTunnel && protocol !== null) {
+      this.#refuse("bad_transport_header", `${OPAQUE_ALPN} carries opaque bytes, but the header announces HTTP`);
+      return;
+    }
+    this.#target = { ip: this.#target.ip, port: number };
+    this.#step = this.#lookupPort(() => {
+      if (protocol !== null) {
+        this.#serve(protocol, true);
+        return;
+      }
+      if (isTunnel) {
+        const carrier = this.#conn;
+        carrier.resume();
+        this.#conn = new TunnelConn(clock, carrier);
+        this.#conn.pause();
+        this.#conn.setHandler(this);
+      }
+      this.#forward();
+    });
+  }
+
+  // --- redirected: whatever comes to one of the workload's ports ----------------------------------------------
+
+  #redirected(port: Port): void {
+    if (port.policy.protocol === "opaque") {
+      // Facts §5: an opaque port never looks for TLS.
+      this.#meterPlain("port_skipped");
+      this.#forward();
+      return;
+    }
+    let hello: ClientHello = { kind: "incomplete" };
+    let hasSpoken = false;
+    this.#detect(
+      (bytes) => {
+        hasSpoken = true;
+        hello = inspectClientHello(bytes);
+        if (hello.kind === "incomplete") return "more";
+        if (hello.kind === "hello") return "tls";
+        return this.#plainVerdict(bytes);
+      },
+      (kind, decidedBy) => {
+        if (decidedBy === "timeout" && hasSpoken && hello.kind === "incomplete") {
+          this.#refuse("detect_timeout", "a TLS ClientHello was begun and not finished in time");
+        } else if (kind !== "tls" || hello.kind !== "hello") {
+          this.#meterPlain("no_tls_from_remote");
+          this.#plain(kind);
+        } else if (hello.sni !== this.#parts.localName) {
+          // The workload's own TLS: passed on untouched.
+          this.#meterPlain("no_tls_from_remote");
+          this.#forward();
+        } else if (hello.alpn.length > 0 && !hello.alpn.some((name) => DIRECT_ALPN.includes(name))) {
+          this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
+        } else {
+          this.#secure(PLAIN_ALPN, () => this.#securedRedirected(port));
+        }
+      },
+    );
+  }
+
+  /** What a plaintext client's bytes say, where the policy leaves it open. */
+  #plainVerdict(bytes: Uint8Array): ClientVerdict {
+    switch (this.#port?.policy.protocol) {
+      case "http1":
+        return "http1";
+      case "http2":
+      case "grpc":
+        return "http2";
+      case "tls":
+        return "opaque";
+      default:
+        return detectHttp(bytes);
+    }
+  }
+
+  #plain(kind: "http1" | "http2" | "opaque" | "tls"): void {
+    if (kind === "http1" || kind === "http2") this.#serve(kind, false);
+    else this.#forward();
+  }
+
+  /** A peer that dialled the port itself: no header, so HTTP has to be found out (facts §5 step 6). */
+  #securedRedirected(port: Port): void {
+    const { protocol } = port.policy;
+    if (protocol === "http2" || protocol === "grpc") this.#serve("http2", false);
+    else if (protocol === "tls") this.#forward();
+    else this.#detect((bytes) => detectHttp(bytes), (kind) => this.#plain(kind));
+  }
+
+  #detect(inspect: (bytes: Uint8Array) => ClientVerdict, decided: (kind: "http1" | "http2" | "opaque" | "tls", decidedBy: "client" | "server" | "timeout") => void): void {
+    const { clock, detectTimeoutMs, registry } = this.#parts;
+    // The workload must not be reached, not even for its greeting, by a client that may not use the port.
+    const mayDial = this.#port !== null && authorize(this.#port.policy, this.#clientAddress.ip, this.#peer).allowed;
+    this.#step = detect<EarlyDialled>(
+      {
+        clock,
+        client: this.#conn,
+        patienceMs: PATIENCE_MS,
+        timeoutMs: detectTimeoutMs,
+        inspect,
+        dial: mayDial ? (done) => this.#dial((error, conn) => done(error, conn === null ? null : { conn })) : null,
+      },
+      (detected) => {
+        if (detected.kind === "client-gone") this.#close();
+        else if (detected.kind === "dial-failed") this.#refuseDial(detected.error);
+        else {
+          this.#early = detected.dialled ?? this.#early;
+          registry.count(FAMILIES.inboundDetectResults, { result: RESULTS[detected.kind] ?? "not_http", decided_by: detected.decidedBy });
+          decided(detected.kind, detected.decidedBy);
+        }
+      },
+    );
+  }
+
+  // --- what both lead to ----------------------------------------------------------------------------------------
+
+  #serve(version: "http1" | "http2", isAnnounced: boolean): void {
+    const { http } = this.#parts;
+    const port = this.#port;
+    if (port === null) return;
+    this.#conn.resume();
+    const serving = http.serve(
+      this.#conn,
+      version,
+      { target: this.#target, client: this.#clientAddress, peer: this.#peer, port, announced: isAnnounced, dial: (done) => this.#dial(done) },
+      () => this.#close(),
+    );
+    this.#connection.serve(serving);
+  }
+
+  #forward(): void {
+    const port = this.#port;
+    if (port === null) return;
+    const decision = authorize(port.policy, this.#clientAddress.ip, this.#peer);
+    const labels = { target_addr: addressKey(this.#target), ...tlsLabels(this.#peer, "client", "no_tls_from_remote"), srv_name: port.policy.labels["name"] ?? "" };
+    if (!decision.allowed) {
+      this.#parts.registry.count(FAMILIES.inboundTcpAuthzDeny, labels);
+      this.#refuse("unauthorized", decision.reason);
+      return;
+    }
+    this.#parts.registry.count(FAMILIES.inboundTcpAuthzAllow, { ...labels, authz_name: decision.labels["name"] ?? "" });
+    if (this.#early === null) {
+      this.#conn.pause();
+      this.#conn.setHandler(this);
+    }
+    this.#step = this.#dial((error, app) => {
+      if (app === null) this.#refuseDial(error);
+      else this.#pipe(app, port);
+    });
+  }
+
+  #pipe(app: Conn, port: Port): void {
+    const conn = this.#conn;
+    // Facts §13: a connection whose permission is revoked is ended.
+    const revoked = port.subscribe(() => {
+      const decision = authorize(port.policy, this.#clientAddress.ip, this.#peer);
+      if (!decision.allowed) this.#refuse("unauthorized", `${decision.reason} (the policy changed)`);
+    });
+    pipe(conn, app, () => {
+      revoked.cancel();
+      this.#close();
+    });
+  }
+
+  /** A connection to the application: the one that detection opened, if nobody has taken it yet, else a new one. */
+  #dial(done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
+    const { clock, metrics, transport, connectTimeoutMs: timeoutMs } = this.#parts;
+    const early = this.#early;
+    if (early !== null) {
+      this.#early = null;
+      let isCancelled = false;
+      clock.soon(() => {
+        if (isCancelled) return;
+        early.conn.resume();
+        done(null, early.conn);
+      });
+      return {
+        cancel: () => {
+          isCancelled = true;
+          early.conn.reset();
+        },
+      };
+    }
+    return transport.connect(this.#target, { timeoutMs, keepAliveMs: 0 }, (error, conn) => {
+      if (conn !== null) metrics.opened(conn, { direction: "inbound", peer: "dst", target_addr: addressKey(this.#target), ...tlsLabels(null, "server", "loopback") });
+      done(error, conn);
+    });
+  }
+
+  #meterPlain(noTlsReason: string): void {
+    this.#parts.metrics.opened(this.#conn, { direction: "inbound", peer: "src", target_addr: addressKey(this.#target), ...tlsLabels(null, "client", noTlsReason) });
+  }
+
+  #refuseDial(error: ConnError | null): void {
+    const reason = error?.code === "CONNECT_REFUSED" ? "connect_refused" : error?.code === "CONNECT_TIMEOUT" ? "connect_timeout" : "connect_failed";
+    this.#refuse(reason, error?.message ?? "the application cannot be reached");
+  }
+
+  #refuse(reason: InboundRefusal, detail: string): void {
+    this.#refusals.refuse(this.#conn, this.#client, this.#target.port, reason, detail);
+    this.#close();
+  }
+
+  #close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#connection.remove();
+    this.#port?.release();
+    this.#early?.conn.reset();
+    this.#early = null;
+  }
+}
+
+/** Label values of facts §17.2. */
+const RESULTS: Readonly<Record<string, string>> = { http1: "http/1", http2: "http/2" };

@@ -1,0 +1,171 @@
+import { lookup } from "node:dns/promises";
+import { closeSync, readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import type { SocketAddress } from "#/base/address.ts";
+import { describeError } from "#/base/errors.ts";
+import { forbidDumping, originalDestination } from "#/kernel/libc.ts";
+import { SystemClock } from "#/net/clock.ts";
+import { isLogLevel, JsonLog } from "#/net/log.ts";
+import { NodeTransport } from "#/net/node-transport.ts";
+import { Tls } from "#/net/tls.ts";
+import { parseIdentity } from "#/model/identity.ts";
+import { Registry } from "#/stack/metrics/registry.ts";
+import { Admin } from "./admin/admin.ts";
+import { readConfig, type SidecarConfig } from "./config.ts";
+import { Channel, type ChannelParts } from "./control/channel.ts";
+import { ControlClient } from "./control/client.ts";
+import { IdentityClient } from "./identity/identity-client.ts";
+import { addProcessMetrics } from "./process-metrics.ts";
+import { Sidecar } from "./sidecar.ts";
+
+const BACKLOG = 4096;
+/** Facts §2.3: a bad environment ends the process with 64, a failed start with 1. */
+const EXIT_CONFIG = 64;
+const EXIT_START = 1;
+const EXIT_BUG = 70;
+/** Inbound ports' policies should be known before traffic comes; a control plane that is slow with them delays us so long. */
+const PORTS_TIMEOUT_MS = 2000;
+
+/**
+ * The sidecar's process: reads its environment, guards its memory, obtains its certificate, then serves until SIGTERM.
+ * SIGTERM drains and exits; SIGUSR2 drains inbound only.
+ */
+export async function runSidecar(env: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const clock = new SystemClock();
+  const log = new JsonLog("info", () => clock.wallMs());
+  // Before there is any key to read: no core dumps, no ptrace by the same user.
+  forbidDumping();
+  process.on("uncaughtException", (error) => {
+    log.error("a bug ended the sidecar", { error: describeError(error), stack: error.stack });
+    process.exit(EXIT_BUG);
+  });
+  process.on("SIGPIPE", () => undefined);
+
+  let config: SidecarConfig;
+  try {
+    config = readConfig(env);
+  } catch (error) {
+    log.error("the sidecar's settings cannot be used", { error });
+    process.exit(EXIT_CONFIG);
+  }
+  log.level = config.logLevel;
+
+  const registry = new Registry();
+  addProcessMetrics(registry, env["PILLION_VERSION"] ?? "0");
+  const tls = new Tls(clock);
+  tls.setAnchors(new Map([[parseIdentity(config.localName)?.trustDomain ?? "", config.anchorsPem]]));
+  const random = { next: Math.random };
+  const transport = new NodeTransport(clock, tls, {
+    backlog: BACKLOG,
+    connectionsMax: config.connectionsMax,
+    acceptKeepAliveMs: 10_000,
+    localIp: config.sourceIp,
+    originalDestination: (fd, local) => originalOf(config, fd, local),
+  });
+  const channelParts: ChannelParts = { transport, clock, random, log, resolve: resolveHost };
+  const identity = new IdentityClient({
+    clock,
+    random,
+    log,
+    registry,
+    tls,
+    localName: config.localName,
+    anchorsPem: config.anchorsPem,
+    channel: (isAnonymous) => new Channel(channelParts, config.identityService, { isAnonymous }),
+    token: tokenReader(config),
+  });
+  const destination = new Channel(channelParts, config.destinationService, { isAnonymous: false });
+  const policy = sameService(config) ? destination : new Channel(channelParts, config.policyService, { isAnonymous: false });
+  const control = new ControlClient({ clock, random, log, registry, destination, policy, workload: config.workload, contextToken: config.destinationContext });
+
+  let sidecar: Sidecar | null = null;
+  let isListening = false;
+  let isShuttingDown = false;
+  const shutdown = (why: string): void => {
+    if (isShuttingDown) return;
+    isShuttingDown = true;
+    log.info("shutting down", { why, graceMs: config.shutdownGraceMs });
+    const drained = sidecar === null ? Promise.resolve() : sidecar.drain(config.shutdownGraceMs);
+    // Writes of the last turn still have to leave.
+    drained.then(() => clock.after(50, () => process.exit(0)), () => process.exit(1));
+  };
+  process.on("SIGTERM", () => shutdown("SIGTERM"));
+  process.on("SIGINT", () => shutdown("SIGINT"));
+  process.on("SIGUSR2", () => {
+    log.info("draining inbound");
+    sidecar?.inbound.connections.drain();
+  });
+
+  const admin = new Admin(
+    {
+      get isReady() {
+        return isListening && !isShuttingDown && identity.hasCertificate;
+      },
+      metrics: () => registry.render(),
+      drainState: () => {
+        const connections = sidecar?.inbound.connections;
+        return { draining: connections?.isDraining ?? false, inboundRequests: connections?.activeRequests ?? 0, inboundConnections: connections?.count ?? 0 };
+      },
+      get logLevel() {
+        return log.level;
+      },
+      set logLevel(level: string) {
+        if (isLogLevel(level)) log.level = level;
+      },
+      shutdown: () => shutdown("admin"),
+    },
+    clock,
+  );
+
+  try {
+    await transport.listen(config.adminListen, ({ conn }) => admin.accept(conn));
+    await new Promise<void>((certified) => identity.start(certified));
+    sidecar = new Sidecar({ config, clock, random, log, transport, control, registry });
+    await portsKnown(sidecar, clock);
+    await sidecar.listen();
+  } catch (error) {
+    log.error("the sidecar cannot start", { error });
+    process.exit(EXIT_START);
+  }
+  isListening = true;
+  log.info("ready", { identity: config.localName, intercept: config.intercept });
+}
+
+/** The address that a connection was meant for: told by the kernel, or without interception where it arrived. */
+function originalOf(config: SidecarConfig, fd: number, local: SocketAddress): SocketAddress | null {
+  const original = originalDestination(fd);
+  if (original !== null || config.intercept === "ebpf") {
+    // sk_lookup does not rewrite: on the inbound side the accepted socket's own address is the original one.
+    return original ?? (config.outboundListen.some(({ port }) => port === local.port) ? null : local);
+  }
+  const isDirect = local.port === config.inboundListen.port;
+  return isDirect || config.intercept === "explicit" ? local : null;
+}
+
+function sameService({ destinationService: a, policyService: b }: SidecarConfig): boolean {
+  return a.host === b.host && a.port === b.port && a.name === b.name;
+}
+
+async function resolveHost(host: string): Promise<readonly string[]> {
+  const addresses = await lookup(host, { all: true });
+  return addresses.map(({ address }) => address);
+}
+
+/** A token from a descriptor is read once, at the start; one in a file again each time, because it is renewed there. */
+function tokenReader({ token }: SidecarConfig): () => Promise<Uint8Array> {
+  if ("file" in token) return async () => new Uint8Array(await readFile(token.file));
+  const bytes = Buffer.from(readFileSync(token.fd, "latin1").trim(), "latin1");
+  closeSync(token.fd);
+  return () => Promise.resolve(new Uint8Array(bytes));
+}
+
+function portsKnown(sidecar: Sidecar, clock: SystemClock): Promise<void> {
+  const startedAtMs = clock.nowMs();
+  return new Promise((resolve) => {
+    const look = (): void => {
+      if (sidecar.ports.isReady || clock.nowMs() - startedAtMs > PORTS_TIMEOUT_MS) resolve();
+      else clock.after(5, look);
+    };
+    look();
+  });
+}

@@ -1,0 +1,198 @@
+import { addressKey, type SocketAddress } from "#/base/address.ts";
+import type { Clock } from "#/base/clock.ts";
+import type { Conn, ConnHandler } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
+import type { Log } from "#/net/log.ts";
+import type { Accepted } from "#/net/transport.ts";
+import { detect, type ClientVerdict } from "#/stack/detection.ts";
+import type { Cancel, OutboundHttp } from "#/stack/discovery.ts";
+import { FAMILIES } from "#/stack/metrics/families.ts";
+import type { Registry } from "#/stack/metrics/registry.ts";
+import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { isLoopback } from "#/stack/networks.ts";
+import { pipe } from "#/stack/pipe.ts";
+import { detectHttp } from "#/wire/detect.ts";
+import { Connections, type Connection } from "../connections.ts";
+import { answerProbe, isOutboundProbe } from "../intercept-probe.ts";
+import type { Discovery, Target } from "./discovery.ts";
+import type { OpaqueDialled, OpaqueDialler } from "./opaque.ts";
+
+export interface OutboundParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly registry: Registry;
+  readonly metrics: TransportMetrics;
+  readonly discovery: Discovery;
+  readonly http: OutboundHttp;
+  readonly opaque: OpaqueDialler;
+  readonly detectTimeoutMs: number;
+}
+
+/** How long a client may be silent before its server is dialled: a little more than a client needs that speaks first. */
+const PATIENCE_MS = 10;
+/** … for a target whose clients always spoke first so far: saves connections that nobody would have used. */
+const PATIENCE_CLIENT_FIRST_MS = 50;
+
+/**
+ * Connections from the workload:
+ *
+ *     accepted → original destination → discovery → protocol (known, or found out) → HTTP | opaque bytes
+ */
+export class Outbound {
+  readonly connections: Connections = new Connections();
+  readonly #parts: OutboundParts;
+
+  constructor(parts: OutboundParts) {
+    this.#parts = parts;
+  }
+
+  readonly accept = ({ conn, originalDestination }: Accepted): void => {
+    const { metrics } = this.#parts;
+    metrics.opened(conn, { direction: "outbound", peer: "src", ...tlsLabels(null, "client", "loopback") });
+    if (originalDestination === null) {
+      this.#refuse(conn, null, "no_original_destination", "the connection was not intercepted; connect to the service itself, not to the sidecar's port");
+    } else if (isOutboundProbe(originalDestination)) {
+      answerProbe(conn);
+    } else if (isLoopback(originalDestination.ip)) {
+      this.#refuse(conn, originalDestination, "loop", "loopback addresses are never proxied");
+    } else new OutboundConnection(this.#parts, this.connections, conn, originalDestination, this.#refuse);
+  };
+
+  readonly #refuse = (conn: Conn, target: SocketAddress | null, reason: string, message: string): void => {
+    const { log, registry } = this.#parts;
+    registry.count(FAMILIES.outboundTcpErrors, { target_addr: target === null ? "" : addressKey(target), error: reason });
+    log.warn("outbound connection refused", { client: addressKey(conn.remote), target: target === null ? null : addressKey(target), reason, detail: message });
+    conn.reset();
+  };
+}
+
+type Refuse = (conn: Conn, target: SocketAddress | null, reason: string, message: string) => void;
+
+/** One connection until it is handed to HTTP or to a pipe. Until then it notices when the client goes away. */
+class OutboundConnection implements ConnHandler {
+  readonly #parts: OutboundParts;
+  readonly #client: Conn;
+  readonly #address: SocketAddress;
+  readonly #refuse: Refuse;
+  readonly #connection: Connection;
+  #step: Cancel;
+  #target: Target | null = null;
+
+  constructor(parts: OutboundParts, connections: Connections, client: Conn, address: SocketAddress, refuse: Refuse) {
+    this.#parts = parts;
+    this.#client = client;
+    this.#address = address;
+    this.#refuse = refuse;
+    this.#connection = connections.add(() => client.reset());
+    client.pause();
+    client.setHandler(this);
+    this.#step = parts.discovery.lookup(address, (lookup) => {
+      if (lookup.kind === "failed") this.#fail(lookup.reason, lookup.message);
+      else this.#found(lookup.target);
+    });
+  }
+
+  onData(): void {}
+  onEnd(): void {}
+  onDrain(): void {}
+  onClose(): void {
+    this.#step.cancel();
+    this.#close();
+  }
+
+  #found(target: Target): void {
+    this.#target = target;
+    const { backend, protocol, source } = target.policy;
+    const { endpoints } = target;
+    if (backend.kind === "forbidden" && (protocol === "opaque" || protocol === "tls")) {
+      this.#fail("forbidden", `${backend.reason} (policy ${source.name})`);
+    } else if (protocol === "opaque" || protocol === "tls") this.#dialOpaque(target);
+    else if (protocol === "http1") this.#serve(target, "http1", null);
+    else if (protocol === "http2" || protocol === "grpc") this.#serve(target, "http2", null);
+    else if (endpoints?.endpoints[0]?.protocolHint === "opaque") this.#dialOpaque(target);
+    else this.#detect(target);
+  }
+
+  #detect(target: Target): void {
+    const { clock, detectTimeoutMs, opaque, registry } = this.#parts;
+    const { endpoints } = target;
+    this.#step = detect<OpaqueDialled>(
+      {
+        clock,
+        client: this.#client,
+        patienceMs: target.learned === "server" ? 0 : target.learned === "client" ? PATIENCE_CLIENT_FIRST_MS : PATIENCE_MS,
+        timeoutMs: detectTimeoutMs,
+        inspect: (bytes): ClientVerdict => detectHttp(bytes),
+        dial: endpoints === null ? null : (done) => opaque.dial(endpoints, done),
+      },
+      (detected) => {
+        if (detected.kind === "client-gone") {
+          this.#close();
+          return;
+        }
+        if (detected.kind === "dial-failed") {
+          this.#failDial(detected.error);
+          return;
+        }
+        const { kind, dialled, decidedBy } = detected;
+        if (decidedBy !== "timeout") target.learned = decidedBy;
+        registry.count(FAMILIES.outboundDetectResults, { result: RESULTS[kind] ?? "not_http", decided_by: decidedBy });
+        if (kind === "http1" || kind === "http2") this.#serve(target, kind, dialled);
+        else if (dialled !== null) this.#pipe(dialled);
+        else this.#dialOpaque(target);
+      },
+    );
+  }
+
+  #serve(target: Target, version: "http1" | "http2", dialled: OpaqueDialled | null): void {
+    this.#client.resume();
+    dialled?.conn.resume();
+    const serving = this.#parts.http.serve(this.#client, version, target, dialled, () => {
+      dialled?.release();
+      this.#close();
+    });
+    this.#connection.serve(serving);
+  }
+
+  #dialOpaque(target: Target): void {
+    if (target.endpoints === null) {
+      this.#fail("no_backend", `${target.authority} has no backend`);
+      return;
+    }
+    this.#client.pause();
+    this.#client.setHandler(this);
+    this.#step = this.#parts.opaque.dial(target.endpoints, (error, dialled) => {
+      if (dialled === null) this.#failDial(error);
+      else this.#pipe(dialled);
+    });
+  }
+
+  #pipe(dialled: OpaqueDialled): void {
+    const { log } = this.#parts;
+    pipe(this.#client, dialled.conn, (error, side) => {
+      dialled.release();
+      if (error !== null && log.isDebug) {
+        log.debug("opaque connection broke", { target: addressKey(this.#address), endpoint: addressKey(dialled.endpoint.address), side: side === "a" ? "application" : "endpoint", error });
+      }
+      this.#close();
+    });
+  }
+
+  #failDial(error: ConnError | null): void {
+    this.#fail((error?.code ?? "CONNECT_FAILED").toLowerCase(), error?.message ?? "no connection");
+  }
+
+  #fail(reason: string, message: string): void {
+    this.#refuse(this.#client, this.#address, reason, message);
+    this.#close();
+  }
+
+  #close(): void {
+    this.#connection.remove();
+    this.#target?.release();
+    this.#target = null;
+  }
+}
+
+/** Label values of facts §17.2. */
+const RESULTS: Readonly<Record<string, string>> = { http1: "http/1", http2: "http/2" };

@@ -1,0 +1,144 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Random } from "#/base/random.ts";
+import type { Log } from "#/net/log.ts";
+import type { Listener, Transport } from "#/net/transport.ts";
+import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
+import { FAMILIES } from "#/stack/metrics/families.ts";
+import { Registry } from "#/stack/metrics/registry.ts";
+import { TransportMetrics } from "#/stack/metrics/transport.ts";
+import type { SidecarConfig } from "./config.ts";
+import type { ControlApi } from "./control/control-api.ts";
+import { Inbound } from "./inbound/inbound.ts";
+import { InboundHttpProxy } from "./inbound/http.ts";
+import { Ports } from "./inbound/ports.ts";
+import { Dialler } from "./outbound/dial.ts";
+import { Discovery } from "./outbound/discovery.ts";
+import { OutboundHttpProxy } from "./outbound/http.ts";
+import { OpaqueDialler } from "./outbound/opaque.ts";
+import { Outbound } from "./outbound/outbound.ts";
+import { SeriesCache } from "./series.ts";
+
+export interface SidecarParts {
+  readonly config: SidecarConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly transport: Transport;
+  readonly control: ControlApi;
+  readonly registry: Registry;
+}
+
+const HANDSHAKE_TIMEOUT_MS = 5000;
+const KEEP_ALIVE_MS = 10_000;
+/** Metrics that nobody holds are looked through so often. */
+const EXPIRE_EVERY_MS = 60_000;
+const TARGETS_MAX = 10_000;
+const UNDECLARED_PORTS_MAX = 128;
+/** How long a connection to an undeclared port waits for its policy. */
+const PORT_ANSWER_TIMEOUT_MS = 500;
+
+/**
+ * The data path of one workload, put together: both directions, with everything that they share. Knows neither
+ * processes nor signals, so that whole meshes of it run in one process on virtual time.
+ */
+export class Sidecar {
+  readonly inbound: Inbound;
+  readonly outbound: Outbound;
+  readonly ports: Ports;
+  readonly #parts: SidecarParts;
+  readonly #listeners: Listener[] = [];
+
+  constructor(parts: SidecarParts) {
+    const { clock, config, control, log, random, registry, transport } = parts;
+    this.#parts = parts;
+    const metrics = new TransportMetrics(registry);
+    const series = new SeriesCache(registry);
+    const dialler = new Dialler({
+      transport,
+      clock,
+      log,
+      registry,
+      metrics,
+      connectTimeoutMs: config.outboundConnectTimeoutMs,
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      keepAliveMs: KEEP_ALIVE_MS,
+      localIps: config.inboundIps,
+    });
+    const discovery = new Discovery({
+      control,
+      clock,
+      log,
+      settings: {
+        answerTimeoutMs: config.discoveryTimeoutMs,
+        idleMs: config.outboundDiscoveryIdleMs,
+        targetsMax: TARGETS_MAX,
+        meshNetworks: config.meshNetworks,
+      },
+    });
+    const outboundHttp: OutboundHttp = new OutboundHttpProxy({ clock, random, dial: dialler.dial, series: series.outbound });
+    const inboundHttp: InboundHttp = new InboundHttpProxy({ clock, random, series: series.inbound });
+    const opaque = new OpaqueDialler({ clock, random, dial: dialler.dial, waitTimeoutMs: config.discoveryTimeoutMs });
+    this.outbound = new Outbound({ clock, log, registry, metrics, discovery, http: outboundHttp, opaque, detectTimeoutMs: config.outboundDetectTimeoutMs });
+    this.ports = new Ports(control, clock, {
+      defaultPolicy: config.inboundDefaultPolicy,
+      declaredPorts: config.inboundPorts,
+      answerTimeoutMs: PORT_ANSWER_TIMEOUT_MS,
+      idleMs: config.inboundDiscoveryIdleMs,
+      undeclaredMax: UNDECLARED_PORTS_MAX,
+    });
+    this.inbound = new Inbound({
+      clock,
+      log,
+      registry,
+      metrics,
+      transport,
+      ports: this.ports,
+      http: inboundHttp,
+      localName: config.localName.toLowerCase(),
+      localIps: config.inboundIps,
+      inboundPort: config.inboundListen.port,
+      connectTimeoutMs: config.inboundConnectTimeoutMs,
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      detectTimeoutMs: config.inboundDetectTimeoutMs,
+    });
+    const targets = registry.gauge(FAMILIES.discoveryTargets, {});
+    const connected = registry.gauge(FAMILIES.controlConnected, {});
+    registry.beforeReading(() => {
+      targets.set(discovery.targetCount);
+      connected.set(control.isConnected ? 1 : 0);
+    });
+    this.#expireMetrics();
+  }
+
+  /** Opens the listeners of both directions. */
+  async listen(): Promise<void> {
+    const { config, transport } = this.#parts;
+    this.#listeners.push(await transport.listen(config.inboundListen, this.inbound.accept));
+    for (const at of config.outboundListen) this.#listeners.push(await transport.listen(at, this.outbound.accept));
+    for (const { listen, target } of config.explicitTargets) {
+      this.#listeners.push(await transport.listen(listen, ({ conn }) => this.outbound.accept({ conn, originalDestination: target })));
+    }
+  }
+
+  /** Stops accepting, lets requests finish for `graceMs`, then cuts what is left. Resolves when nothing is left. */
+  async drain(graceMs: number): Promise<void> {
+    const { clock } = this.#parts;
+    for (const listener of this.#listeners.splice(0)) listener.close();
+    this.inbound.connections.drain();
+    this.outbound.connections.drain();
+    const timer = clock.after(graceMs, () => {
+      this.inbound.connections.cutAll();
+      this.outbound.connections.cutAll();
+    });
+    await Promise.all([this.inbound.connections.idle(), this.outbound.connections.idle()]);
+    timer.cancel();
+  }
+
+  #expireMetrics(): void {
+    const { clock, config, registry } = this.#parts;
+    clock.after(EXPIRE_EVERY_MS, () => {
+      registry.expire(clock.nowMs(), config.metricsIdleMs);
+      this.#expireMetrics();
+    });
+  }
+}
