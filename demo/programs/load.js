@@ -1,7 +1,7 @@
 /**
  * Customers: requests at a constant rate, whether earlier ones were answered or not (an open loop), and none is ever
- * repeated. Waits until the front is ready; prints a line of JSON each second, and a last one on SIGTERM when every
- * request has its answer:
+ * repeated. Waits until the front is ready; prints a line of JSON each second, and a last one on SIGTERM (or after
+ * DURATION_SECONDS) when every request has its answer:
  *
  *     {"log":"load","sent":1200,"ok":1200,"failed":0,"skipped":0,"inFlight":0,"p50Ms":3.1,"p99Ms":9.8,…}
  *
@@ -14,6 +14,8 @@ import { describe, log, onTermination } from "./http-service.js";
 
 const FRONT = process.env.FRONT_URL ?? "http://front";
 const ratePerSecond = Number(process.env.RATE ?? 40);
+/** Ends by itself after so long; 0 = goes on until SIGTERM. */
+const durationSeconds = Number(process.env.DURATION_SECONDS ?? 0);
 const TICK_MS = 10;
 const IN_FLIGHT_MAX = 500;
 const CUSTOMERS = 50;
@@ -38,6 +40,7 @@ const ticker = setInterval(() => {
 }, TICK_MS);
 const reporter = setInterval(() => report("load"), 1000);
 
+if (durationSeconds > 0) setTimeout(() => process.kill(process.pid, "SIGTERM"), durationSeconds * 1000);
 onTermination(async () => {
   clearInterval(ticker);
   if (counts.inFlight > 0) await new Promise((resolve) => (onIdle = resolve));

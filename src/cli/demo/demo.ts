@@ -1,0 +1,72 @@
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { CommandError } from "../exit.ts";
+import type { InstancePaths } from "../instance-paths.ts";
+import { stat } from "../stat/stat.ts";
+import type { UpOptions } from "../up.ts";
+import { down, statusIfRunning, up } from "../up.ts";
+import { proveClaims } from "./once.ts";
+
+export interface DemoOptions {
+  readonly intercept: UpOptions["intercept"];
+  readonly once: boolean;
+}
+
+type Print = (line: string) => void;
+
+const FOLDER = fileURLToPath(new URL("../../../demo", import.meta.url));
+const POD_CIDR = "10.211.0.0/16";
+const SERVICE_CIDR = "10.212.0.0/16";
+
+/** Runs the shop; with `once`, proves what the demo claims and ends. Gives the exit code. Cleans up whatever happens. */
+export async function demo(
+  paths: InstancePaths,
+  options: DemoOptions,
+  print: Print,
+  progress: Print,
+): Promise<number> {
+  if ((await statusIfRunning(paths)) !== null) {
+    throw new CommandError(
+      `instance "${paths.name}" is already running; end it first: pillion down --instance ${paths.name}`,
+    );
+  }
+  const shop = mkdtempSync(join(tmpdir(), "pillion-shop-"));
+  cpSync(join(FOLDER, "shop"), shop, { recursive: true });
+  const ending = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => ending.abort());
+  const start: UpOptions = {
+    folder: shop,
+    detach: true,
+    intercept: options.intercept,
+    podCidr: POD_CIDR,
+    serviceCidr: SERVICE_CIDR,
+    timeoutSeconds: 120,
+    say: progress,
+  };
+  try {
+    if (options.once)
+      return await proveClaims(
+        paths,
+        { start, shop, stand: join(FOLDER, "once"), signal: ending.signal },
+        print,
+        progress,
+      );
+    const running = await Promise.race([up(paths, start), aborted(ending.signal)]);
+    if (running === null) return 130;
+    progress(`${running.pods.length} pods are ready; live traffic follows, Ctrl-C ends it`);
+    await stat(paths, { json: false, once: false, intervalMs: 2_000, signal: ending.signal }, print);
+    return 0;
+  } finally {
+    progress("ending …");
+    if ((await statusIfRunning(paths)) !== null) await down(paths, () => {});
+    rmSync(shop, { recursive: true, force: true });
+  }
+}
+
+async function aborted(signal: AbortSignal): Promise<null> {
+  return await new Promise((resolve) =>
+    signal.addEventListener("abort", () => resolve(null), { once: true }),
+  );
+}
