@@ -147,7 +147,7 @@ function judgeCounts(lines: readonly LogLine[], claim: (held: boolean, what: str
   for (const line of fronts)
     for (const [service, count] of Object.entries(line.calls))
       called[service] = (called[service] ?? 0) + count;
-  for (const [service, count] of Object.entries(called).toSorted()) {
+  for (const [service, count] of Object.entries(called).toSorted(([a], [b]) => a.localeCompare(b))) {
     const served = access.filter((line) => line.service === service).length;
     claim(served === count, `the front called ${service} ${count} times, whose log has ${served}`);
   }
