@@ -51,8 +51,16 @@ const EXAMPLES: readonly {
     tableBytes: 4096,
     blocks: [["400a637573746f6d2d6b65790d637573746f6d2d686561646572", ["custom-key", "custom-header"], 55]],
   },
-  { clause: "C.2.2", tableBytes: 4096, blocks: [["040c2f73616d706c652f70617468", [":path", "/sample/path"], 0]] },
-  { clause: "C.2.3", tableBytes: 4096, blocks: [["100870617373776f726406736563726574", ["password", "secret"], 0]] },
+  {
+    clause: "C.2.2",
+    tableBytes: 4096,
+    blocks: [["040c2f73616d706c652f70617468", [":path", "/sample/path"], 0]],
+  },
+  {
+    clause: "C.2.3",
+    tableBytes: 4096,
+    blocks: [["100870617373776f726406736563726574", ["password", "secret"], 0]],
+  },
   { clause: "C.2.4", tableBytes: 4096, blocks: [["82", [":method", "GET"], 0]] },
   ...["C.3", "C.4"].map((clause) => ({
     clause,

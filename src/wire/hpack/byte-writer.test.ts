@@ -4,7 +4,10 @@ import fc from "fast-check";
 import { ByteWriter } from "./byte-writer.ts";
 
 test("what was written is what is taken, in any rhythm, and never changes afterwards", () => {
-  const step = fc.record({ bytes: fc.integer({ min: 0, max: 300 }), take: fc.constantFrom("no", "one", "list") });
+  const step = fc.record({
+    bytes: fc.integer({ min: 0, max: 300 }),
+    take: fc.constantFrom("no", "one", "list"),
+  });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
       const writer = new ByteWriter(512);

@@ -24,7 +24,17 @@ function decode(decoder: HpackDecoder, hex: string): number {
   return decoder.decode(block, 0, block.length);
 }
 
-const name = fc.constantFrom(":path", ":status", "date", "cookie", "x-a", "x-b", "authorization", "content-length", "te");
+const name = fc.constantFrom(
+  ":path",
+  ":status",
+  "date",
+  "cookie",
+  "x-a",
+  "x-b",
+  "authorization",
+  "content-length",
+  "te",
+);
 const value = fc.oneof(
   fc.constantFrom("", "200", "/", "same", "trailers", "a longer value that fills the table"),
   fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes).toString("latin1")),
@@ -153,10 +163,14 @@ test("a list over the limit keeps the table in step (RFC 9113 §10.5.1)", () => 
 
 test("kinds follow names and values into the table (RFC 9113 §8.2.1)", () => {
   const { decoder } = pair();
-  const literal = (text: string): string => Buffer.from(String.fromCharCode(text.length) + text).toString("hex");
+  const literal = (text: string): string =>
+    Buffer.from(String.fromCharCode(text.length) + text).toString("hex");
   const indexed = (field: string, text: string): string => "40" + literal(field) + literal(text);
   assert.equal(
-    decode(decoder, indexed("Upper", "v") + indexed("x", "a\nb") + indexed("connection", "close") + indexed(":new", "v")),
+    decode(
+      decoder,
+      indexed("Upper", "v") + indexed("x", "a\nb") + indexed("connection", "close") + indexed(":new", "v"),
+    ),
     Decoded.OK,
   );
   const expected = [FieldKind.BAD_NAME, BAD_VALUE, FieldKind.CONNECTION_SPECIFIC, FieldKind.UNKNOWN_PSEUDO];
@@ -172,4 +186,24 @@ test("kinds follow names and values into the table (RFC 9113 §8.2.1)", () => {
 test("an upper-case name is our bug, and said so (RFC 9113 §8.2.1)", () => {
   const { encoder } = pair();
   assert.throws(() => encode(encoder, ["Accept", "*/*"]), /not one for HTTP\/2/);
+});
+
+test("a remembered block is forgotten when what it refers to changes (RFC 7541 §2.3.3)", () => {
+  const { decoder } = pair();
+  // x: 1 enters, then 62 alone, until it is remembered.
+  assert.equal(decode(decoder, "4001780131"), Decoded.OK);
+  for (let i = 0; i < 4; i++) {
+    assert.equal(decode(decoder, "be"), Decoded.OK);
+    assert.deepEqual(decoder.fields, ["x", "1"]);
+    assert.equal(decoder.isRepeat, i >= 2);
+    decoder.fields.push("the receiver's", "to keep");
+  }
+  assert.equal(decode(decoder, "4001790132"), Decoded.OK);
+  assert.equal(decode(decoder, "be"), Decoded.OK);
+  assert.deepEqual(decoder.fields, ["y", "2"]);
+  for (let i = 0; i < 3; i++) assert.equal(decode(decoder, "be"), Decoded.OK);
+  assert.equal(decoder.isRepeat, true);
+  // A size update drops the entries: the same block is an error now.
+  assert.equal(decode(decoder, "203fe11f"), Decoded.OK);
+  assert.equal(decode(decoder, "be"), Decoded.BROKEN);
 });

@@ -29,12 +29,19 @@ function stories(folder: string): Story[] {
 
 /** The corpus is JSON: its text is UTF-8 where fields are bytes. */
 function fieldsOf(headers: Story["cases"][number]["headers"]): string[] {
-  return headers.flatMap((header) => Object.entries(header).flat()).map((text) => Buffer.from(text).toString("latin1"));
+  return headers
+    .flatMap((header) => Object.entries(header).flat())
+    .map((text) => Buffer.from(text).toString("latin1"));
 }
 
 const TABLE_BYTES: Readonly<Record<string, number>> = { "nghttp2-16384-4096": 16384 };
 
-for (const folder of ["go-hpack", "nghttp2-16384-4096", "nghttp2-change-table-size", "swift-nio-hpack-huffman"]) {
+for (const folder of [
+  "go-hpack",
+  "nghttp2-16384-4096",
+  "nghttp2-change-table-size",
+  "swift-nio-hpack-huffman",
+]) {
   test(`decodes what ${folder} encoded (RFC 7541 §3)`, () => {
     for (const story of stories(folder)) {
       const decoder = new HpackDecoder({ tableBytesMax: TABLE_BYTES[folder] ?? 4096, listBytesMax: 1 << 20 });

@@ -20,8 +20,14 @@ export const Decoded = {
 export class HpackDecoder {
   /** The list last decoded. A fresh array each time, the receiver's to keep. */
   fields: Fields = [];
-  /** `FieldKind` (with `BAD_VALUE`) of each field, same order; valid up to `fields.length / 2`. */
+  /** `FieldKind` (with `BAD_VALUE`) of each field, same order; valid up to `fields.length / 2` until the next block. */
   kinds: Uint8Array = new Uint8Array(64);
+  /**
+   * Where the block last decoded is remembered, 0 to `REMEMBERED_BLOCKS` - 1, or -1 when it is not. With `isRepeat`
+   * it is the very list that was last decoded with this `place`: what was found out about it still holds.
+   */
+  place = -1;
+  isRepeat = false;
 
   readonly #listBytesMax: number;
   /** The largest table that the remote encoder may choose: our acknowledged SETTINGS_HEADER_TABLE_SIZE. */
@@ -40,6 +46,17 @@ export class HpackDecoder {
   #entryCount = 0;
   #tableBytes = 0;
 
+  /** Blocks of one-byte references only, such as every request after the first few of a busy client. */
+  readonly #blocks: (Buffer | null)[] = new Array<Buffer | null>(REMEMBERED_BLOCKS).fill(null);
+  readonly #blockFields: Fields[] = new Array<Fields>(REMEMBERED_BLOCKS).fill([]);
+  readonly #blockKinds: Uint8Array[] = new Array<Uint8Array>(REMEMBERED_BLOCKS).fill(this.kinds);
+  /** Hash of the block last seen for each place: a block is remembered when it comes twice running. */
+  readonly #blockHashes = new Int32Array(REMEMBERED_BLOCKS).fill(-1);
+  /** Entries added when the block was remembered: its references mean the same while that stays. */
+  readonly #blockAdded = new Float64Array(REMEMBERED_BLOCKS);
+
+  /** `kinds` of blocks that are not remembered. */
+  #kinds: Uint8Array = this.kinds;
   #bytes: Buffer = EMPTY;
   #at = 0;
   #stop = 0;
@@ -70,6 +87,40 @@ export class HpackDecoder {
 
   /** Decodes one whole block `bytes[start, stop)` into `fields` and `kinds`. */
   decode(bytes: Buffer, start: number, stop: number): number {
+    const hash = this.#updateDue ? -1 : hashOf(bytes, start, stop);
+    if (hash >= 0) {
+      const place = hash & (REMEMBERED_BLOCKS - 1);
+      const block = this.#blocks[place]!;
+      if (block !== null && this.#blockAdded[place] === this.#added && isSame(block, bytes, start, stop)) {
+        this.place = place;
+        this.isRepeat = true;
+        this.fields = this.#blockFields[place]!.slice();
+        this.kinds = this.#blockKinds[place]!;
+        return Decoded.OK;
+      }
+    }
+    this.place = -1;
+    this.isRepeat = false;
+    this.kinds = this.#kinds;
+    const result = this.#decodeNew(bytes, start, stop);
+    if (hash >= 0 && result === Decoded.OK) this.#remember(hash, bytes.subarray(start, stop));
+    return result;
+  }
+
+  #remember(hash: number, block: Buffer): void {
+    const place = hash & (REMEMBERED_BLOCKS - 1);
+    if (this.#blockHashes[place] !== hash) {
+      this.#blockHashes[place] = hash;
+      return;
+    }
+    this.place = place;
+    this.#blocks[place] = Buffer.from(block);
+    this.#blockFields[place] = this.fields.slice();
+    this.#blockKinds[place] = this.kinds.slice(0, this.fields.length >>> 1);
+    this.#blockAdded[place] = this.#added;
+  }
+
+  #decodeNew(bytes: Buffer, start: number, stop: number): number {
     const fields: Fields = [];
     this.fields = fields;
     this.#bytes = bytes;
@@ -110,6 +161,8 @@ export class HpackDecoder {
         if (sizeBytes < 0 || sizeBytes > this.#limitBytes) return Decoded.BROKEN;
         this.#sizeBytes = sizeBytes;
         this.#updateDue = false;
+        // Entries may go without others coming.
+        this.#blocks.fill(null);
         this.#evict(0);
         continue;
       } else {
@@ -237,16 +290,38 @@ export class HpackDecoder {
   /** Bounded by listBytesMax / 32. */
   #growKinds(): void {
     const kinds = new Uint8Array(2 * this.kinds.length);
-    kinds.set(this.kinds);
-    this.kinds = kinds;
+    kinds.set(this.#kinds);
+    this.#kinds = this.kinds = kinds;
   }
 }
 
 /** RFC 7541 §4.1, RFC 9113 §6.5.2: what an entry counts beyond its name and value. */
 export const ENTRY_OVERHEAD_BYTES = 32;
 
+/** Power of two. Each holds a block of at most `BLOCK_BYTES_MAX` and its list, whose text the table holds anyway. */
+export const REMEMBERED_BLOCKS = 8;
+const BLOCK_BYTES_MAX = 48;
 const RING_FIRST = 32;
 const EMPTY: Buffer = Buffer.alloc(0);
 const STATIC_KINDS: Uint8Array = Uint8Array.from(STATIC_NAMES, (name) =>
   name === "" ? FieldKind.BAD_NAME : kindOfName(name),
 );
+
+/** Hash of a block of one-byte references; -1 for any other, usually seen at its first literal. */
+function hashOf(bytes: Buffer, start: number, stop: number): number {
+  if (stop - start > BLOCK_BYTES_MAX) return -1;
+  let hash = 0;
+  for (let i = start; i < stop; i++) {
+    const byte = bytes[i]!;
+    if (byte <= 0x80 || byte === 0xff) return -1;
+    hash = (31 * hash + byte) & 0xff_ffff;
+  }
+  return hash ^ (hash >>> 7);
+}
+
+function isSame(block: Buffer, bytes: Buffer, start: number, stop: number): boolean {
+  const length = stop - start;
+  if (block.length !== length) return false;
+  for (let i = 0; i < length; i++) if (block[i] !== bytes[start + i]) return false;
+  return true;
+}

@@ -127,7 +127,8 @@ export class HpackEncoder {
     // A value seen before enters the table, unless it would push out more than half of it. A name that is in neither
     // table enters with the first value that is short, so that from then on it costs one byte.
     const isNameKnown = known.staticIndex > 0 || known.lastEntry > this.#added - this.#entryCount;
-    const bytesMax = at >= 0 ? this.#sizeBytes >>> 1 : known.isRepeated && !isNameKnown ? this.#sizeBytes >>> 4 : 0;
+    const bytesMax =
+      at >= 0 ? this.#sizeBytes >>> 1 : known.isRepeated && !isNameKnown ? this.#sizeBytes >>> 4 : 0;
     known.isRepeated = true;
     if (entryBytes > bytesMax) return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
     const from = this.#writeLiteral(0x40, 0x3f, known, value, out, keepFrom);

@@ -1,7 +1,7 @@
 import { assert } from "#/base/assert.ts";
 import { ProtocolError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
-import { Decoded, HpackDecoder } from "../hpack/decoder.ts";
+import { Decoded, HpackDecoder, REMEMBERED_BLOCKS } from "../hpack/decoder.ts";
 import { HpackEncoder } from "../hpack/encoder.ts";
 import { ClosedStreams, Ended } from "./closed-streams.ts";
 import { Flood, FloodBudget } from "./flood-budget.ts";
@@ -94,7 +94,10 @@ export class Http2Connection {
   readonly #isServer: boolean;
   readonly #reader: FrameReader;
   readonly #decoder: HpackDecoder;
-  readonly #rules = new MessageRules();
+  /** Findings about the section last checked: one of its own for each block that the decoder remembers. */
+  #rules = new MessageRules();
+  readonly #rulesOfOthers = this.#rules;
+  readonly #rulesByPlace = Array.from({ length: REMEMBERED_BLOCKS }, () => new MessageRules());
   readonly #writer: FrameWriter;
   readonly #flood: FloodBudget;
 
@@ -637,9 +640,8 @@ export class Http2Connection {
       this.#closed.ended(streamId, Ended.RESET_BY_US);
       return this.#answerTooLarge(streamId, endStream);
     }
+    const wrong = this.#check(Section.REQUEST);
     const rules = this.#rules;
-    const fields = this.#decoder.fields;
-    const wrong = rules.check(Section.REQUEST, fields, this.#decoder.kinds);
     // RFC 9113 §8.1.1: a malformed request is a stream error PROTOCOL_ERROR.
     if (wrong !== null || (endStream && rules.contentLength > 0)) {
       this.#closed.ended(streamId, Ended.RESET_BY_US);
@@ -658,8 +660,8 @@ export class Http2Connection {
   }
 
   #onResponse(stream: Stream, endStream: boolean): number {
+    const wrong = this.#check(Section.RESPONSE);
     const rules = this.#rules;
-    const wrong = rules.check(Section.RESPONSE, this.#decoder.fields, this.#decoder.kinds);
     if (wrong !== null) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, wrong);
     const status = rules.status;
     if (status < 200) {
@@ -688,7 +690,7 @@ export class Http2Connection {
   #onTrailers(stream: Stream, endStream: boolean): number {
     // RFC 9113 §8.1: a second header section is the trailers, and ends the stream.
     if (!endStream) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "trailers without END_STREAM");
-    const wrong = this.#rules.check(Section.TRAILERS, this.#decoder.fields, this.#decoder.kinds);
+    const wrong = this.#check(Section.TRAILERS);
     if (wrong !== null) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, wrong);
     if (stream.promisedBytes > 0) {
       return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "body does not match content-length");
@@ -696,6 +698,14 @@ export class Http2Connection {
     const id = stream.id;
     this.#recvEnd(stream);
     return this.#section(Event.TRAILERS, id, true);
+  }
+
+  /** Checks the section just decoded, unless that was done when the same block came before. */
+  #check(section: number): string | null {
+    const { place, isRepeat, fields, kinds } = this.#decoder;
+    const rules = place < 0 ? this.#rulesOfOthers : this.#rulesByPlace[place]!;
+    this.#rules = rules;
+    return isRepeat && rules.section === section ? rules.wrong : rules.check(section, fields, kinds);
   }
 
   #section(event: number, streamId: number, endStream: boolean): number {

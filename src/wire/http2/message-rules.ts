@@ -15,9 +15,18 @@ export class MessageRules {
   contentLength = -1;
   isHead = false;
   isConnect = false;
+  /** What was checked last, and with what outcome. */
+  section = -1;
+  wrong: string | null = null;
 
   /** Null when well-formed, else what is wrong. `kinds` comes from the decoder. */
   check(section: number, fields: Fields, kinds: Uint8Array): string | null {
+    this.section = section;
+    this.wrong = this.#check(section, fields, kinds);
+    return this.wrong;
+  }
+
+  #check(section: number, fields: Fields, kinds: Uint8Array): string | null {
     this.status = 0;
     this.contentLength = -1;
     this.isHead = false;

@@ -5,7 +5,10 @@ import { Stream } from "./stream.ts";
 import { StreamTable } from "./stream-table.ts";
 
 test("behaves as a Map, whatever comes and goes", () => {
-  const step = fc.tuple(fc.boolean(), fc.nat(300).map((n) => 2 * n + 1));
+  const step = fc.tuple(
+    fc.boolean(),
+    fc.nat(300).map((n) => 2 * n + 1),
+  );
   fc.assert(
     fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
       const table = new StreamTable();
