@@ -3,8 +3,8 @@
  * connection → HTTP/1.1 in the clear. Heads pass unparsed, no policy, no metrics: a floor, not a product. It uses
  * `node:net` and `node:tls` only, so every candidate runtime runs the same file.
  *
- *   pair.ts client CERTIFICATES LISTEN-PORT SERVER-PORT     pair.ts server CERTIFICATES LISTEN-PORT APP-PORT
- *   pair.ts hop    -            LISTEN-PORT APP-PORT        (one plain hop, no TLS)      pair.ts idle
+ *   pair.ts client CERTIFICATES LISTEN SERVER        pair.ts server CERTIFICATES LISTEN APP
+ *   pair.ts hop - LISTEN APP  (one plain hop, no TLS)        pair.ts idle        Places are PORT or HOST:PORT.
  */
 import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
@@ -12,10 +12,15 @@ import { join } from "node:path";
 import { connect as connectTls, createServer as createTlsServer } from "node:tls";
 import { MESH_ALPN, SERVER_NAME } from "./certs.ts";
 
-const [role = "", folder = "", listen = "", target = ""] = process.argv.slice(2);
-const listenPort = Number(listen);
-const targetPort = Number(target);
-const host = "127.0.0.1";
+const [role = "", folder = "", listen = "0", target = "0"] = process.argv.slice(2);
+
+/** `HOST:PORT`, or `PORT` on loopback. */
+function place(text: string): { host: string; port: number } {
+  const colon = text.lastIndexOf(":");
+  return { host: colon < 0 ? "127.0.0.1" : text.slice(0, colon), port: Number(text.slice(colon + 1)) };
+}
+const here = { ...place(listen), backlog: 1024 };
+const there = place(target);
 
 /** Joins all writes of one turn of the loop into one. */
 class Writer {
@@ -115,7 +120,7 @@ const identity = (leaf: string) => ({
 function runClient(): void {
   const locals = new Map<number, Writer>();
   let nextStream = 1;
-  const tls = connectTls({ host, port: targetPort, servername: SERVER_NAME, ...identity("client") });
+  const tls = connectTls({ ...there, servername: SERVER_NAME, ...identity("client") });
   tls.setNoDelay(true);
   const out = new Writer(tls);
   const cutter = new FrameCutter((stream, payload) => locals.get(stream)?.write(payload));
@@ -133,7 +138,7 @@ function runClient(): void {
       out.write(frame(stream, new Uint8Array(0)));
     });
   });
-  tls.once("secureConnect", () => server.listen(listenPort, host, 1024, ready));
+  tls.once("secureConnect", () => server.listen(here, ready));
 }
 
 function runServer(): void {
@@ -143,7 +148,7 @@ function runServer(): void {
     const out = new Writer(tls);
     const apps = new Map<number, { socket: Socket; writer: Writer }>();
     const open = (stream: number): { socket: Socket; writer: Writer } => {
-      const socket = connect({ host, port: targetPort, noDelay: true });
+      const socket = connect({ ...there, noDelay: true });
       const messages = new MessageCutter((message) => out.write(frame(stream, message)));
       socket.on("data", (bytes: Buffer) => messages.feed(bytes));
       socket.on("error", () => undefined);
@@ -164,12 +169,12 @@ function runServer(): void {
       for (const app of apps.values()) app.socket.destroy();
     });
   });
-  server.listen(listenPort, host, 1024, ready);
+  server.listen(here, ready);
 }
 
 function runHop(): void {
   const server = createServer({ noDelay: true }, (socket) => {
-    const app = connect({ host, port: targetPort, noDelay: true });
+    const app = connect({ ...there, noDelay: true });
     const requests = new MessageCutter((message) => app.write(message));
     const responses = new MessageCutter((message) => socket.write(message));
     socket.on("data", (bytes: Buffer) => requests.feed(bytes));
@@ -179,7 +184,7 @@ function runHop(): void {
     socket.on("close", () => app.destroy());
     app.on("close", () => socket.destroy());
   });
-  server.listen(listenPort, host, 1024, ready);
+  server.listen(here, ready);
 }
 
 function ready(): void {
@@ -188,5 +193,5 @@ function ready(): void {
 
 const roles: Record<string, () => void> = { client: runClient, server: runServer, hop: runHop };
 if (role === "idle") {
-  createServer().listen(0, host, ready);
+  createServer().listen(here, ready);
 } else roles[role]?.();

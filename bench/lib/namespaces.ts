@@ -1,0 +1,149 @@
+import { execFileSync, spawn, type ChildProcess, type StdioOptions } from "node:child_process";
+import { readdirSync } from "node:fs";
+
+export const HUB = "10.99.0.254";
+export const CLIENT = "10.99.0.1";
+export const SERVER = "10.99.0.2";
+/** Virtual address of the one Service, in no namespace. */
+export const SERVICE = "10.98.0.1";
+export const SERVICE_PORT = 80;
+/** Where the application answers: redirected to the sidecar when it comes from another namespace. */
+export const APP_PORT = 8080;
+/** The same application past any sidecar. */
+export const APP_BARE_PORT = 8081;
+/** Connections of this user are not redirected. */
+export const SIDECAR_UID = 61_990;
+const OUTBOUND_PORT = 4140;
+const INBOUND_PORT = 4143;
+
+const PREFIX = "pillion-bench-";
+
+export type Place = "hub" | "client" | "server";
+
+/**
+ * Three network namespaces on a bridge, reached from nowhere else: `client` and `server` stand for two pods, `hub` holds
+ * the bridge and the control plane. nftables steers connections to sidecars as in Pillion's fallback mode, so that
+ * every sidecar (ours or a peer's) is intercepted in the same way. Needs root.
+ */
+export class Namespaces {
+  readonly #tag = `${PREFIX}${process.pid}-`;
+  readonly #children = new Set<ChildProcess>();
+
+  constructor() {
+    sweep();
+    const hub = this.name("hub");
+    ip("netns", "add", hub);
+    inside(hub, ["ip", "link", "add", "br0", "type", "bridge"]);
+    inside(hub, ["ip", "address", "add", `${HUB}/24`, "dev", "br0"]);
+    for (const link of ["lo", "br0"]) inside(hub, ["ip", "link", "set", link, "up"]);
+    for (const [place, address] of [
+      ["client", CLIENT],
+      ["server", SERVER],
+    ] as const) {
+      const pod = this.name(place);
+      ip("netns", "add", pod);
+      inside(hub, ["ip", "link", "add", place, "type", "veth", "peer", "name", "eth0", "netns", pod]);
+      inside(hub, ["ip", "link", "set", place, "master", "br0", "up"]);
+      inside(pod, ["ip", "address", "add", `${address}/24`, "dev", "eth0"]);
+      for (const link of ["lo", "eth0"]) inside(pod, ["ip", "link", "set", link, "up"]);
+      inside(pod, ["ip", "route", "add", "default", "via", HUB]);
+      inside(pod, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"]);
+    }
+    const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE}, ${SERVER} } tcp dport { ${SERVICE_PORT}, ${APP_PORT} } redirect to :${OUTBOUND_PORT}`;
+    inside(this.name("client"), ["nft", `table ip bench { chain out { ${outbound}; }; }`]);
+    const inbound = `type nat hook prerouting priority -100; iifname != "lo" tcp dport ${APP_PORT} redirect to :${INBOUND_PORT}`;
+    inside(this.name("server"), ["nft", `table ip bench { chain in { ${inbound}; }; }`]);
+  }
+
+  name(place: Place): string {
+    return `${this.#tag}${place}`;
+  }
+
+  /**
+   * Starts a program in a namespace, on one core, as a user. Every wrapper replaces itself, so the child's pid is the
+   * program's own. It is killed at `close` at the latest.
+   */
+  start(place: Place, command: readonly string[], options: StartOptions = {}): ChildProcess {
+    const pin = options.core === undefined ? [] : ["taskset", "-c", String(options.core)];
+    const uid =
+      options.uid === undefined
+        ? []
+        : ["setpriv", `--reuid=${options.uid}`, `--regid=${options.uid}`, "--clear-groups", "--"];
+    const child = spawn("ip", ["netns", "exec", this.name(place), ...pin, ...uid, ...command], {
+      stdio: options.stdio ?? ["ignore", "pipe", "inherit"],
+      ...(options.env === undefined ? {} : { env: options.env }),
+    });
+    this.#children.add(child);
+    child.once("exit", () => this.#children.delete(child));
+    return child;
+  }
+
+  /** Runs a program to its end and returns what it printed. */
+  run(place: Place, command: readonly string[], options: StartOptions = {}): Promise<string> {
+    const child = this.start(place, command, { ...options, stdio: ["ignore", "pipe", "pipe"] });
+    let out = "";
+    let err = "";
+    child.stdout?.on("data", (bytes: Buffer) => (out += bytes.toString()));
+    child.stderr?.on("data", (bytes: Buffer) => (err += bytes.toString()));
+    return new Promise((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", (code) => {
+        if (code === 0) resolve(out);
+        else reject(new Error(`${command.join(" ")} ended with ${code ?? "a signal"}: ${err.slice(-500)}`));
+      });
+    });
+  }
+
+  close(): void {
+    for (const child of this.#children) child.kill("SIGKILL");
+    for (const place of ["client", "server", "hub"] as const) remove(this.name(place));
+  }
+}
+
+export interface StartOptions {
+  core?: number;
+  uid?: number;
+  env?: Record<string, string>;
+  stdio?: StdioOptions;
+}
+
+/** Removes what runs that were killed left behind. */
+function sweep(): void {
+  for (const name of existing()) {
+    const owner = Number(name.slice(PREFIX.length).split("-")[0]);
+    if (owner !== process.pid && !isAlive(owner)) remove(name);
+  }
+}
+
+function existing(): string[] {
+  try {
+    return readdirSync("/run/netns").filter((name) => name.startsWith(PREFIX));
+  } catch {
+    return []; // no namespace was ever made on this machine
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function remove(name: string): void {
+  try {
+    ip("netns", "del", name);
+  } catch {
+    // never made, or already gone
+  }
+}
+
+function ip(...args: string[]): void {
+  execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
+}
+
+function inside(name: string, command: readonly string[]): void {
+  ip("netns", "exec", name, ...command);
+}

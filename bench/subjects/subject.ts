@@ -1,0 +1,59 @@
+import type { ChildProcess } from "node:child_process";
+import type { Namespaces } from "../lib/namespaces.ts";
+
+/** One thing that is measured: nothing at all, one proxy, or a pair of sidecars. It runs from its start to `stop`. */
+export interface Subject {
+  readonly name: string;
+  /** Where the load goes, seen from the `client` namespace. */
+  readonly url: URL;
+  /** The proxies whose CPU and memory count, client side first. */
+  readonly processes: readonly Measured[];
+  stop(): void;
+}
+
+export interface Measured {
+  readonly role: "client" | "server" | "hop";
+  readonly pid: number;
+  /** From exec until it could serve. */
+  readonly readyMs: number;
+}
+
+export interface SubjectContext {
+  readonly world: Namespaces;
+  /** For configurations, certificates and keys; removed at the end. */
+  readonly folder: string;
+  /** Program and arguments that run a TypeScript file of ours. */
+  readonly runtime: readonly string[];
+}
+
+/** Starts a subject, or says why it cannot be measured here. */
+export type StartSubject = (context: SubjectContext) => Promise<Subject | { skipped: string }>;
+
+/** Waits for a child's first output (`ready`), at most 10 s; returns how long it took. */
+export async function readyByOutput(child: ChildProcess, name: string): Promise<number> {
+  const startMs = performance.now();
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`${name} was not ready within 10 s`)), 10_000);
+    child.stdout?.once("data", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    child.once("exit", (code) => {
+      clearTimeout(timer);
+      reject(new Error(`${name} ended with ${code ?? "a signal"} before it was ready`));
+    });
+  });
+  return performance.now() - startMs;
+}
+
+/** Waits until a port in a namespace answers, asking every 5 ms, at most 10 s; returns how long it took. */
+export async function readyByPort(
+  world: Namespaces,
+  place: "client" | "server",
+  port: number,
+): Promise<number> {
+  const startMs = performance.now();
+  const dial = `for i in $(seq 2000); do (exec 3<>/dev/tcp/127.0.0.1/${port}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`;
+  await world.run(place, ["bash", "-c", dial]);
+  return performance.now() - startMs;
+}
