@@ -81,7 +81,7 @@ function processesOf(role: string, known: ReadonlySet<number>): number[] {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, "latin1").split("\0");
       const at = command.findIndex((word) => /\/main\.(ts|js)$/.test(word));
-      if (at > 0 && command[at + 1] === role && /\/node$/.test(command[0] ?? "")) found.push(pid);
+      if (at > 0 && command[at + 1] === role && (command[0] ?? "").endsWith("/node")) found.push(pid);
     } catch {
       // it ended meanwhile
     }
