@@ -20,7 +20,7 @@ export interface ControlLinkOptions {
   folder(): FolderContent;
   pods(): readonly PodStatus[];
   onPlan(plan: Extract<FromControl, { kind: "plan" }>): void;
-  log(level: "info" | "warn" | "error", message: string): void;
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
 const RECONNECT_MS = 100;

@@ -13,7 +13,7 @@ export interface DaemonOptions {
   readonly recordFile: string;
   /** While this file exists, it is not started again after its end: a hook for tests. null: none. */
   readonly holdFile: string | null;
-  log(level: "info" | "warn" | "error", message: string): void;
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
 const RETRY_FIRST_MS = 100;

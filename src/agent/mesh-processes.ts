@@ -19,7 +19,7 @@ export interface MeshProcessesHost {
   readonly instance: Instance;
   readonly cgroups: Cgroups;
   readonly programs: Programs;
-  log(level: "info" | "warn" | "error", message: string): void;
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
 /** The folder in which the control plane makes its socket: the only place of the run folder that it can write. */

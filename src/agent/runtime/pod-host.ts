@@ -25,7 +25,7 @@ export interface PodHost {
   readonly clusterDomain: string;
   /** Some pod's status has changed. */
   changed(): void;
-  log(level: "info" | "warn" | "error", message: string): void;
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
 export interface Programs {

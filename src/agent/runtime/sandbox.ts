@@ -238,11 +238,18 @@ export function dropPrivileges(runAs: RunAs): string[] {
   const bounding = ["-all", ...runAs.capabilities.map((name) => `+${name.toLowerCase()}`)].join(",");
   return [
     "/usr/bin/setpriv",
-    ...["--reuid", String(runAs.uid), "--regid", String(runAs.gid)],
+    "--reuid",
+    String(runAs.uid),
+    "--regid",
+    String(runAs.gid),
     ...(runAs.groups.length === 0 ? ["--clear-groups"] : ["--groups", runAs.groups.join(",")]),
-    ...["--bounding-set", bounding, "--inh-caps", runAs.ambient === true ? bounding : "-all"],
+    "--bounding-set",
+    bounding,
+    "--inh-caps",
+    runAs.ambient === true ? bounding : "-all",
     ...(runAs.ambient === true ? ["--ambient-caps", bounding] : []),
-    ...["--no-new-privs", "--"],
+    "--no-new-privs",
+    "--",
   ];
 }
 
