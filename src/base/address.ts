@@ -53,8 +53,8 @@ export function parseIpBytes(text: string): Uint8Array | null {
   }
   const gap = head.indexOf("::");
   if (gap !== -1 && head.indexOf("::", gap + 1) !== -1) return null;
-  const left = (gap === -1 ? head : head.slice(0, gap)).split(":").filter((part, i, all) => part !== "" || all.length > 1);
-  const right = gap === -1 ? [] : head.slice(gap + 2).split(":").filter((part, i, all) => part !== "" || all.length > 1);
+  const left = (gap === -1 ? head : head.slice(0, gap)).split(":").filter((part, _at, all) => part !== "" || all.length > 1);
+  const right = gap === -1 ? [] : head.slice(gap + 2).split(":").filter((part, _at, all) => part !== "" || all.length > 1);
   const groupsMax = (16 - tailBytes) / 2;
   if (gap === -1 ? left.length !== groupsMax : left.length + right.length >= groupsMax) return null;
   const put = (groups: string[], at: number): boolean =>
