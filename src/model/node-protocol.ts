@@ -48,8 +48,9 @@ export interface NodeInfo {
 export type ControlQuestion =
   /** Objects with their conditions, and the folder's problems. */
   | { readonly kind: "status" }
-  /** Rolls all pods of a workload ("deployment/front" in a namespace; name "" = all). `sidecarEnv` sets mesh-wide sidecar settings first. */
+  /** Rolls all pods of a workload by its own rules of updating ("deployment/front" in a namespace; target "" = all). */
   | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
+  /** How far a rollout is: `done` says whether it is over. */
   | { readonly kind: "rollout-status"; readonly namespace: string; readonly target: string };
 
 export type ControlAnswer =

@@ -33,7 +33,10 @@ export interface PodPlan {
 
 export interface ContainerPlan {
   readonly name: string;
-  /** Command and args joined: argv. */
+  /**
+   * Command and args joined. Here and in the values of `env`, `$(NAME)` is left only for the agent to replace, where NAME is
+   * a variable with a `field`; every other `$(…)` is literal text.
+   */
   readonly argv: readonly string[];
   readonly workingDir: string | null;
   readonly env: readonly EnvPlan[];

@@ -1,0 +1,380 @@
+import type { IpAddress } from "#/base/address.ts";
+import type { Clock, Timer } from "#/base/clock.ts";
+import type { LoadedFolder, LoadedObject } from "#/kube/folder.ts";
+import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
+import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations.ts";
+import { isWorkload, namespaceOf, templatePath } from "#/kube/objects.ts";
+import type { Identity } from "#/model/identity.ts";
+import type { FolderFile, FolderProblem, NodeInfo, ObjectStatus } from "#/model/node-protocol.ts";
+import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
+import type { Log } from "#/net/log.ts";
+import { compileServices } from "../services/compile.ts";
+import type { MeshView } from "../services/mesh-view.ts";
+import { allocateVirtualIps } from "../services/virtual-ips.ts";
+import type { StateFolder } from "../state-folder.ts";
+import { MissingReference, referencesIn } from "../workloads/references.ts";
+import { volumesOf } from "../workloads/volumes.ts";
+import { PodRecords, templateKey } from "./pod-records.ts";
+import { stepWorkload } from "./workload-step.ts";
+import type { StepContext } from "./workload-step.ts";
+
+export interface MeshParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly state: StateFolder;
+  readonly trustAnchorsPem: string;
+  readonly version: string;
+  readonly newUid: () => string;
+  /** Pods' names follow from it. */
+  readonly seed: string;
+}
+
+export interface MeshSinks {
+  /** Discovery and policy. Told first, so that nobody is sent to a pod that is about to end. */
+  readonly view: (view: MeshView) => void;
+  readonly plan: (pods: readonly PodPlan[], services: readonly ServicePlan[]) => void;
+}
+
+/** Changes within this time are taken in together. */
+const JOIN_MS = 20;
+/** A step may enable another (a pod removed makes room for one more); more in a row would be a controller that never rests. */
+const STEPS_MAX = 50;
+
+/**
+ * The control loop: what the folder wants and what the agent reports go in, what should run comes out. Level-triggered:
+ * each round looks at everything, so no event that was missed can leave it astray.
+ */
+export class Mesh {
+  readonly #parts: MeshParts;
+  readonly #sinks: MeshSinks;
+  readonly #records: PodRecords;
+  #node: NodeInfo | null = null;
+  #folder: LoadedFolder | null = null;
+  #statuses: ReadonlyMap<string, PodStatus> | null = null;
+  #lastGood: Map<string, string>;
+  #virtualIps: Record<string, string>;
+  #round: Timer | null = null;
+  #wake: Timer | null = null;
+  #problems: readonly FolderProblem[] = [];
+  #objects: readonly ObjectStatus[] = [];
+  #loggedProblems = "";
+
+  constructor(parts: MeshParts, sinks: MeshSinks) {
+    this.#parts = parts;
+    this.#sinks = sinks;
+    this.#records = new PodRecords(parts.state);
+    this.#lastGood = new Map(
+      Object.entries((parts.state.readJson("good-files.json") ?? {}) as Record<string, string>),
+    );
+    this.#virtualIps = (parts.state.readJson("virtual-ips.json") ?? {}) as Record<string, string>;
+  }
+
+  takeNode(node: NodeInfo): void {
+    this.#node = node;
+    this.#soon();
+  }
+
+  /** The whole folder. `problems` are the agent's own: a file that it names there and that is missing was not readable, not deleted. */
+  takeFolder(files: readonly FolderFile[], problems: readonly string[]): void {
+    const present = new Set(files.map((file) => file.path));
+    const unreadable = new Set(
+      [...this.#lastGood.keys()].filter(
+        (path) => !present.has(path) && problems.some((problem) => problem.includes(path)),
+      ),
+    );
+    this.#folder = loadFolder(files, this.#lastGood, unreadable);
+    const good = new Map(this.#folder.good);
+    if (!sameMap(good, this.#lastGood)) {
+      this.#parts.state.writeJson("good-files.json", Object.fromEntries(good));
+      this.#lastGood = good;
+    }
+    this.#soon();
+  }
+
+  takePods(statuses: readonly PodStatus[]): void {
+    const byUid = new Map(statuses.map((status) => [status.uid, status]));
+    // The first report of a machine that has none of our pods: it begins anew, and so do they.
+    if (
+      this.#statuses === null &&
+      this.#records.byUid.size > 0 &&
+      ![...this.#records.byUid.keys()].some((uid) => byUid.has(uid))
+    ) {
+      this.#parts.log.info("the machine has none of the pods that were running before; all begin anew", {
+        pods: this.#records.byUid.size,
+      });
+      this.#records.clear();
+    }
+    this.#statuses = byUid;
+    this.#records.observe(byUid, this.#parts.clock.wallMs());
+    this.#soon();
+  }
+
+  /** Identity of a pod that runs a sidecar; null when there is no such pod. */
+  identityOf(podUid: string): Identity | null {
+    const plan = this.#records.byUid.get(podUid)?.plan;
+    if (plan === undefined || plan.sidecar === null || this.#node === null) return null;
+    return {
+      trustDomain: this.#node.trustDomain,
+      namespace: plan.namespace,
+      serviceAccount: plan.serviceAccount,
+    };
+  }
+
+  /** Whether any meshed pod runs as this identity. */
+  isInUse(identity: Identity): boolean {
+    for (const { plan } of this.#records.byUid.values()) {
+      if (
+        plan.sidecar !== null &&
+        plan.namespace === identity.namespace &&
+        plan.serviceAccount === identity.serviceAccount
+      )
+        return true;
+    }
+    return false;
+  }
+
+  get isReady(): boolean {
+    return this.#node !== null && this.#folder !== null && this.#statuses !== null;
+  }
+
+  get objects(): readonly ObjectStatus[] {
+    return this.#objects;
+  }
+
+  get problems(): readonly FolderProblem[] {
+    return this.#problems;
+  }
+
+  /** Makes all pods of a workload anew, by its own rules of updating. `owner` "" stands for all. */
+  restart(owner: string): void {
+    this.#records.restarts.set(owner, new Date(this.#parts.clock.wallMs()).toISOString());
+    this.#records.save();
+    this.#soon();
+  }
+
+  #soon(): void {
+    if (this.#round !== null || !this.isReady) return;
+    this.#round = this.#parts.clock.after(JOIN_MS, () => {
+      this.#round = null;
+      this.#reconcile();
+    });
+  }
+
+  #reconcile(): void {
+    const { clock, log, state } = this.#parts;
+    const node = this.#node!;
+    const folder = this.#folder!;
+    const statuses = this.#statuses!;
+    const problems: FolderProblem[] = [...folder.problems];
+    const annotationsOf = (namespace: string): Readonly<Record<string, string>> =>
+      folder.objects.get(`Namespace//${namespace}`)?.object.metadata.annotations ?? {};
+    const config = folder.objects.get(`ConfigMap/${MESH_CONFIG_NAMESPACE}/${MESH_CONFIG_NAME}`)?.object;
+    const context: StepContext = {
+      nowMs: clock.wallMs(),
+      node,
+      refs: referencesIn(folder.objects),
+      statuses,
+      meshAnnotations: config?.kind === "ConfigMap" ? (config.data ?? {}) : {},
+      namespaceAnnotations: annotationsOf,
+      trustAnchorsPem: this.#parts.trustAnchorsPem,
+      version: this.#parts.version,
+      seed: this.#parts.seed,
+      newUid: this.#parts.newUid,
+    };
+
+    this.#letGoOrphans(folder, statuses);
+    const objects: ObjectStatus[] = [];
+    let wakeAtMs = Number.POSITIVE_INFINITY;
+    for (const loaded of folder.objects.values()) {
+      if (!isWorkload(loaded.object)) continue;
+      const outcome = this.#rest(loaded, context);
+      if (outcome.missing !== null)
+        problems.push(
+          problemOf(
+            loaded,
+            [...templatePath(loaded.object), "spec", ...outcome.missing.path],
+            outcome.missing.reason,
+          ),
+        );
+      wakeAtMs = Math.min(wakeAtMs, outcome.decision.wakeAtMs ?? Number.POSITIVE_INFINITY);
+      objects.push(
+        statusOf(
+          loaded,
+          outcome.missing === null
+            ? outcome.decision.summary
+            : `${outcome.decision.summary}; no new pods: ${outcome.missing.reason}`,
+          outcome.decision.ok && outcome.missing === null,
+        ),
+      );
+    }
+    this.#refreshVolumes(context, folder, problems);
+    this.#records.forgetUnusedTemplates();
+
+    const clusterIps = this.#allocate(folder, node, problems);
+    const { services, view } = compileServices({
+      node,
+      objects: folder.objects,
+      pods: [...this.#records.byUid.values()].map((record) => ({
+        plan: record.plan,
+        status: statuses.get(record.plan.uid) ?? null,
+        isLeaving: record.isLeaving,
+        opaquePorts: record.opaquePorts,
+      })),
+      clusterIps,
+      namespaceAnnotations: annotationsOf,
+      meshAnnotations: context.meshAnnotations,
+    });
+    for (const loaded of folder.objects.values()) {
+      if (isWorkload(loaded.object)) continue;
+      const service =
+        loaded.object.kind === "Service"
+          ? services.find(
+              (one) =>
+                one.name === loaded.object.metadata.name && one.namespace === namespaceOf(loaded.object),
+            )
+          : undefined;
+      objects.push(statusOf(loaded, service === undefined ? "" : describeService(service), true));
+    }
+    this.#objects = objects;
+    this.#problems = problems;
+    this.#logProblems(problems, log);
+    // In this order: remember, tell discovery, then let the agent act.
+    this.#records.save();
+    const allocated = JSON.stringify(this.#virtualIps);
+    if (state.readText("virtual-ips.json") !== allocated) state.writeText("virtual-ips.json", allocated);
+    this.#sinks.view(view);
+    const plans = [...this.#records.byUid.values()]
+      .filter((record) => !record.isLeaving)
+      .map((record) => record.plan);
+    this.#sinks.plan(plans, services);
+    this.#wake?.cancel();
+    this.#wake =
+      wakeAtMs === Number.POSITIVE_INFINITY
+        ? null
+        : clock.after(Math.max(JOIN_MS, wakeAtMs - context.nowMs), () => this.#soon());
+  }
+
+  /** Steps a workload until it has nothing more to do for now. */
+  #rest(loaded: LoadedObject, context: StepContext): ReturnType<typeof stepWorkload> {
+    for (let i = 0; ; i++) {
+      const outcome = stepWorkload(loaded, this.#records, context);
+      const { create, remove } = outcome.decision;
+      if (outcome.missing !== null || create.length + remove.length === 0) return outcome;
+      if (i === STEPS_MAX) {
+        this.#parts.log.error("a workload does not come to rest; it goes on with the next change", {
+          object: `${loaded.object.kind} ${namespaceOf(loaded.object)}/${loaded.object.metadata.name}`,
+        });
+        return outcome;
+      }
+    }
+  }
+
+  /** Pods whose workload is no longer in the folder. */
+  #letGoOrphans(folder: LoadedFolder, statuses: ReadonlyMap<string, PodStatus>): void {
+    for (const [uid, record] of this.#records.byUid) {
+      if (record.isLeaving || folder.objects.has(record.plan.owner)) continue;
+      record.isLeaving = true;
+      if (!statuses.has(uid)) this.#records.byUid.delete(uid);
+    }
+    for (const map of [this.#records.jobs, this.#records.restarts])
+      for (const owner of map.keys()) if (owner !== "" && !folder.objects.has(owner)) map.delete(owner);
+  }
+
+  /** ConfigMaps and Secrets in volumes change in running pods, as in Kubernetes; environments do not. */
+  #refreshVolumes(context: StepContext, folder: LoadedFolder, problems: FolderProblem[]): void {
+    for (const record of this.#records.byUid.values()) {
+      const { plan } = record;
+      const template = this.#records.templates.get(templateKey(plan.owner, plan.templateHash));
+      if (
+        record.isLeaving ||
+        template === undefined ||
+        !plan.volumes.some((volume) => volume.kind === "files")
+      )
+        continue;
+      const facts = {
+        name: plan.name,
+        namespace: plan.namespace,
+        uid: plan.uid,
+        labels: plan.labels,
+        annotations: plan.annotations,
+        nodeName: context.node.name,
+        serviceAccount: plan.serviceAccount,
+      };
+      try {
+        const volumes = volumesOf(template.spec, facts, context.refs, record.claims);
+        if (JSON.stringify(volumes) !== JSON.stringify(plan.volumes)) record.plan = { ...plan, volumes };
+      } catch (error) {
+        if (!(error instanceof MissingReference)) throw error;
+        const loaded = folder.objects.get(plan.owner);
+        if (loaded === undefined || !isWorkload(loaded.object)) continue;
+        const problem = problemOf(
+          loaded,
+          [...templatePath(loaded.object), "spec", ...error.path],
+          `${error.message}; running pods keep what they have`,
+        );
+        if (!problems.some((other) => describeProblem(other) === describeProblem(problem)))
+          problems.push(problem);
+      }
+    }
+  }
+
+  #allocate(folder: LoadedFolder, node: NodeInfo, problems: FolderProblem[]): Map<string, IpAddress> {
+    const asking: { key: string; wanted: string | null; loaded: LoadedObject }[] = [];
+    for (const loaded of folder.objects.values()) {
+      const { object } = loaded;
+      if (
+        object.kind !== "Service" ||
+        object.spec.clusterIP === "None" ||
+        object.spec.type === "ExternalName"
+      )
+        continue;
+      const wanted = object.spec.clusterIP ?? object.spec.clusterIPs?.[0] ?? "";
+      asking.push({
+        key: `${namespaceOf(object)}/${object.metadata.name}`,
+        wanted: wanted === "" ? null : wanted,
+        loaded,
+      });
+    }
+    const { ips, taken } = allocateVirtualIps(asking, this.#virtualIps, node.serviceCidr);
+    this.#virtualIps = taken;
+    const out = new Map<string, IpAddress>();
+    for (const { key, loaded } of asking) {
+      const allocation = ips.get(key);
+      if (allocation?.kind === "ip") out.set(key, allocation.ip);
+      else if (allocation?.kind === "refused")
+        problems.push(problemOf(loaded, ["spec", "clusterIP"], allocation.reason));
+    }
+    return out;
+  }
+
+  #logProblems(problems: readonly FolderProblem[], log: Log): void {
+    const lines = problems.map(describeProblem);
+    const text = lines.join("\n");
+    if (text === this.#loggedProblems) return;
+    this.#loggedProblems = text;
+    for (const line of lines.slice(0, 100)) log.warn("an object is not taken", { problem: line });
+    if (lines.length === 0) log.info("all objects of the folder are taken");
+  }
+}
+
+function statusOf(loaded: LoadedObject, summary: string, ok: boolean): ObjectStatus {
+  const { object } = loaded;
+  return {
+    kind: object.kind,
+    namespace: namespaceOf(object),
+    name: object.metadata.name,
+    file: loaded.file,
+    summary,
+    ok,
+  };
+}
+
+function describeService(service: ServicePlan): string {
+  if (service.externalName !== null) return `stands for ${service.externalName}`;
+  const ready = service.endpoints.filter((endpoint) => endpoint.ready).length;
+  return `${service.clusterIp ?? "headless"}, ${ready} endpoint${ready === 1 ? "" : "s"}`;
+}
+
+function sameMap(a: ReadonlyMap<string, string>, b: ReadonlyMap<string, string>): boolean {
+  return a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
+}

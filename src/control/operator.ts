@@ -1,0 +1,71 @@
+import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
+import type { Authority } from "./identity/authority.ts";
+import type { Mesh } from "./mesh/mesh.ts";
+
+const KINDS: Readonly<Record<string, string>> = {
+  deployment: "Deployment",
+  deployments: "Deployment",
+  deploy: "Deployment",
+  statefulset: "StatefulSet",
+  statefulsets: "StatefulSet",
+  sts: "StatefulSet",
+  daemonset: "DaemonSet",
+  daemonsets: "DaemonSet",
+  ds: "DaemonSet",
+  pod: "Pod",
+  pods: "Pod",
+  po: "Pod",
+};
+const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
+
+/** Answers what the operator's command asks. */
+export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority: Authority): ControlAnswer {
+  switch (question.kind) {
+    case "status":
+      return {
+        kind: "status",
+        objects: mesh.objects,
+        problems: mesh.problems,
+        certificates: [
+          { name: "root", notAfterMs: authority.rootNotAfterMs },
+          { name: "issuer", notAfterMs: authority.issuerNotAfterMs },
+        ],
+      };
+    case "rollout-restart": {
+      const found = select(question.namespace, question.target, mesh);
+      if (typeof found === "string") return { kind: "error", message: found };
+      if (question.target === "") mesh.restart("");
+      else for (const object of found) mesh.restart(`${object.kind}/${object.namespace}/${object.name}`);
+      return { kind: "ok", done: false, message: `restarting ${found.map(nameOf).join(", ")}` };
+    }
+    case "rollout-status": {
+      const found = select(question.namespace, question.target, mesh);
+      if (typeof found === "string") return { kind: "error", message: found };
+      return {
+        kind: "ok",
+        done: found.every((object) => object.ok),
+        message: found.map((object) => `${nameOf(object)}: ${object.summary}`).join("\n"),
+      };
+    }
+  }
+}
+
+/** The workloads that a target names, or why there are none. "" names all of all namespaces. */
+function select(namespace: string, target: string, mesh: Mesh): readonly ObjectStatus[] | string {
+  const all = mesh.objects.filter((object) => ROLLABLE.has(object.kind));
+  if (target === "") return all.length > 0 ? all : "there is no workload that could be rolled";
+  const match = /^([a-z]+)\/([a-z0-9.-]+)$/i.exec(target);
+  const kind = KINDS[match?.[1]?.toLowerCase() ?? ""];
+  if (match === null || kind === undefined)
+    return `${target} is no workload; write it as deployment/NAME, statefulset/NAME, daemonset/NAME or pod/NAME`;
+  const found = all.filter(
+    (object) => object.kind === kind && object.namespace === namespace && object.name === match[2],
+  );
+  return found.length > 0
+    ? found
+    : `${kind} ${namespace}/${match[2]} is not in the folder; check the name and the namespace`;
+}
+
+function nameOf(object: ObjectStatus): string {
+  return `${object.kind.toLowerCase()}/${object.namespace}/${object.name}`;
+}

@@ -1,0 +1,165 @@
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { parseIp } from "#/base/address.ts";
+import type { GetDestination, WeightedAddr } from "#/gen/linkerd/destination_pb.ts";
+import {
+  DestinationProfileSchema,
+  GetDestinationSchema,
+  UpdateSchema,
+  WeightedAddrSchema,
+} from "#/gen/linkerd/destination_pb.ts";
+import type { TcpAddress } from "#/gen/linkerd/net_pb.ts";
+import { weightedAddr } from "../answers/endpoints.ts";
+import { profileOf } from "../answers/profile.ts";
+import { meaningOfName, parseAuthority } from "../answers/target.ts";
+import { wireAddress } from "../answers/wire.ts";
+import type { MeshView } from "../services/mesh-view.ts";
+import { endpointKey } from "../services/mesh-view.ts";
+import type { LiveView } from "./live-view.ts";
+import { sameBytes, SharedAnswers } from "./live-view.ts";
+import type { MethodHandler, Watcher } from "./server.ts";
+import { invalidArgument, notFound } from "./status.ts";
+
+/** `io.linkerd.proxy.destination.Destination`. */
+export function destinationMethods(live: LiveView): Map<string, MethodHandler> {
+  const sets = new SharedAnswers<EndpointSet>(sameSet);
+  const profiles = new SharedAnswers<Uint8Array>(sameBytes);
+  return new Map<string, MethodHandler>([
+    [
+      "/io.linkerd.proxy.destination.Destination/Get",
+      { isOpen: false, watch: (request, watcher) => watchEndpoints(live, sets, decode(request), watcher) },
+    ],
+    [
+      "/io.linkerd.proxy.destination.Destination/GetProfile",
+      { isOpen: false, watch: (request, watcher) => watchProfile(live, profiles, decode(request), watcher) },
+    ],
+  ]);
+}
+
+/** Endpoints of one name and port. `exists`: the Service is there, with or without endpoints. */
+export interface EndpointSet {
+  readonly exists: boolean;
+  readonly labels: Readonly<Record<string, string>>;
+  /** By address: the message, its bytes to compare, and the address alone for removals. */
+  readonly endpoints: ReadonlyMap<
+    string,
+    { readonly message: WeightedAddr; readonly bytes: Uint8Array; readonly address: TcpAddress }
+  >;
+}
+
+function watchEndpoints(
+  live: LiveView,
+  sets: SharedAnswers<EndpointSet>,
+  request: GetDestination,
+  watcher: Watcher,
+): () => void {
+  const target = parseAuthority(request.path);
+  if (target === null)
+    throw invalidArgument(`${JSON.stringify(request.path.slice(0, 300))} is not of the form name:port`);
+  if (parseIp(target.host) !== null)
+    throw invalidArgument("Get is asked by name; an address has no other endpoints than itself");
+  const compute = (view: MeshView): EndpointSet => endpointSet(view, target.host, target.port);
+  const first = compute(live.require());
+  if (!first.exists) throw notFound(`no Service is called ${target.host}`);
+  return sets.watch(live, request.path.toLowerCase(), compute, watcher, (next, before) => {
+    for (const update of updates(before, next)) watcher.send(update);
+  });
+}
+
+export function endpointSet(view: MeshView, host: string, port: number): EndpointSet {
+  const meaning = meaningOfName(view, host);
+  if (meaning.kind === "foreign")
+    throw invalidArgument(`${host} is no Service's name in ${view.node.clusterDomain}`);
+  if (meaning.kind === "missing") return { exists: false, labels: {}, endpoints: new Map() };
+  const { service } = meaning;
+  if (service.externalName !== null)
+    throw invalidArgument(`${host} is of type ExternalName; ask for ${service.externalName}`);
+  const found = service.ports.find((one) => one.port === port);
+  const endpoints = (found === undefined ? [] : meaning.endpoints(found)).map((endpoint) => {
+    const message = weightedAddr(endpoint, found?.protocol === "opaque");
+    return [
+      endpointKey(endpoint),
+      {
+        message,
+        bytes: toBinary(WeightedAddrSchema, message),
+        address: wireAddress(endpoint.ip, endpoint.port),
+      },
+    ] as const;
+  });
+  return {
+    exists: true,
+    labels: { namespace: service.namespace, service: service.name },
+    endpoints: new Map(endpoints),
+  };
+}
+
+/** What to tell a client that knows `before` (null: nothing). Add goes before Remove, so that no moment is without endpoints. */
+export function updates(before: EndpointSet | null, next: EndpointSet): Uint8Array[] {
+  const out: Uint8Array[] = [];
+  if (!next.exists || (before === null && next.endpoints.size === 0)) {
+    out.push(
+      toBinary(
+        UpdateSchema,
+        create(UpdateSchema, { update: { case: "noEndpoints", value: { exists: next.exists } } }),
+      ),
+    );
+    return out;
+  }
+  const added: WeightedAddr[] = [];
+  for (const [key, endpoint] of next.endpoints) {
+    const old = before?.endpoints.get(key);
+    if (old === undefined || !sameBytes(old.bytes, endpoint.bytes)) added.push(endpoint.message);
+  }
+  const removed = [...(before?.endpoints ?? [])]
+    .filter(([key]) => !next.endpoints.has(key))
+    .map(([, endpoint]) => endpoint.address);
+  if (added.length > 0)
+    out.push(
+      toBinary(
+        UpdateSchema,
+        create(UpdateSchema, {
+          update: { case: "add", value: { addrs: added, metricLabels: { ...next.labels } } },
+        }),
+      ),
+    );
+  if (removed.length > 0)
+    out.push(
+      toBinary(UpdateSchema, create(UpdateSchema, { update: { case: "remove", value: { addrs: removed } } })),
+    );
+  return out;
+}
+
+function sameSet(a: EndpointSet, b: EndpointSet): boolean {
+  if (a.exists !== b.exists || a.endpoints.size !== b.endpoints.size) return false;
+  for (const [key, endpoint] of a.endpoints) {
+    const other = b.endpoints.get(key);
+    if (other === undefined || !sameBytes(endpoint.bytes, other.bytes)) return false;
+  }
+  return true;
+}
+
+function watchProfile(
+  live: LiveView,
+  profiles: SharedAnswers<Uint8Array>,
+  request: GetDestination,
+  watcher: Watcher,
+): () => void {
+  const target = parseAuthority(request.path);
+  if (target === null)
+    throw invalidArgument(
+      `${JSON.stringify(request.path.slice(0, 300))} is not of the form name:port or ip:port`,
+    );
+  const compute = (view: MeshView): Uint8Array => {
+    const profile = profileOf(view, target.host, target.port);
+    if (profile === null) throw invalidArgument(`${target.host} is no name of ${view.node.clusterDomain}`);
+    return toBinary(DestinationProfileSchema, profile);
+  };
+  return profiles.watch(live, request.path.toLowerCase(), compute, watcher, (bytes) => watcher.send(bytes));
+}
+
+function decode(request: Uint8Array): GetDestination {
+  try {
+    return fromBinary(GetDestinationSchema, request);
+  } catch {
+    throw invalidArgument("the request is no GetDestination");
+  }
+}

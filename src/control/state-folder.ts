@@ -1,0 +1,85 @@
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+
+/**
+ * What outlives the control plane: keys, address allocations, pods, last good files. One flat folder, 0700, files 0600.
+ * Writes are whole files, replaced atomically, so that a crash leaves the old or the new, never half.
+ */
+export class StateFolder {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    chmodSync(path, 0o700);
+    this.#finishTogether();
+  }
+
+  /** Null when it does not exist. */
+  readText(name: string): string | null {
+    try {
+      return readFileSync(join(this.path, name), "utf8");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw error;
+    }
+  }
+
+  writeText(name: string, text: string): void {
+    const temporary = join(this.path, `.${name}.new`);
+    writeDurably(temporary, text);
+    renameSync(temporary, join(this.path, name));
+  }
+
+  /** Several files that only make sense together: all of them or none, also over a crash. */
+  writeTogether(files: readonly (readonly [name: string, text: string])[]): void {
+    this.writeText(JOURNAL, JSON.stringify(files));
+    this.#finishTogether();
+  }
+
+  /** Null when it is missing or no JSON. What is kept as JSON can be made anew; keys are not. */
+  readJson(name: string): unknown {
+    const text = this.readText(name);
+    if (text === null) return null;
+    try {
+      return JSON.parse(text) as unknown;
+    } catch {
+      return null;
+    }
+  }
+
+  writeJson(name: string, value: unknown): void {
+    this.writeText(name, JSON.stringify(value));
+  }
+
+  #finishTogether(): void {
+    const journal = join(this.path, JOURNAL);
+    if (!existsSync(journal)) return;
+    for (const [name, text] of JSON.parse(readFileSync(journal, "utf8")) as [string, string][])
+      this.writeText(name, text);
+    unlinkSync(journal);
+  }
+}
+
+const JOURNAL = "journal.json";
+
+function writeDurably(path: string, text: string): void {
+  const fd = openSync(path, "w", 0o600);
+  try {
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,190 @@
+import { parseIp } from "#/base/address.ts";
+import { byteCount, cpuMillis } from "./quantity.ts";
+
+/**
+ * Settings of a workload's place in the mesh, read from annotations: Linkerd's own where one exists. A pod's annotation
+ * wins over its namespace's, and that over the mesh's (ConfigMap `pillion/mesh-config`, whose keys are the same names).
+ */
+export interface MeshSettings {
+  /** Every pod is meshed unless `linkerd.io/inject: disabled`. */
+  readonly meshed: boolean;
+  readonly skipInboundPorts: readonly number[];
+  readonly skipOutboundPorts: readonly number[];
+  readonly letThroughCidrs: readonly string[];
+  readonly opaquePorts: readonly PortRange[];
+  readonly cpuLimitMillis: number | null;
+  readonly memoryLimitBytes: number | null;
+  /** Added to the sidecar's environment. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** Both ends included. A name stands for the container or service port of that name. */
+export type PortRange = { readonly from: number; readonly to: number } | { readonly name: string };
+
+export const MESH_CONFIG_NAMESPACE = "pillion";
+export const MESH_CONFIG_NAME = "mesh-config";
+
+type Raw = Readonly<Record<string, string>>;
+
+/** `layers` from the widest to the narrowest: mesh, namespace, pod. */
+export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSettings {
+  const raw: Record<string, string> = {};
+  for (const layer of layers)
+    for (const [key, value] of Object.entries(layer ?? {})) if (isOurs(key)) raw[key] = value;
+  const env: Record<string, string> = {};
+  for (const [annotation, variable] of Object.entries(ENVIRONMENT)) {
+    const value = raw[annotation];
+    if (value !== undefined) env[variable] = value;
+  }
+  const level = raw["config.linkerd.io/proxy-log-level"];
+  if (level !== undefined) env["PILLION_LOG"] = level;
+  const cpu = raw["config.linkerd.io/proxy-cpu-limit"];
+  const memory = raw["config.linkerd.io/proxy-memory-limit"];
+  return {
+    meshed: raw["linkerd.io/inject"] !== "disabled",
+    skipInboundPorts: expandPorts(raw["config.linkerd.io/skip-inbound-ports"]),
+    skipOutboundPorts: expandPorts(raw["config.linkerd.io/skip-outbound-ports"]),
+    letThroughCidrs: words(raw["pillion.dev/let-through"]),
+    opaquePorts: parsePortRanges(raw["config.linkerd.io/opaque-ports"] ?? "") ?? [],
+    cpuLimitMillis: cpu === undefined ? null : cpuMillis(cpu),
+    memoryLimitBytes: memory === undefined ? null : byteCount(memory),
+    env,
+  };
+}
+
+/** Only what is read above, so that other annotations do not roll pods. In a fixed order, for hashing. */
+export function meshRelevant(...layers: readonly (Raw | undefined)[]): Raw {
+  const raw: Record<string, string> = {};
+  for (const layer of layers)
+    for (const [key, value] of Object.entries(layer ?? {}))
+      if (isOurs(key) && Object.hasOwn(HONOURED, key)) raw[key] = value;
+  return Object.fromEntries(Object.entries(raw).toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** What is wrong with an annotation that concerns the mesh; null when nothing is, or when it is nobody's of ours. */
+export function checkMeshAnnotation(key: string, value: string): string | null {
+  if (!isOurs(key)) return null;
+  if (HARMLESS.has(key)) return null;
+  const check = Object.hasOwn(HONOURED, key) ? HONOURED[key] : undefined;
+  if (check === undefined)
+    return `is not honoured: it would have no effect; remove it (honoured here: ${Object.keys(HONOURED).join(", ")})`;
+  return check(value);
+}
+
+export function portInRanges(ranges: readonly PortRange[], port: number, name: string | undefined): boolean {
+  return ranges.some((range) =>
+    "name" in range ? range.name === name : range.from <= port && port <= range.to,
+  );
+}
+
+/** "25,3306,4444-4450,smtp"; null when it is no such list. */
+export function parsePortRanges(value: string): PortRange[] | null {
+  const out: PortRange[] = [];
+  for (const word of words(value)) {
+    const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(word);
+    if (match === null) {
+      if (!/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(word) || !/[a-z]/.test(word)) return null;
+      out.push({ name: word });
+      continue;
+    }
+    const from = Number(match[1]);
+    const to = Number(match[2] ?? match[1]);
+    if (from < 1 || to > 65535 || from > to) return null;
+    out.push({ from, to });
+  }
+  return out;
+}
+
+/** A skip list becomes one kernel map entry per port: this bounds the map. */
+const SKIP_PORTS_MAX = 1024;
+
+const PORTS = (value: string): string | null =>
+  parsePortRanges(value) === null ? "must be ports, ranges or port names, separated by commas" : null;
+const SKIP_PORTS = (value: string): string | null => {
+  const ranges = parsePortRanges(value);
+  if (ranges === null || ranges.some((range) => "name" in range))
+    return "must be ports or ranges, separated by commas";
+  return expandPorts(value).length > SKIP_PORTS_MAX
+    ? `lists more than ${SKIP_PORTS_MAX} ports; skip fewer, or leave the pod out of the mesh with linkerd.io/inject: disabled`
+    : null;
+};
+const DURATION = (value: string): string | null =>
+  /^\d+(ms|s|m|h|d)$/.test(value) ? null : "must be a duration such as 500ms or 10s";
+const LEVEL = (value: string): string | null =>
+  /^(error|warn|info|debug|trace)$/.test(value) ? null : "must be error, warn, info, debug or trace";
+
+const ENVIRONMENT: Readonly<Record<string, string>> = {
+  "config.linkerd.io/proxy-outbound-connect-timeout": "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT",
+  "config.linkerd.io/proxy-inbound-connect-timeout": "LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT",
+  "config.linkerd.io/shutdown-grace-period": "LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD",
+};
+
+const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
+  "linkerd.io/inject": (value) =>
+    value === "enabled" || value === "disabled"
+      ? null
+      : `${JSON.stringify(value)} is not honoured: write enabled or disabled`,
+  "config.linkerd.io/skip-inbound-ports": SKIP_PORTS,
+  "config.linkerd.io/skip-outbound-ports": SKIP_PORTS,
+  "config.linkerd.io/opaque-ports": PORTS,
+  "config.linkerd.io/proxy-cpu-limit": (value) =>
+    cpuMillis(value) === null ? "must be a quantity such as 500m or 1" : null,
+  "config.linkerd.io/proxy-memory-limit": (value) =>
+    byteCount(value) === null ? "must be a quantity such as 64Mi" : null,
+  "config.linkerd.io/proxy-log-level": LEVEL,
+  "config.linkerd.io/default-inbound-policy": (value) =>
+    value === "all-unauthenticated"
+      ? null
+      : `${JSON.stringify(value)} is not honoured: only all-unauthenticated is`,
+  ...Object.fromEntries(Object.keys(ENVIRONMENT).map((key) => [key, DURATION])),
+  "pillion.dev/let-through": (value) =>
+    words(value).every(isCidr)
+      ? null
+      : "must be networks such as 10.0.0.0/8 or 10.0.0.0/8:443, separated by commas",
+};
+
+/** Notes by tools, and requests for resources that need no reserving on one machine. */
+const HARMLESS = new Set([
+  "linkerd.io/created-by",
+  "linkerd.io/proxy-version",
+  "linkerd.io/trust-root-sha256",
+  "config.linkerd.io/proxy-cpu-request",
+  "config.linkerd.io/proxy-memory-request",
+  "viz.linkerd.io/tap-enabled",
+]);
+
+function isOurs(key: string): boolean {
+  return (
+    key.startsWith("config.linkerd.io/") ||
+    key.startsWith("linkerd.io/") ||
+    key.startsWith("config.alpha.linkerd.io/") ||
+    key.startsWith("pillion.dev/")
+  );
+}
+
+function words(value: string | undefined): string[] {
+  return (value ?? "")
+    .split(",")
+    .map((word) => word.trim())
+    .filter((word) => word !== "");
+}
+
+function expandPorts(value: string | undefined): number[] {
+  const out = new Set<number>();
+  for (const range of parsePortRanges(value ?? "") ?? []) {
+    if ("name" in range) continue;
+    for (let port = range.from; port <= range.to && out.size <= SKIP_PORTS_MAX; port++) out.add(port);
+  }
+  return [...out].toSorted((a, b) => a - b);
+}
+
+function isCidr(value: string): boolean {
+  const match = /^(.+)\/(\d{1,3})(?::(\d{1,5}))?$/.exec(value);
+  if (match === null) return false;
+  const ip = parseIp(match[1]!);
+  return (
+    ip !== null &&
+    Number(match[2]) <= (ip.includes(":") ? 128 : 32) &&
+    (match[3] === undefined || (Number(match[3]) >= 1 && Number(match[3]) <= 65535))
+  );
+}
