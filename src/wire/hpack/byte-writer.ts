@@ -76,7 +76,7 @@ export class ByteWriter {
       this.#full.push(bytes.subarray(this.#start, keepFrom));
       this.#fullBytes += keepFrom - this.#start;
     }
-    this.#drop();
+    if (bytes.length > 0) this.#drop();
     this.bytes = Buffer.allocUnsafeSlow(Math.max(this.#slabBytes, 2 * kept + count));
     bytes.copy(this.bytes, 0, keepFrom, at);
     this.at = kept;
@@ -85,7 +85,7 @@ export class ByteWriter {
 }
 
 const EMPTY: Buffer = Buffer.alloc(0);
-const SLAB_BYTES_MIN = 4096;
+const SLAB_BYTES_MIN = 2048;
 /** A little above the usual bound of queued output (256 KiB of DATA and the frames around it). */
 const SLAB_BYTES_MAX = 320 * 1024;
 /** A slab that served fewer takes was too small, one that served more was too large. */

@@ -1,7 +1,7 @@
 import type { Fields } from "#/base/fields.ts";
 import { FieldKind, kindOfName, kindOfValue, NAME_KIND } from "./field-kind.ts";
 import { huffmanDecode, huffmanDecodedBytesMax } from "./huffman.ts";
-import { latin1Text } from "./latin1.ts";
+import { latin1 } from "../latin1.ts";
 import { STATIC_ENTRIES, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
 
 /** What `HpackDecoder.decode` says. */
@@ -47,9 +47,9 @@ export class HpackDecoder {
   #tableBytes = 0;
 
   /** Blocks of one-byte references only, such as every request after the first few of a busy client. */
-  readonly #blocks: (Buffer | null)[] = new Array<Buffer | null>(REMEMBERED_BLOCKS).fill(null);
-  readonly #blockFields: Fields[] = new Array<Fields>(REMEMBERED_BLOCKS).fill([]);
-  readonly #blockKinds: Uint8Array[] = new Array<Uint8Array>(REMEMBERED_BLOCKS).fill(this.kinds);
+  readonly #blocks: (Buffer | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+  readonly #blockFields: Fields[] = Array.from({ length: REMEMBERED_BLOCKS }, () => []);
+  readonly #blockKinds: Uint8Array[] = Array.from({ length: REMEMBERED_BLOCKS }, () => this.kinds);
   /** Hash of the block last seen for each place: a block is remembered when it comes twice running. */
   readonly #blockHashes = new Int32Array(REMEMBERED_BLOCKS).fill(-1);
   /** Entries added when the block was remembered: its references mean the same while that stays. */
@@ -232,14 +232,14 @@ export class HpackDecoder {
     this.#at = start + length;
     if (!isHuffman) {
       this.#stringKind = kindOfValue(this.#bytes, start, start + length);
-      return latin1Text(this.#bytes, start, start + length);
+      return latin1(this.#bytes, start, start + length);
     }
     const bytesMax = huffmanDecodedBytesMax(length);
     if (this.#scratch.length < bytesMax) this.#scratch = Buffer.allocUnsafeSlow(Math.max(512, 2 * bytesMax));
     const decoded = huffmanDecode(this.#bytes, start, start + length, this.#scratch);
     if (decoded < 0) return null;
     this.#stringKind = kindOfValue(this.#scratch, 0, decoded);
-    return latin1Text(this.#scratch, 0, decoded);
+    return latin1(this.#scratch, 0, decoded);
   }
 
   /** RFC 7541 §4.4: makes room, then adds; an entry larger than the table just empties it. */

@@ -1,10 +1,10 @@
 import { assert } from "#/base/assert.ts";
 import type { Fields } from "#/base/fields.ts";
+import { putLatin1 } from "../latin1.ts";
 import type { ByteWriter } from "./byte-writer.ts";
 import { ENTRY_OVERHEAD_BYTES } from "./decoder.ts";
 import { FieldKind, kindOfName } from "./field-kind.ts";
 import { huffmanEncode, huffmanEncodedBytes } from "./huffman.ts";
-import { writeLatin1 } from "./latin1.ts";
 import { STATIC_ENTRIES, STATIC_INDEX_OF_NAME, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
 
 /**
@@ -173,7 +173,15 @@ export class HpackEncoder {
       }
     }
     writeInteger(out, 0x00, 0x7f, length);
-    out.at = writeLatin1(text, out.bytes, out.at);
+    // Below some length a loop beats the call into native code.
+    if (length >= NATIVE_BYTES_MIN) {
+      out.at += putLatin1(out.bytes, text, out.at);
+      return;
+    }
+    const bytes = out.bytes;
+    let at = out.at;
+    for (let i = 0; i < length; i++) bytes[at++] = text.charCodeAt(i);
+    out.at = at;
   }
 
   #writeSizeUpdates(out: ByteWriter): void {
@@ -284,6 +292,7 @@ const SHAPE_STRINGS_MAX = 128;
 const NAMES_MAX = 128;
 const VALUES_MAX = 4;
 const REMEMBERED_BYTES_MAX = 512;
+const NATIVE_BYTES_MIN = 24;
 const COOKIE_GUESSABLE_BYTES = 20;
 
 const SENSITIVE: ReadonlySet<string> = new Set(["authorization", "proxy-authorization", "set-cookie"]);

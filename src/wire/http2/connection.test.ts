@@ -43,6 +43,12 @@ function carry(from: Http2Connection, to: Http2Connection): Heard[] {
   return drain(to);
 }
 
+function rstStream(id: number): Buffer {
+  const frame = Buffer.from("00000403000000000000000008", "hex");
+  frame.writeUInt32BE(id, 5);
+  return frame;
+}
+
 function drain(machine: Http2Connection): Heard[] {
   const heard: Heard[] = [];
   for (let event = machine.next(); event !== Event.NOTHING; event = machine.next()) {
@@ -192,11 +198,44 @@ test("any number of resets by the application is fine", () => {
     client.sendData(id, new Uint8Array(10), 0, 10, true);
     pair.toServer();
     pair.toClient();
+    // Some clients answer a reset with one of their own.
+    server.feed(rstStream(id));
+    drain(server);
   }
   assert.equal(client.error, null);
   assert.equal(server.error, null);
   assert.equal(client.activeStreams, 0);
   assert.equal(server.activeStreams, 0);
+});
+
+test("dropping the rest of a request that was answered is no rapid reset (RFC 9113 §8.1)", () => {
+  const pair = new Pair({}, { resetBurst: 10 });
+  const { client, server } = pair;
+  for (let i = 0; i < 100; i++) {
+    const id = client.request(POST, false);
+    pair.toServer();
+    server.respond(id, OK, true);
+    pair.toClient();
+    client.reset(id, ErrorCode.CANCEL);
+    pair.toServer();
+  }
+  assert.equal(server.error, null);
+});
+
+test("commands after the end of the connection do nothing", () => {
+  const pair = new Pair();
+  const { client, server } = pair;
+  const id = client.request(POST, false);
+  pair.toServer();
+  server.feed(Buffer.from("00000001fffffffffffffffff", "latin1"));
+  drain(server);
+  assert.notEqual(server.error, null);
+  server.takeOutput();
+  server.respond(id, OK, false);
+  assert.equal(server.sendData(id, new Uint8Array(10), 0, 10, true), 10);
+  server.ping(0);
+  server.goAway(ErrorCode.NO_ERROR);
+  assert.equal(server.takeOutput(), null);
 });
 
 test("cancelling in proportion to work done is no rapid reset (CVE-2023-44487)", () => {

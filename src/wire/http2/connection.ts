@@ -617,7 +617,7 @@ export class Http2Connection {
     if (how === Ended.NEVER)
       return this.#fail(ErrorCode.PROTOCOL_ERROR, `HEADERS on idle stream ${streamId}`);
     // RFC 9113 §5.1: frames may be under way when we reset a stream.
-    if (how === Ended.RESET_BY_US) return this.#spend(Flood.UNKNOWN, "frames for streams that were reset");
+    if (how === Ended.RESET_BY_US) return Event.NOTHING;
     return this.#fail(ErrorCode.STREAM_CLOSED, `HEADERS on closed stream ${streamId}`);
   }
 
@@ -734,9 +734,11 @@ export class Http2Connection {
     }
     const stream = this.#openStream(streamId);
     if (stream === null) {
-      if (this.#howEnded(streamId) === Ended.NEVER) {
+      const how = this.#howEnded(streamId);
+      if (how === Ended.NEVER) {
         return this.#fail(ErrorCode.PROTOCOL_ERROR, `WINDOW_UPDATE on idle stream ${streamId}`);
       }
+      if (how === Ended.RESET_BY_US) return Event.NOTHING;
       return this.#spend(Flood.WINDOW_UPDATE, "WINDOW_UPDATE frames");
     }
     if (increment === 0) return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
@@ -756,12 +758,17 @@ export class Http2Connection {
     if (streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on stream 0");
     const stream = this.#openStream(streamId);
     if (stream === null) {
-      if (this.#howEnded(streamId) === Ended.NEVER) {
+      const how = this.#howEnded(streamId);
+      if (how === Ended.NEVER) {
         return this.#fail(ErrorCode.PROTOCOL_ERROR, `RST_STREAM on idle stream ${streamId}`);
       }
+      // An answer to our own reset, or crossing it, is as it should be.
+      if (how === Ended.RESET_BY_US) return Event.NOTHING;
       return this.#spend(Flood.UNKNOWN, "frames for streams that are over");
     }
-    if (this.#isServer && !this.#flood.spend(Flood.RESET)) return this.#calm("resets");
+    // A client may drop the rest of its request once it has the whole response: that wastes no work of ours.
+    const isWaste = this.#isServer && stream.state !== State.HALF_CLOSED_LOCAL;
+    if (isWaste && !this.#flood.spend(Flood.RESET)) return this.#calm("resets");
     this.errorCode = readUint32(reader.bytes, reader.start);
     this.streamId = streamId;
     this.byUs = false;
@@ -932,10 +939,10 @@ export class Http2Connection {
 
   // === Streams
 
-  /** The stream when it is open or half-closed, else null. */
+  /** The stream when it is open or half-closed and the connection is not over, else null. */
   #openStream(streamId: number): Stream | null {
     const stream = this.#streams.get(streamId);
-    return stream === null || stream.state === State.CLOSED ? null : stream;
+    return stream === null || stream.state === State.CLOSED || this.#isOver ? null : stream;
   }
 
   /** How a stream that is not open ended; NEVER for idle, skipped and server-initiated ones. */

@@ -1,7 +1,7 @@
 import type { Fields } from "#/base/fields.ts";
 import { ByteWriter } from "../hpack/byte-writer.ts";
-import { HpackEncoder } from "../hpack/encoder.ts";
-import { writeLatin1 } from "../hpack/latin1.ts";
+import type { HpackEncoder } from "../hpack/encoder.ts";
+import { copyBytes, putLatin1 } from "../latin1.ts";
 import { CLIENT_PREFACE, Flag, Frame, FRAME_BYTES_DEFAULT, FRAME_HEAD_BYTES } from "./frame.ts";
 
 /**
@@ -137,7 +137,7 @@ export class FrameWriter {
     this.#head(8 + text.length, Frame.GOAWAY, 0, 0);
     this.#uint32(lastStreamId);
     this.#uint32(errorCode);
-    out.at = writeLatin1(text, out.bytes, out.at);
+    out.at += putLatin1(out.bytes, text, out.at);
   }
 
   windowUpdate(streamId: number, bytes: number): void {
@@ -190,6 +190,6 @@ function copy(from: Uint8Array, start: number, stop: number, into: Buffer, at: n
   if (stop - start < NATIVE_COPY_BYTES_MIN) {
     while (start < stop) into[at++] = from[start++]!;
   } else {
-    into.set(start === 0 && stop === from.length ? from : from.subarray(start, stop), at);
+    copyBytes(from, start, stop, into, at);
   }
 }

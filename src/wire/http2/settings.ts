@@ -44,9 +44,9 @@ export interface Http2Settings {
   /** RST_STREAM by the client, and resets that its violations made us send (CVE-2023-44487, CVE-2025-8671). Server only. */
   resetBurst: number;
   windowUpdateBurst: number;
-  /** Frames of unknown types, and frames for streams that are over. */
+  /** Frames of unknown types, and frames for streams that the remote itself ended. */
   unknownFrameBurst: number;
-  /** What each of those budgets regains in a second. */
+  /** What each of those budgets regains in a second: a rate that hurts nobody, where attacks send a hundred times it. */
   floodRefillPerSecond: number;
 }
 
@@ -72,5 +72,5 @@ export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   resetBurst: 1000,
   windowUpdateBurst: 10_000,
   unknownFrameBurst: 1000,
-  floodRefillPerSecond: 100,
+  floodRefillPerSecond: 1000,
 };

@@ -6,7 +6,7 @@ import type { Stream } from "./stream.ts";
  * bounded by four times the most streams that were held at once.
  */
 export class StreamTable {
-  #places: (Stream | null)[] = new Array<Stream | null>(PLACES_FIRST).fill(null);
+  #places = empty(PLACES_FIRST);
   #mask = PLACES_FIRST - 1;
   #count = 0;
 
@@ -66,7 +66,7 @@ export class StreamTable {
   #grow(): void {
     const streams = this.all();
     const size = 2 * (this.#mask + 1);
-    this.#places = new Array<Stream | null>(size).fill(null);
+    this.#places = empty(size);
     this.#mask = size - 1;
     for (const stream of streams) this.#put(stream);
   }
@@ -74,3 +74,7 @@ export class StreamTable {
 
 /** Power of two. */
 const PLACES_FIRST = 32;
+
+function empty(size: number): (Stream | null)[] {
+  return Array.from({ length: size }, () => null);
+}
