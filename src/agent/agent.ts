@@ -22,6 +22,7 @@ import { PodNetwork } from "./runtime/network.ts";
 import { Gate, type InterceptMode, type PodHost } from "./runtime/pod-host.ts";
 import { PodRuntime } from "./runtime/pod-runtime.ts";
 import { SIDECAR_NAME } from "./runtime/sidecar.ts";
+import { strippedSources } from "./stripped-sources.ts";
 import { cgroupBase, sweep } from "./sweep.ts";
 
 export interface AgentOptions {
@@ -87,7 +88,11 @@ export class Agent {
       interceptor: intercept === "explicit" ? null : openInterceptor(intercept, instance.name),
       attest: (podUid) => this.#link.attest(podUid),
       startGate: new Gate(Math.max(4, 2 * availableParallelism())),
-      programs: { packageRoot, nodeDir: dirname(process.execPath) },
+      programs: {
+        packageRoot,
+        nodeDir: dirname(process.execPath),
+        sourceDir: strippedSources(packageRoot, join(instance.runDir, "programs")),
+      },
       clusterDomain: CLUSTER_DOMAIN,
       changed: () => this.#podsChanged(),
       log,

@@ -6,7 +6,7 @@ import { ensureDir } from "./files.ts";
 import type { Instance } from "./instance.ts";
 import type { Cgroups } from "./runtime/cgroups.ts";
 import type { LaunchSpec } from "./runtime/launch.ts";
-import { NODE_FLAGS, SHOWN_NODE_DIR, SHOWN_PACKAGE, type Programs } from "./runtime/pod-host.ts";
+import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type Programs } from "./runtime/pod-host.ts";
 import { dropPrivileges, sandboxArguments, type SandboxBind } from "./runtime/sandbox.ts";
 import type { DnsOptions } from "./dns/server.ts";
 
@@ -98,11 +98,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
         hostname: hostname(),
         scratchDir: null,
         etcFiles: [{ source: HOST_RESOLV_CONF, target: HOST_RESOLV_CONF }],
-        binds: [
-          ...shape.binds,
-          { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
-          { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
-        ],
+        binds: [...shape.binds, ...programBinds(programs)],
         hidden: [join(instance.stateDir, ".."), join(instance.runDir, "..")],
         shown: [],
         overlays: new Map(),
@@ -120,7 +116,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
         }),
         `${SHOWN_NODE_DIR}/node`,
         ...NODE_FLAGS,
-        `${SHOWN_PACKAGE}/src/main.ts`,
+        SHOWN_MAIN,
         shape.name,
         JSON.stringify(shape.options),
       ],

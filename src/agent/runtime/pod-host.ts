@@ -3,6 +3,7 @@ import type { Instance } from "../instance.ts";
 import type { AddressPool, SlotPool } from "./addresses.ts";
 import type { Cgroups } from "./cgroups.ts";
 import type { PodNetwork } from "./network.ts";
+import type { SandboxBind } from "./sandbox.ts";
 
 export type InterceptMode = "ebpf" | "nftables" | "explicit";
 
@@ -31,11 +32,24 @@ export interface PodHost {
 export interface Programs {
   readonly packageRoot: string;
   readonly nodeDir: string;
+  /** `src` as JavaScript (see `strippedSources`): what sidecars and the mesh's other processes run. */
+  readonly sourceDir: string;
 }
 
 /** Folders of the mesh's programs as seen inside every sandbox: any uid can reach them there, wherever the package lies. */
 export const SHOWN_NODE_DIR = "/.pillion/bin";
 export const SHOWN_PACKAGE = "/.pillion/mesh";
+/** The mesh's program, where `programBinds` has put its JavaScript in the place of `src`. */
+export const SHOWN_MAIN: string = `${SHOWN_PACKAGE}/src/main.js`;
+
+/** What a process of the mesh itself sees of its programs. */
+export function programBinds(programs: Programs): SandboxBind[] {
+  return [
+    { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
+    { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+    { source: programs.sourceDir, target: `${SHOWN_PACKAGE}/src`, readOnly: true },
+  ];
+}
 
 /** Node calls FFI experimental once per process; the line would begin every log. */
 export const NODE_FLAGS: readonly string[] = ["--disable-warning=ExperimentalWarning"];

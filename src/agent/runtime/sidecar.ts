@@ -4,7 +4,7 @@ import type { ContainerStatus, PodPlan, SidecarPlan } from "#/model/pod-plan.ts"
 import { runCommand, shellQuote } from "../run-command.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
-import { NODE_FLAGS, SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
+import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type PodHost } from "./pod-host.ts";
 import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
 
 export interface SidecarRecord {
@@ -208,10 +208,7 @@ export class Sidecar {
       hostname: this.#pod.hostname,
       scratchDir: null,
       etcFiles: place.etcFiles,
-      binds: [
-        { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
-        { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
-      ],
+      binds: programBinds(programs),
       hidden: place.hidden,
       shown: [],
       overlays: new Map(),
@@ -227,7 +224,7 @@ export class Sidecar {
         ...dropPrivileges({ uid: this.uid, gid: this.uid, groups: [], capabilities: [] }),
         `${SHOWN_NODE_DIR}/node`,
         ...NODE_FLAGS,
-        `${SHOWN_PACKAGE}/src/main.ts`,
+        SHOWN_MAIN,
         "sidecar",
       ],
       logFile: place.logFile,

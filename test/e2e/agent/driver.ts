@@ -3,7 +3,7 @@
  * network namespace of their own and may kill it at any time.
  */
 import { createInterface } from "node:readline";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { describeInstance } from "#/agent/instance.ts";
 import { sweep, cgroupBase } from "#/agent/sweep.ts";
 import { AddressPool, SlotPool } from "#/agent/runtime/addresses.ts";
@@ -33,6 +33,8 @@ const instance = describeInstance({
 const network = new PodNetwork(instance);
 let runtime: PodRuntime | null = null;
 
+const packageRoot = resolve(import.meta.dirname, "../../..");
+
 function makeRuntime(): PodRuntime {
   return new PodRuntime({
     instance,
@@ -44,7 +46,7 @@ function makeRuntime(): PodRuntime {
     interceptor: null,
     attest: async () => await Promise.resolve("no-control-plane"),
     startGate: new Gate(4),
-    programs: { packageRoot: resolve(import.meta.dirname, "../../.."), nodeDir: dirname(process.execPath) },
+    programs: { packageRoot, nodeDir: dirname(process.execPath), sourceDir: join(packageRoot, "src") },
     clusterDomain: "cluster.local",
     changed: () => {},
     log: (level, message) => process.stderr.write(`${level} ${message}\n`),
