@@ -368,13 +368,13 @@ export class Pod {
     const { plan } = this.record;
     const { interceptor, instance, network, cgroups } = this.#host;
     if (interceptor === null) return;
-    const sidecar = cgroups.create(`${plan.uid}/sidecar`, null);
+    const sidecar = plan.sidecar === null ? null : cgroups.create(`${plan.uid}/sidecar`, null);
     const interception: PodInterception = {
       instance: instance.name,
       pod: plan.uid,
       netnsPath: network.namespacePath(plan.uid),
       appCgroup: app.v2,
-      sidecarCgroup: sidecar.v2,
+      sidecarCgroup: sidecar?.v2 ?? "",
       podIps: [this.record.ip as IpAddress],
       mode: plan.sidecar === null ? "service-only" : "meshed",
       sidecarUid: SIDECAR_UID_FIRST + this.record.slot,
