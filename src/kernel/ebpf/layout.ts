@@ -3,6 +3,7 @@
  * the BTF of the committed objects in `spec.test.ts`.
  */
 import { formatIp, parseIpBytes, type IpAddress, type SocketAddress } from "#/base/address.ts";
+import { checkedPort, parseCidr } from "../cidr.ts";
 import { InterceptionError } from "../errors.ts";
 
 export const MESH_ABI = 1;
@@ -59,7 +60,6 @@ export function encodePortKey(direction: Direction, port: number): Buffer {
   return out;
 }
 
-/** `10.0.0.0/8`, `fd00::/8`, a bare address, or any of them with `:port` after the prefix length (`10.0.0.0/8:443`). */
 export function encodeCidrKey(direction: Direction, text: string): Buffer {
   const cidr = parseCidr(text);
   const out = Buffer.alloc(SIZE.mesh_cidr_key);
@@ -69,29 +69,6 @@ export function encodeCidrKey(direction: Direction, text: string): Buffer {
   out.writeUInt16BE(cidr.port ?? 0, 6);
   mapped(cidr.bytes).copy(out, 8);
   return out;
-}
-
-export interface Cidr {
-  /** 4 or 16 bytes; bits behind the prefix are zero. */
-  readonly bytes: Uint8Array;
-  readonly prefixBits: number;
-  readonly port: number | null;
-}
-
-export function parseCidr(text: string): Cidr {
-  const match = /^([^/]+)(?:\/(\d{1,3})(?::(\d{1,5}))?)?$/.exec(text);
-  const bytes = match?.[1] === undefined ? null : parseIpBytes(match[1]);
-  if (bytes === null)
-    throw new InterceptionError("BAD_INPUT", `"${text}" is no CIDR: write 10.0.0.0/8 or 10.0.0.0/8:443`);
-  const bits = bytes.length * 8;
-  const prefixBits = match?.[2] === undefined ? bits : Number(match[2]);
-  if (prefixBits > bits)
-    throw new InterceptionError("BAD_INPUT", `"${text}" has a prefix longer than ${bits} bits`);
-  const port = match?.[3] === undefined ? null : checkedPort(Number(match[3]));
-  const masked = bytes.map(
-    (byte, i) => byte & (0xff00 >> Math.max(0, Math.min(8, prefixBits - 8 * i))) & 0xff,
-  );
-  return { bytes: masked, prefixBits, port };
 }
 
 export function encodeServiceKey(ip: IpAddress, port: number, protocol: "tcp" | "udp"): Buffer {
@@ -177,9 +154,4 @@ function mapped(bytes: Uint8Array): Buffer {
   out.writeUInt16BE(0xffff, 10);
   out.set(bytes, 12);
   return out;
-}
-
-function checkedPort(port: number): number {
-  if (Number.isInteger(port) && port >= 1 && port <= 65535) return port;
-  throw new InterceptionError("BAD_INPUT", `${port} is no port`);
 }

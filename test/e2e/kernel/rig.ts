@@ -19,6 +19,7 @@ export const POD6 = "fd77::2" as IpAddress;
 export const WORLD4 = "10.77.0.1" as IpAddress;
 export const WORLD6 = "fd77::1" as IpAddress;
 export const SIDECAR_UID = 21020;
+const ERRAND_TIMEOUT_MS = 10_000;
 
 /** Null when the machine lets us build a rig; otherwise why it does not. */
 export function cannotRun(): string | null {
@@ -101,7 +102,13 @@ export class Rig implements AsyncDisposable {
 
   async runMany(place: Place, errand: Errand): Promise<Outcome[]> {
     const child = this.#start(place, "app.ts", [JSON.stringify(errand)]);
-    return JSON.parse(await new Lines(child).next()) as Outcome[];
+    // A connection that hangs shall fail its test, not stop it.
+    const timer = setTimeout(() => child.kill("SIGKILL"), ERRAND_TIMEOUT_MS);
+    try {
+      return JSON.parse(await new Lines(child).next()) as Outcome[];
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   nsenter(place: Place, ...command: string[]): string {
