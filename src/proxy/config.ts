@@ -54,17 +54,29 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
   const read = new Reader(env);
   const clusterNetworks = read.list(`${PREFIX}POLICY_CLUSTER_NETWORKS`, "");
   const intercept = read.text("PILLION_INTERCEPT", "ebpf");
-  if (intercept !== "ebpf" && intercept !== "nftables" && intercept !== "explicit") throw new ConfigError(`PILLION_INTERCEPT: ${intercept} is none of ebpf, nftables, explicit`);
+  if (intercept !== "ebpf" && intercept !== "nftables" && intercept !== "explicit")
+    throw new ConfigError(`PILLION_INTERCEPT: ${intercept} is none of ebpf, nftables, explicit`);
   const logLevel = read.text("PILLION_LOG", "info");
-  if (!isLogLevel(logLevel)) throw new ConfigError(`PILLION_LOG: ${logLevel} is none of error, warn, info, debug`);
+  if (!isLogLevel(logLevel))
+    throw new ConfigError(`PILLION_LOG: ${logLevel} is none of error, warn, info, debug`);
   const fd = read.text("PILLION_TOKEN_FD", "");
   return {
-    outboundListen: read.addresses(`${PREFIX}OUTBOUND_LISTEN_ADDRS`, read.text(`${PREFIX}OUTBOUND_LISTEN_ADDR`, "127.0.0.1:4140")),
+    outboundListen: read.addresses(
+      `${PREFIX}OUTBOUND_LISTEN_ADDRS`,
+      read.text(`${PREFIX}OUTBOUND_LISTEN_ADDR`, "127.0.0.1:4140"),
+    ),
     inboundListen: read.address(`${PREFIX}INBOUND_LISTEN_ADDR`, "0.0.0.0:4143"),
     adminListen: read.address(`${PREFIX}ADMIN_LISTEN_ADDR`, "127.0.0.1:4191"),
-    inboundIps: read.list(`${PREFIX}INBOUND_IPS`, "").map((text) => parseIp(text) ?? read.fail(`${PREFIX}INBOUND_IPS`, text)),
-    inboundPorts: read.list(`${PREFIX}INBOUND_PORTS`, "").map((text) => read.portNumber(`${PREFIX}INBOUND_PORTS`, text)),
-    inboundDefaultPolicy: defaultPolicy(read.text(`${PREFIX}INBOUND_DEFAULT_POLICY`, "all-unauthenticated"), clusterNetworks),
+    inboundIps: read
+      .list(`${PREFIX}INBOUND_IPS`, "")
+      .map((text) => parseIp(text) ?? read.fail(`${PREFIX}INBOUND_IPS`, text)),
+    inboundPorts: read
+      .list(`${PREFIX}INBOUND_PORTS`, "")
+      .map((text) => read.portNumber(`${PREFIX}INBOUND_PORTS`, text)),
+    inboundDefaultPolicy: defaultPolicy(
+      read.text(`${PREFIX}INBOUND_DEFAULT_POLICY`, "all-unauthenticated"),
+      clusterNetworks,
+    ),
     localName: read.required(`${PREFIX}IDENTITY_LOCAL_NAME`),
     anchorsPem: read.required(`${PREFIX}IDENTITY_TRUST_ANCHORS`),
     identityService: read.service("IDENTITY"),
@@ -75,11 +87,17 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     meshNetworks: read
       .list(`${PREFIX}DESTINATION_PROFILE_NETWORKS`, clusterNetworks.join(","))
       .map((text) => parseNetwork(text) ?? read.fail(`${PREFIX}DESTINATION_PROFILE_NETWORKS`, text)),
-    token: fd === "" ? { file: read.required(`${PREFIX}IDENTITY_TOKEN_FILE`) } : { fd: read.number("PILLION_TOKEN_FD", 0) },
+    token:
+      fd === ""
+        ? { file: read.required(`${PREFIX}IDENTITY_TOKEN_FILE`) }
+        : { fd: read.number("PILLION_TOKEN_FD", 0) },
     intercept,
     explicitTargets: read.list("PILLION_EXPLICIT_TARGETS", "").map((text) => {
       const [listen, target] = text.split("=");
-      return { listen: read.parse("PILLION_EXPLICIT_TARGETS", listen ?? ""), target: read.parse("PILLION_EXPLICIT_TARGETS", target ?? "") };
+      return {
+        listen: read.parse("PILLION_EXPLICIT_TARGETS", listen ?? ""),
+        target: read.parse("PILLION_EXPLICIT_TARGETS", target ?? ""),
+      };
     }),
     sourceIp: parseIp(read.text("PILLION_SOURCE_IP", "")),
     inboundConnectTimeoutMs: read.duration(`${PREFIX}INBOUND_CONNECT_TIMEOUT`, 300),
@@ -118,7 +136,10 @@ class Reader {
   }
 
   list(name: string, fallback: string): string[] {
-    return this.text(name, fallback).split(",").map((part) => part.trim()).filter((part) => part !== "");
+    return this.text(name, fallback)
+      .split(",")
+      .map((part) => part.trim())
+      .filter((part) => part !== "");
   }
 
   number(name: string, fallback: number): number {
@@ -156,7 +177,10 @@ class Reader {
     const name = `${PREFIX}${which}_SVC_ADDR`;
     const text = this.required(name);
     const colon = text.lastIndexOf(":");
-    const host = text.slice(0, colon).replace(/^\[|\]$/g, "").replace(/\.$/, "");
+    const host = text
+      .slice(0, colon)
+      .replace(/^\[|\]$/g, "")
+      .replace(/\.$/, "");
     const port = this.portNumber(name, text.slice(colon + 1));
     const identity = this.text(`${PREFIX}${which}_SVC_NAME`, "");
     // Facts §2.1: `localhost` short-circuits to loopback, which is spoken to in plaintext.
@@ -170,7 +194,11 @@ const EVERYWHERE: readonly string[] = ["0.0.0.0/0", "::/0"];
 /** What holds until the control plane has answered for a port (facts §2.2 INBOUND_DEFAULT_POLICY). */
 function defaultPolicy(name: string, clusterNetworks: readonly string[]): InboundPolicy {
   const allow = (networks: readonly string[], kind: "unauthenticated" | "meshed-any"): Authorization[] => [
-    { networks: networks.map((net) => ({ net, except: [] })), authentication: { kind }, labels: { group: "", kind: "default", name } },
+    {
+      networks: networks.map((net) => ({ net, except: [] })),
+      authentication: { kind },
+      labels: { group: "", kind: "default", name },
+    },
   ];
   const policies: Readonly<Record<string, Authorization[]>> = {
     deny: [],
@@ -181,6 +209,9 @@ function defaultPolicy(name: string, clusterNetworks: readonly string[]): Inboun
     audit: allow(EVERYWHERE, "unauthenticated"),
   };
   const authorizations = policies[name];
-  if (authorizations === undefined) throw new ConfigError(`${PREFIX}INBOUND_DEFAULT_POLICY: ${name} is none of ${Object.keys(policies).join(", ")}`);
+  if (authorizations === undefined)
+    throw new ConfigError(
+      `${PREFIX}INBOUND_DEFAULT_POLICY: ${name} is none of ${Object.keys(policies).join(", ")}`,
+    );
   return { protocol: "detect", labels: { group: "", kind: "default", name }, authorizations };
 }

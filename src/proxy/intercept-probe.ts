@@ -18,7 +18,12 @@ export function isInboundProbe({ port }: SocketAddress): boolean {
 
 /** Says so in one line and ends the connection. */
 export function answerProbe(conn: Conn): void {
-  conn.setHandler({ onData: () => undefined, onEnd: () => conn.end(), onDrain: () => undefined, onClose: () => undefined });
+  conn.setHandler({
+    onData: () => undefined,
+    onEnd: () => conn.end(),
+    onDrain: () => undefined,
+    onClose: () => undefined,
+  });
   conn.write(ANSWER);
   conn.end();
 }

@@ -75,8 +75,19 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     token: tokenReader(config),
   });
   const destination = new Channel(channelParts, config.destinationService, { isAnonymous: false });
-  const policy = sameService(config) ? destination : new Channel(channelParts, config.policyService, { isAnonymous: false });
-  const control = new ControlClient({ clock, random, log, registry, destination, policy, workload: config.workload, contextToken: config.destinationContext });
+  const policy = sameService(config)
+    ? destination
+    : new Channel(channelParts, config.policyService, { isAnonymous: false });
+  const control = new ControlClient({
+    clock,
+    random,
+    log,
+    registry,
+    destination,
+    policy,
+    workload: config.workload,
+    contextToken: config.destinationContext,
+  });
 
   let sidecar: Sidecar | null = null;
   let isListening = false;
@@ -87,7 +98,10 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     log.info("shutting down", { why, graceMs: config.shutdownGraceMs });
     const drained = sidecar === null ? Promise.resolve() : sidecar.drain(config.shutdownGraceMs);
     // Writes of the last turn still have to leave.
-    drained.then(() => clock.after(50, () => process.exit(0)), () => process.exit(1));
+    drained.then(
+      () => clock.after(50, () => process.exit(0)),
+      () => process.exit(1),
+    );
   };
   process.on("SIGTERM", () => shutdown("SIGTERM"));
   process.on("SIGINT", () => shutdown("SIGINT"));
@@ -104,7 +118,11 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       metrics: () => registry.render(),
       drainState: () => {
         const connections = sidecar?.inbound.connections;
-        return { draining: connections?.isDraining ?? false, inboundRequests: connections?.activeRequests ?? 0, inboundConnections: connections?.count ?? 0 };
+        return {
+          draining: connections?.isDraining ?? false,
+          inboundRequests: connections?.activeRequests ?? 0,
+          inboundConnections: connections?.count ?? 0,
+        };
       },
       get logLevel() {
         return log.level;

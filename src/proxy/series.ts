@@ -20,7 +20,8 @@ export class SeriesCache {
     const address = addressKey(endpoint.address);
     return this.#get(`out ${authority} ${address} ${endpoint.identity?.name ?? ""}`, () => {
       const labels: Record<string, string> = { direction: "outbound", authority, target_addr: address };
-      if (endpoint.identity === null) Object.assign(labels, { tls: "no_identity", no_tls_reason: "not_provided_by_service_discovery" });
+      if (endpoint.identity === null)
+        Object.assign(labels, { tls: "no_identity", no_tls_reason: "not_provided_by_service_discovery" });
       else Object.assign(labels, { tls: "true", server_id: endpoint.identity.name });
       for (const name in endpoint.labels) labels[`dst_${name}`] = endpoint.labels[name] as string;
       return labels;
@@ -33,7 +34,9 @@ export class SeriesCache {
       direction: "inbound",
       target_addr: addressKey(target),
       target_port: String(target.port),
-      ...(clientId === "" ? { tls: "no_identity", no_tls_reason: "no_tls_from_remote" } : { tls: "true", client_id: clientId }),
+      ...(clientId === ""
+        ? { tls: "no_identity", no_tls_reason: "no_tls_from_remote" }
+        : { tls: "true", client_id: clientId }),
     }));
 
   #get(key: string, labels: () => Record<string, string>): HttpCounters {

@@ -75,10 +75,29 @@ export class Sidecar {
         meshNetworks: config.meshNetworks,
       },
     });
-    const outboundHttp: OutboundHttp = new OutboundHttpProxy({ clock, random, dial: dialler.dial, series: series.outbound });
+    const outboundHttp: OutboundHttp = new OutboundHttpProxy({
+      clock,
+      random,
+      dial: dialler.dial,
+      series: series.outbound,
+    });
     const inboundHttp: InboundHttp = new InboundHttpProxy({ clock, random, series: series.inbound });
-    const opaque = new OpaqueDialler({ clock, random, dial: dialler.dial, waitTimeoutMs: config.discoveryTimeoutMs });
-    this.outbound = new Outbound({ clock, log, registry, metrics, discovery, http: outboundHttp, opaque, detectTimeoutMs: config.outboundDetectTimeoutMs });
+    const opaque = new OpaqueDialler({
+      clock,
+      random,
+      dial: dialler.dial,
+      waitTimeoutMs: config.discoveryTimeoutMs,
+    });
+    this.outbound = new Outbound({
+      clock,
+      log,
+      registry,
+      metrics,
+      discovery,
+      http: outboundHttp,
+      opaque,
+      detectTimeoutMs: config.outboundDetectTimeoutMs,
+    });
     this.ports = new Ports(control, clock, {
       defaultPolicy: config.inboundDefaultPolicy,
       declaredPorts: config.inboundPorts,
@@ -114,9 +133,14 @@ export class Sidecar {
   async listen(): Promise<void> {
     const { config, transport } = this.#parts;
     this.#listeners.push(await transport.listen(config.inboundListen, this.inbound.accept));
-    for (const at of config.outboundListen) this.#listeners.push(await transport.listen(at, this.outbound.accept));
+    for (const at of config.outboundListen)
+      this.#listeners.push(await transport.listen(at, this.outbound.accept));
     for (const { listen, target } of config.explicitTargets) {
-      this.#listeners.push(await transport.listen(listen, ({ conn }) => this.outbound.accept({ conn, originalDestination: target })));
+      this.#listeners.push(
+        await transport.listen(listen, ({ conn }) =>
+          this.outbound.accept({ conn, originalDestination: target }),
+        ),
+      );
     }
   }
 

@@ -12,8 +12,16 @@ const web: PeerIdentity = {
 };
 
 function policy(...authorizations: Partial<Authorization>[]): InboundPolicy {
-  const defaults: Authorization = { networks: [{ net: "0.0.0.0/0", except: [] }], authentication: { kind: "unauthenticated" }, labels: { name: "x" } };
-  return { protocol: "opaque", labels: {}, authorizations: authorizations.map((one) => ({ ...defaults, ...one })) };
+  const defaults: Authorization = {
+    networks: [{ net: "0.0.0.0/0", except: [] }],
+    authentication: { kind: "unauthenticated" },
+    labels: { name: "x" },
+  };
+  return {
+    protocol: "opaque",
+    labels: {},
+    authorizations: authorizations.map((one) => ({ ...defaults, ...one })),
+  };
 }
 
 test("denies when nothing is authorized, and says so", () => {
@@ -34,15 +42,24 @@ test("matches networks less their exceptions", () => {
 });
 
 test("compares identities, not strings", () => {
-  const one = (identities: string[]): InboundPolicy => policy({ authentication: { kind: "meshed", identities, suffixes: [] } });
+  const one = (identities: string[]): InboundPolicy =>
+    policy({ authentication: { kind: "meshed", identities, suffixes: [] } });
   assert.equal(authorize(one(["spiffe://cluster.local/ns/shop/sa/web"]), client, web).allowed, true);
   assert.equal(authorize(one(["spiffe://cluster.local/ns/shop/sa/other"]), client, web).allowed, false);
   assert.equal(authorize(one(["spiffe://cluster.local/ns/shop/sa/web"]), client, null).allowed, false);
 });
 
 test("matches suffixes by whole labels", () => {
-  const one = (parts: string[]): InboundPolicy => policy({ authentication: { kind: "meshed", identities: [], suffixes: [parts] } });
-  assert.equal(authorize(one(["shop", "serviceaccount", "identity", "pillion", "cluster", "local"]), client, web).allowed, true);
-  assert.equal(authorize(one(["op", "serviceaccount", "identity", "pillion", "cluster", "local"]), client, web).allowed, false);
+  const one = (parts: string[]): InboundPolicy =>
+    policy({ authentication: { kind: "meshed", identities: [], suffixes: [parts] } });
+  assert.equal(
+    authorize(one(["shop", "serviceaccount", "identity", "pillion", "cluster", "local"]), client, web)
+      .allowed,
+    true,
+  );
+  assert.equal(
+    authorize(one(["op", "serviceaccount", "identity", "pillion", "cluster", "local"]), client, web).allowed,
+    false,
+  );
   assert.equal(authorize(one([]), client, web).allowed, true);
 });

@@ -14,7 +14,11 @@ const LOCALHOST: Labels = { group: "", kind: "default", name: "localhost" };
  * Whether a client may use a port (facts §13): the first authorization that matches by network and by identity allows;
  * with none it is denied. Loopback is always allowed (every Server implicitly has that authorization).
  */
-export function authorize(policy: InboundPolicy, ip: IpAddress, peer: PeerIdentity | null): AuthorizationDecision {
+export function authorize(
+  policy: InboundPolicy,
+  ip: IpAddress,
+  peer: PeerIdentity | null,
+): AuthorizationDecision {
   if (isLoopback(ip)) return { allowed: true, labels: LOCALHOST };
   let networkMatched = false;
   for (const authorization of policy.authorizations) {
@@ -23,13 +27,17 @@ export function authorize(policy: InboundPolicy, ip: IpAddress, peer: PeerIdenti
     if (matchesClient(authorization, peer)) return { allowed: true, labels: authorization.labels };
   }
   const who = peer === null ? "a client without mesh identity" : peer.name;
-  if (policy.authorizations.length === 0) return { allowed: false, reason: `${who} was refused: nothing is authorized on this port` };
-  if (!networkMatched) return { allowed: false, reason: `${who} was refused: no authorization covers the address ${ip}` };
+  if (policy.authorizations.length === 0)
+    return { allowed: false, reason: `${who} was refused: nothing is authorized on this port` };
+  if (!networkMatched)
+    return { allowed: false, reason: `${who} was refused: no authorization covers the address ${ip}` };
   return { allowed: false, reason: `${who} was refused: no authorization for ${ip} names this identity` };
 }
 
 function matchesNetwork(authorization: Authorization, ip: IpAddress): boolean {
-  return authorization.networks.some(({ net, except }) => contains(net, ip) && !except.some((one) => contains(one, ip)));
+  return authorization.networks.some(
+    ({ net, except }) => contains(net, ip) && !except.some((one) => contains(one, ip)),
+  );
 }
 
 function contains(text: string, ip: IpAddress): boolean {

@@ -47,7 +47,10 @@ const CLIENT_BYTES_MAX = 24 * 1024;
  * Server bytes that are an HTTP/2 SETTINGS frame on stream 0 decide nothing, since many servers send it unasked; any
  * others mean opaque.
  */
-export function detect<D extends Dialled>(options: DetectionOptions<D>, done: (detected: Detected<D>) => void): Cancel {
+export function detect<D extends Dialled>(
+  options: DetectionOptions<D>,
+  done: (detected: Detected<D>) => void,
+): Cancel {
   return new Detection(options, done);
 }
 

@@ -11,7 +11,11 @@ export interface AdminSubject {
   readonly isReady: boolean;
   /** Prometheus text. */
   metrics(): string;
-  drainState(): { readonly draining: boolean; readonly inboundRequests: number; readonly inboundConnections: number };
+  drainState(): {
+    readonly draining: boolean;
+    readonly inboundRequests: number;
+    readonly inboundConnections: number;
+  };
   logLevel: string;
   shutdown(): void;
 }
@@ -67,7 +71,8 @@ class AdminService implements HttpService {
     if (last) finish();
     return {
       data: (bytes, start, stop) => {
-        if (body.length < BODY_BYTES_MAX) body += new TextDecoder("latin1").decode(bytes.subarray(start, stop));
+        if (body.length < BODY_BYTES_MAX)
+          body += new TextDecoder("latin1").decode(bytes.subarray(start, stop));
         reply.requestConsumed(stop - start);
       },
       end: () => finish(),
@@ -81,8 +86,14 @@ class AdminService implements HttpService {
     const at = path.split("?", 1)[0] ?? "";
     if (at === "/live") return plain(200, "live\n");
     if (at === "/ready") return this.#subject.isReady ? plain(200, "ready\n") : plain(503, "not ready\n");
-    if (at === "/metrics" && isReading) return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: this.#subject.metrics() };
-    if (at === "/drain" && isReading) return { status: 200, type: "application/json", text: `${JSON.stringify(this.#subject.drainState())}\n` };
+    if (at === "/metrics" && isReading)
+      return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: this.#subject.metrics() };
+    if (at === "/drain" && isReading)
+      return {
+        status: 200,
+        type: "application/json",
+        text: `${JSON.stringify(this.#subject.drainState())}\n`,
+      };
     if (at === "/shutdown" || at === "/proxy-log-level") {
       if (!this.#isLocal) return plain(403, "only from loopback\n");
       return at === "/shutdown" ? this.#shutdown(method) : this.#logLevel(method, body);

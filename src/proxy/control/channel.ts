@@ -11,7 +11,15 @@ import type { RequestHead, RequestSink, ResponseHead, ResponseSink } from "#/sta
 import type { Fault } from "#/stack/http/fault.ts";
 import { Http2Client } from "#/stack/http/http2-client.ts";
 import { isLoopback } from "#/stack/networks.ts";
-import { decodeGrpcText, encodeGrpcMessage, GrpcFound, GrpcMessageReader, GrpcStatus, grpcStatusOfHttp, parseGrpcStatus } from "#/wire/grpc.ts";
+import {
+  decodeGrpcText,
+  encodeGrpcMessage,
+  GrpcFound,
+  GrpcMessageReader,
+  GrpcStatus,
+  grpcStatusOfHttp,
+  parseGrpcStatus,
+} from "#/wire/grpc.ts";
 
 /** Where a control service is, and who must answer there. */
 export interface ControlAddress {
@@ -83,7 +91,9 @@ export class Channel {
   call(path: string, request: Uint8Array, handler: CallHandler): Cancel {
     const call = new Call(path, this.#authority, request, handler);
     if (this.#isClosed || this.#waiting.size >= WAITING_MAX) {
-      this.#parts.clock.soon(() => call.refuse(GrpcStatus.UNAVAILABLE, this.#isClosed ? "the channel is closed" : "too many calls wait"));
+      this.#parts.clock.soon(() =>
+        call.refuse(GrpcStatus.UNAVAILABLE, this.#isClosed ? "the channel is closed" : "too many calls wait"),
+      );
     } else if (this.#client !== null && this.#client.usable) {
       call.start(this.#client);
     } else {
@@ -165,7 +175,12 @@ class Attempt implements Cancel {
   #current: Cancel | null = null;
   #isCancelled = false;
 
-  constructor(parts: ChannelParts, address: ControlAddress, isAnonymous: boolean, done: (conn: Conn | null) => void) {
+  constructor(
+    parts: ChannelParts,
+    address: ControlAddress,
+    isAnonymous: boolean,
+    done: (conn: Conn | null) => void,
+  ) {
     this.#parts = parts;
     this.#address = address;
     this.#isAnonymous = isAnonymous;
@@ -197,18 +212,28 @@ class Attempt implements Cancel {
 
   #connect(to: SocketAddress): void {
     const { transport } = this.#parts;
-    this.#current = transport.connect(to, { timeoutMs: CONNECT_TIMEOUT_MS, keepAliveMs: 10_000 }, (error, conn) => {
-      if (conn === null) this.#fail("it cannot be reached", error);
-      else if (isLoopback(to.ip)) this.#done(conn);
-      else if (this.#address.name === null) {
-        conn.reset();
-        this.#fail(`no identity is configured for ${addressKey(to)}, which is not loopback`, null);
-      } else this.#secure(conn, this.#address.name);
-    });
+    this.#current = transport.connect(
+      to,
+      { timeoutMs: CONNECT_TIMEOUT_MS, keepAliveMs: 10_000 },
+      (error, conn) => {
+        if (conn === null) this.#fail("it cannot be reached", error);
+        else if (isLoopback(to.ip)) this.#done(conn);
+        else if (this.#address.name === null) {
+          conn.reset();
+          this.#fail(`no identity is configured for ${addressKey(to)}, which is not loopback`, null);
+        } else this.#secure(conn, this.#address.name);
+      },
+    );
   }
 
   #secure(conn: Conn, name: string): void {
-    const options = { serverName: name, expected: name, alpn: [], timeoutMs: HANDSHAKE_TIMEOUT_MS, isAnonymous: this.#isAnonymous };
+    const options = {
+      serverName: name,
+      expected: name,
+      alpn: [],
+      timeoutMs: HANDSHAKE_TIMEOUT_MS,
+      isAnonymous: this.#isAnonymous,
+    };
     this.#current = this.#parts.transport.secureClient(conn, options, (failure, result) => {
       if (result === null) this.#fail(`TLS failed (${failure?.refusal ?? ""})`, failure?.error);
       else this.#done(result.conn);
@@ -216,7 +241,10 @@ class Attempt implements Cancel {
   }
 
   #fail(why: string, error: unknown): void {
-    this.#parts.log.warn(`the control plane does not answer: ${why}`, { address: `${this.#address.host}:${this.#address.port}`, error });
+    this.#parts.log.warn(`the control plane does not answer: ${why}`, {
+      address: `${this.#address.host}:${this.#address.port}`,
+      error,
+    });
     this.#done(null);
   }
 }
@@ -234,7 +262,16 @@ class Call implements Cancel, ResponseSink {
 
   constructor(path: string, authority: string, request: Uint8Array, handler: CallHandler) {
     const fields: Fields = ["content-type", "application/grpc", "te", "trailers", "user-agent", "pillion"];
-    this.#head = { method: "POST", scheme: "http", authority, path, version: "2", absoluteForm: false, upgrade: null, fields };
+    this.#head = {
+      method: "POST",
+      scheme: "http",
+      authority,
+      path,
+      version: "2",
+      absoluteForm: false,
+      upgrade: null,
+      fields,
+    };
     this.#request = encodeGrpcMessage(request);
     this.#handler = handler;
   }
@@ -253,7 +290,13 @@ class Call implements Cancel, ResponseSink {
     if (this.#isOver) return;
     this.#isOver = true;
     this.unqueue();
-    this.#sink?.abort({ code: "CANCELLED", safe: false, message: "no longer needed", status: 0, http2Code: -1 });
+    this.#sink?.abort({
+      code: "CANCELLED",
+      safe: false,
+      message: "no longer needed",
+      status: 0,
+      http2Code: -1,
+    });
   }
 
   informational(): void {}
@@ -261,7 +304,11 @@ class Call implements Cancel, ResponseSink {
 
   head(head: ResponseHead, last: boolean): void {
     this.#answered?.();
-    if (head.status !== 200) this.#abort(grpcStatusOfHttp(head.status), `the control plane answered with HTTP status ${head.status}`);
+    if (head.status !== 200)
+      this.#abort(
+        grpcStatusOfHttp(head.status),
+        `the control plane answered with HTTP status ${head.status}`,
+      );
     else if (last) this.#finishBy(head.fields);
   }
 
@@ -271,7 +318,10 @@ class Call implements Cancel, ResponseSink {
     this.#sink?.responseConsumed(stop - start);
     for (let found = this.#reader.next(); found !== GrpcFound.NOTHING; found = this.#reader.next()) {
       if (found === GrpcFound.ERROR || this.#reader.compressed) {
-        this.#abort(GrpcStatus.INTERNAL, this.#reader.error?.message ?? "a compressed message, which was not asked for");
+        this.#abort(
+          GrpcStatus.INTERNAL,
+          this.#reader.error?.message ?? "a compressed message, which was not asked for",
+        );
         return;
       }
       this.#handler.message(this.#reader.message);

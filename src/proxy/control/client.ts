@@ -1,4 +1,12 @@
-import { create, fromBinary, toBinary, type DescMessage, type DescMethod, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type DescMethod,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import { addressKey, parseIpBytes, type SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
@@ -52,52 +60,81 @@ export class ControlClient implements ControlApi {
   watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel {
     const { workload: sourceWorkload, policy } = this.#parts;
     const target = { case: "addr" as const, value: create(TcpAddressSchema, encodeAddress(address)) };
-    return this.#watch(policy, OutboundPolicies.method.watch, { sourceWorkload, target }, {
-      message: (message) => {
-        const decoded = decodeOutboundPolicy(message);
-        if (decoded === null) this.#parts.log.warn("an outbound policy cannot be followed; what was in force stays", { target: addressKey(address) });
-        else sink.policy(decoded);
+    return this.#watch(
+      policy,
+      OutboundPolicies.method.watch,
+      { sourceWorkload, target },
+      {
+        message: (message) => {
+          const decoded = decodeOutboundPolicy(message);
+          if (decoded === null)
+            this.#parts.log.warn("an outbound policy cannot be followed; what was in force stays", {
+              target: addressKey(address),
+            });
+          else sink.policy(decoded);
+        },
+        refused: (status, reason) => {
+          if (status === GrpcStatus.NOT_FOUND || status === GrpcStatus.UNIMPLEMENTED) sink.unknown();
+          else sink.refused(reason);
+        },
       },
-      refused: (status, reason) => {
-        if (status === GrpcStatus.NOT_FOUND || status === GrpcStatus.UNIMPLEMENTED) sink.unknown();
-        else sink.refused(reason);
-      },
-    });
+    );
   }
 
   watchProfile(address: SocketAddress, profile: (profile: Profile | null) => void): Cancel {
     const { contextToken, destination } = this.#parts;
-    return this.#watch(destination, Destination.method.getProfile, { path: addressKey(address), contextToken }, {
-      message: (message) => profile(decodeProfile(message)),
-      // Whatever the reason: there is no profile, and the policy decides alone (facts §11.2).
-      refused: () => profile(null),
-      ended: () => profile(null),
-    });
+    return this.#watch(
+      destination,
+      Destination.method.getProfile,
+      { path: addressKey(address), contextToken },
+      {
+        message: (message) => profile(decodeProfile(message)),
+        // Whatever the reason: there is no profile, and the policy decides alone (facts §11.2).
+        refused: () => profile(null),
+        ended: () => profile(null),
+      },
+    );
   }
 
   watchEndpoints(path: string, sink: EndpointsSink): Cancel {
     const { contextToken, destination } = this.#parts;
     const set = new EndpointSet(sink);
-    return this.#watch(destination, Destination.method.get, { path, contextToken }, {
-      begun: () => set.begun(),
-      message: (message) => set.apply(message),
-      refused: (status, reason) => {
-        this.#parts.log.warn("the control plane knows no endpoints", { path, status, reason });
-        sink("absent", []);
+    return this.#watch(
+      destination,
+      Destination.method.get,
+      { path, contextToken },
+      {
+        begun: () => set.begun(),
+        message: (message) => set.apply(message),
+        refused: (status, reason) => {
+          this.#parts.log.warn("the control plane knows no endpoints", { path, status, reason });
+          sink("absent", []);
+        },
       },
-    });
+    );
   }
 
   watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel {
     const { workload, policy: channel } = this.#parts;
-    return this.#watch(channel, InboundServerPolicies.method.watchPort, { workload, port }, {
-      message: (message) => {
-        const decoded = decodeInboundPolicy(message);
-        if (decoded === null) this.#parts.log.warn("an inbound policy cannot be followed; what was in force stays", { port });
-        else policy(decoded);
+    return this.#watch(
+      channel,
+      InboundServerPolicies.method.watchPort,
+      { workload, port },
+      {
+        message: (message) => {
+          const decoded = decodeInboundPolicy(message);
+          if (decoded === null)
+            this.#parts.log.warn("an inbound policy cannot be followed; what was in force stays", { port });
+          else policy(decoded);
+        },
+        refused: (status, reason) =>
+          this.#parts.log.warn("the control plane has no policy for a port; what was in force stays", {
+            port,
+            status,
+            reason,
+          }),
       },
-      refused: (status, reason) => this.#parts.log.warn("the control plane has no policy for a port; what was in force stays", { port, status, reason }),
-    });
+    );
   }
 
   #watch<I extends DescMessage, O extends DescMessage>(
@@ -106,7 +143,14 @@ export class ControlClient implements ControlApi {
     request: MessageInitShape<I>,
     handler: WatchHandler<MessageShape<O>>,
   ): Cancel {
-    return new Watch(this.#parts, channel, `/${method.parent.typeName}/${method.name}`, toBinary(method.input, create(method.input, request)), method.output, handler);
+    return new Watch(
+      this.#parts,
+      channel,
+      `/${method.parent.typeName}/${method.name}`,
+      toBinary(method.input, create(method.input, request)),
+      method.output,
+      handler,
+    );
   }
 }
 
@@ -132,7 +176,14 @@ class Watch<O extends DescMessage> implements Cancel {
   #timer: Timer | null = null;
   #isCancelled = false;
 
-  constructor(parts: ControlClientParts, channel: Channel, path: string, request: Uint8Array, output: O, handler: WatchHandler<MessageShape<O>>) {
+  constructor(
+    parts: ControlClientParts,
+    channel: Channel,
+    path: string,
+    request: Uint8Array,
+    output: O,
+    handler: WatchHandler<MessageShape<O>>,
+  ) {
     this.#parts = parts;
     this.#channel = channel;
     this.#path = path;
@@ -159,7 +210,10 @@ class Watch<O extends DescMessage> implements Cancel {
         try {
           message = fromBinary(this.#output, bytes);
         } catch (error) {
-          log.warn("a message of the control plane cannot be decoded", { path: this.#path, reason: describeError(error) });
+          log.warn("a message of the control plane cannot be decoded", {
+            path: this.#path,
+            reason: describeError(error),
+          });
           return;
         }
         this.#handler.message(message);
@@ -181,7 +235,12 @@ class Watch<O extends DescMessage> implements Cancel {
 }
 
 /** Answers that asking again soon will not change (facts §11.2). */
-const REFUSALS: readonly number[] = [GrpcStatus.NOT_FOUND, GrpcStatus.UNIMPLEMENTED, GrpcStatus.INVALID_ARGUMENT, GrpcStatus.FAILED_PRECONDITION];
+const REFUSALS: readonly number[] = [
+  GrpcStatus.NOT_FOUND,
+  GrpcStatus.UNIMPLEMENTED,
+  GrpcStatus.INVALID_ARGUMENT,
+  GrpcStatus.FAILED_PRECONDITION,
+];
 
 /** The updates of one `Get` stream, kept as a whole set. The first `add` of a stream replaces everything (facts §11.2). */
 class EndpointSet {
@@ -230,7 +289,10 @@ class EndpointSet {
       const key = addressKey(endpoint.address);
       const known = old.get(key);
       // Equal endpoints keep their object: whoever holds connections to one compares by it.
-      this.#byAddress.set(key, known !== undefined && JSON.stringify(known) === JSON.stringify(endpoint) ? known : endpoint);
+      this.#byAddress.set(
+        key,
+        known !== undefined && JSON.stringify(known) === JSON.stringify(endpoint) ? known : endpoint,
+      );
     }
   }
 
@@ -251,5 +313,8 @@ function encodeAddress({ ip, port }: SocketAddress): MessageInitShape<typeof Tcp
   const bytes = parseIpBytes(ip) ?? new Uint8Array(4);
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   if (bytes.length === 4) return { ip: { ip: { case: "ipv4", value: view.getUint32(0) } }, port };
-  return { ip: { ip: { case: "ipv6", value: { first: view.getBigUint64(0), last: view.getBigUint64(8) } } }, port };
+  return {
+    ip: { ip: { case: "ipv6", value: { first: view.getBigUint64(0), last: view.getBigUint64(8) } } },
+    port,
+  };
 }

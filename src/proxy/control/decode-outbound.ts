@@ -63,11 +63,14 @@ function decodeRoutes(routes: readonly Route[], policySource: PolicySource): Bac
   for (const filter of rule.filters) {
     if (filter.kind.case === "forbidden") return forbidden(source, "the policy forbids this target");
     if (filter.kind.case === "invalid") return forbidden(source, filter.kind.value.message);
-    if (filter.kind.case === "failureInjector" && filter.kind.value.ratio === undefined) return forbidden(source, filter.kind.value.message);
+    if (filter.kind.case === "failureInjector" && filter.kind.value.ratio === undefined)
+      return forbidden(source, filter.kind.value.message);
   }
   const distribution = rule.backends?.kind;
-  if (distribution?.case === "firstAvailable") return decodeBackend(distribution.value.backends[0]?.backend, source);
-  if (distribution?.case === "randomAvailable") return decodeBackend(distribution.value.backends[0]?.backend?.backend, source);
+  if (distribution?.case === "firstAvailable")
+    return decodeBackend(distribution.value.backends[0]?.backend, source);
+  if (distribution?.case === "randomAvailable")
+    return decodeBackend(distribution.value.backends[0]?.backend?.backend, source);
   return forbidden(source, "the route has no backend");
 }
 
@@ -76,7 +79,9 @@ function decodeBackend(message: BackendMessage | undefined, routeSource: PolicyS
   const source = decodeSource(message.metadata);
   if (message.kind.case === "forward") {
     const endpoint = decodeEndpoint(message.kind.value, {});
-    return endpoint === null ? forbidden(source, "the backend has no address") : { kind: "forward", source, endpoint };
+    return endpoint === null
+      ? forbidden(source, "the backend has no address")
+      : { kind: "forward", source, endpoint };
   }
   if (message.kind.case === "balancer") {
     const { discovery, load } = message.kind.value;

@@ -7,9 +7,15 @@ import { Der } from "./der.ts";
 
 test("OpenSSL reads the request, its name and its signature (RFC 2986 §4)", () => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  for (const name of ["web.shop.serviceaccount.identity.pillion.cluster.local", `${"a".repeat(60)}.${"b".repeat(60)}.${"c".repeat(60)}.${"d".repeat(60)}`]) {
+  for (const name of [
+    "web.shop.serviceaccount.identity.pillion.cluster.local",
+    `${"a".repeat(60)}.${"b".repeat(60)}.${"c".repeat(60)}.${"d".repeat(60)}`,
+  ]) {
     const csr = makeCsr(name, privateKey, publicKey);
-    const text = execFileSync("openssl", ["req", "-inform", "DER", "-verify", "-noout", "-text"], { input: csr, stdio: ["pipe", "pipe", "pipe"] }).toString();
+    const text = execFileSync("openssl", ["req", "-inform", "DER", "-verify", "-noout", "-text"], {
+      input: csr,
+      stdio: ["pipe", "pipe", "pipe"],
+    }).toString();
     assert.match(text, new RegExp(`DNS:${name}\\n`));
     assert.match(text, /ASN1 OID: prime256v1/);
   }

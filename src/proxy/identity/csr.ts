@@ -9,7 +9,10 @@ export function makeCsr(name: string, privateKey: KeyObject, publicKey: KeyObjec
   const subjectAltName = Der.sequence(Der.implicit(2, name));
   const extension = Der.sequence(Der.oid("2.5.29.17"), Der.octetString(subjectAltName));
   // RFC 2986 §4.1: attributes [0]; RFC 2985 §5.4.2: extensionRequest.
-  const attributes = Der.context(0, Der.sequence(Der.oid("1.2.840.113549.1.9.14"), Der.set(Der.sequence(extension))));
+  const attributes = Der.context(
+    0,
+    Der.sequence(Der.oid("1.2.840.113549.1.9.14"), Der.set(Der.sequence(extension))),
+  );
   const publicKeyInfo = publicKey.export({ type: "spki", format: "der" });
   const info = Der.sequence(Der.integer(0), Der.sequence(), publicKeyInfo, attributes);
   const signature = sign("sha256", info, { key: privateKey, dsaEncoding: "der" });

@@ -87,13 +87,19 @@ export class IdentityClient {
       },
       (error: unknown) => {
         const { clock, log, random } = this.#parts;
-        const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10)) * (0.5 + random.next());
+        const backoffMs =
+          Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10)) * (0.5 + random.next());
         const leftMs = this.#notAfterMs - clock.wallMs();
-        log.warn(leftMs > 0 ? "the certificate could not be renewed; the one in force stays" : "no certificate could be had", {
-          reason: describeError(error),
-          certificateEndsInSeconds: Math.max(0, Math.round(leftMs / 1000)),
-          retryMs: Math.round(backoffMs),
-        });
+        log.warn(
+          leftMs > 0
+            ? "the certificate could not be renewed; the one in force stays"
+            : "no certificate could be had",
+          {
+            reason: describeError(error),
+            certificateEndsInSeconds: Math.max(0, Math.round(leftMs / 1000)),
+            retryMs: Math.round(backoffMs),
+          },
+        );
         this.#again(backoffMs);
       },
     );
@@ -114,8 +120,13 @@ export class IdentityClient {
       token: byToken ? await this.#parts.token() : new Uint8Array(0),
       certificateSigningRequest: makeCsr(localName, privateKey, publicKey),
     });
-    const response = fromBinary(CertifyResponseSchema, await this.#call(toBinary(CertifyRequestSchema, request), byToken));
-    const chain = [response.leafCertificate, ...response.intermediateCertificates].map((der) => new X509Certificate(der));
+    const response = fromBinary(
+      CertifyResponseSchema,
+      await this.#call(toBinary(CertifyRequestSchema, request), byToken),
+    );
+    const chain = [response.leafCertificate, ...response.intermediateCertificates].map(
+      (der) => new X509Certificate(der),
+    );
     const notAfterMs = Number(response.validUntil?.seconds ?? 0n) * 1000;
     checkChain(chain, localName, this.#parts.anchorsPem, privateKey, clock.wallMs(), notAfterMs);
     tls.setLeaf({
@@ -125,7 +136,11 @@ export class IdentityClient {
     const validMs = notAfterMs - clock.wallMs();
     this.#notAfterMs = notAfterMs;
     registry.count(FAMILIES.certRefreshes, {});
-    log.info("certificate issued", { identity: localName, validSeconds: Math.round(validMs / 1000), provenBy: byToken ? "token" : "certificate" });
+    log.info("certificate issued", {
+      identity: localName,
+      validSeconds: Math.round(validMs / 1000),
+      provenBy: byToken ? "token" : "certificate",
+    });
     this.#certified?.();
     this.#certified = null;
     return validMs;
@@ -152,27 +167,49 @@ export class IdentityClient {
       });
       const timer = clock.after(CALL_TIMEOUT_MS, () => {
         call.cancel();
-        finish(new IdentityError(`the identity service did not answer within ${CALL_TIMEOUT_MS} ms; check that the control plane runs and is reachable`));
+        finish(
+          new IdentityError(
+            `the identity service did not answer within ${CALL_TIMEOUT_MS} ms; check that the control plane runs and is reachable`,
+          ),
+        );
       });
     });
   }
 }
 
 /** A certificate that our peers would refuse must not replace one that they accept. */
-function checkChain(chain: readonly X509Certificate[], name: string, anchorsPem: string, key: KeyObject, nowMs: number, notAfterMs: number): void {
+function checkChain(
+  chain: readonly X509Certificate[],
+  name: string,
+  anchorsPem: string,
+  key: KeyObject,
+  nowMs: number,
+  notAfterMs: number,
+): void {
   const leaf = chain[0];
   if (leaf === undefined) throw new IdentityError("the identity service sent no certificate");
   if (!leaf.checkPrivateKey(key)) throw new IdentityError("the certificate is not for our key");
-  if (!subjectNames(leaf.subjectAltName ?? "").includes(name.toLowerCase())) throw new IdentityError(`the certificate is not for ${name}`);
+  if (!subjectNames(leaf.subjectAltName ?? "").includes(name.toLowerCase()))
+    throw new IdentityError(`the certificate is not for ${name}`);
   if (notAfterMs <= nowMs) throw new IdentityError("the certificate has ended already; check the clocks");
   const anchors = splitPem(anchorsPem).map((pem) => new X509Certificate(pem));
   for (let i = 0; i < chain.length; i++) {
     const certificate = chain[i] as X509Certificate;
-    if (anchors.some((anchor) => anchor.raw.equals(certificate.raw) || (certificate.checkIssued(anchor) && certificate.verify(anchor.publicKey)))) return;
+    if (
+      anchors.some(
+        (anchor) =>
+          anchor.raw.equals(certificate.raw) ||
+          (certificate.checkIssued(anchor) && certificate.verify(anchor.publicKey)),
+      )
+    )
+      return;
     const issuer = chain[i + 1];
-    if (issuer === undefined || !certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) break;
+    if (issuer === undefined || !certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey))
+      break;
   }
-  throw new IdentityError("the certificate does not chain to our trust anchors; check that agent and control plane use the same root");
+  throw new IdentityError(
+    "the certificate does not chain to our trust anchors; check that agent and control plane use the same root",
+  );
 }
 
 /** No certificate could be had. */

@@ -70,7 +70,10 @@ export class Inbound {
     };
     if (originalDestination === null) refuse("no_original_destination", "the connection was not intercepted");
     else if (localIps.length > 0 && !localIps.includes(originalDestination.ip)) {
-      refuse("not_local_address", `${originalDestination.ip} is none of this pod's addresses (${localIps.join(", ")})`);
+      refuse(
+        "not_local_address",
+        `${originalDestination.ip} is none of this pod's addresses (${localIps.join(", ")})`,
+      );
     } else if (isInboundProbe(originalDestination)) answerProbe(conn);
     else if (this.connections.isDraining) refuse("draining", "this workload is shutting down");
     else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
@@ -99,7 +102,13 @@ class InboundConnection implements ConnHandler {
   #step: Cancel;
   #isClosed = false;
 
-  constructor(parts: InboundParts, refusals: Refusals, connections: Connections, conn: Conn, target: SocketAddress) {
+  constructor(
+    parts: InboundParts,
+    refusals: Refusals,
+    connections: Connections,
+    conn: Conn,
+    target: SocketAddress,
+  ) {
     this.#parts = parts;
     this.#refusals = refusals;
     this.#conn = conn;
@@ -156,11 +165,19 @@ class InboundConnection implements ConnHandler {
       (detected) => {
         if (detected.kind === "client-gone") this.#close();
         else if (detected.kind === "dial-failed") this.#refuse("connect_failed", detected.error.message);
-        else if (detected.decidedBy === "timeout") this.#refuse("detect_timeout", "no TLS ClientHello came in time");
-        else if (hello.kind !== "hello") this.#refuse("not_tls", "this port takes mutual TLS between sidecars only");
-        else if (hello.sni !== this.#parts.localName) this.#refuse("wrong_sni", `asked for ${hello.sni ?? "nobody"}, but this is ${this.#parts.localName}`);
-        else if (hello.alpn.length === 0) this.#refuse("no_alpn", `no ALPN was offered; ${DIRECT_ALPN.join(" or ")} is needed here`);
-        else if (!hello.alpn.some((name) => DIRECT_ALPN.includes(name))) this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
+        else if (detected.decidedBy === "timeout")
+          this.#refuse("detect_timeout", "no TLS ClientHello came in time");
+        else if (hello.kind !== "hello")
+          this.#refuse("not_tls", "this port takes mutual TLS between sidecars only");
+        else if (hello.sni !== this.#parts.localName)
+          this.#refuse(
+            "wrong_sni",
+            `asked for ${hello.sni ?? "nobody"}, but this is ${this.#parts.localName}`,
+          );
+        else if (hello.alpn.length === 0)
+          this.#refuse("no_alpn", `no ALPN was offered; ${DIRECT_ALPN.join(" or ")} is needed here`);
+        else if (!hello.alpn.some((name) => DIRECT_ALPN.includes(name)))
+          this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
         else this.#secure(DIRECT_ALPN, (result) => this.#expectHeader(result));
       },
     );
@@ -171,13 +188,24 @@ class InboundConnection implements ConnHandler {
     this.#conn.resume();
     this.#step = transport.secureServer(this.#conn, { alpn, timeoutMs }, (failure, result) => {
       if (result === null) {
-        this.#refusals.refuse(null, this.#client, this.#target.port, failure?.refusal ?? "handshake_failed", failure?.error.message ?? "");
+        this.#refusals.refuse(
+          null,
+          this.#client,
+          this.#target.port,
+          failure?.refusal ?? "handshake_failed",
+          failure?.error.message ?? "",
+        );
         this.#close();
         return;
       }
       this.#conn = result.conn;
       this.#peer = result.peer;
-      metrics.opened(result.conn, { direction: "inbound", peer: "src", target_addr: addressKey(this.#target), ...tlsLabels(result.peer, "client", "") });
+      metrics.opened(result.conn, {
+        direction: "inbound",
+        peer: "src",
+        target_addr: addressKey(this.#target),
+        ...tlsLabels(result.peer, "client", ""),
+      });
       secured(result);
     });
   }
@@ -185,7 +213,9 @@ class InboundConnection implements ConnHandler {
   #expectHeader({ conn, alpn }: SecureResult): void {
     const { clock, detectTimeoutMs } = this.#parts;
     const reader = new TransportHeaderReader();
-    const timer = clock.after(detectTimeoutMs, () => this.#refuse("no_transport_header", "no transport header came in time"));
+    const timer = clock.after(detectTimeoutMs, () =>
+      this.#refuse("no_transport_header", "no transport header came in time"),
+    );
     this.#step = timer;
     let isDone = false;
     conn.setHandler({
@@ -205,7 +235,8 @@ class InboundConnection implements ConnHandler {
         this.#direct(found.header, alpn === OPAQUE_ALPN);
       },
       onEnd: () => {
-        if (!isDone) this.#refuse("no_transport_header", "the peer ended the connection before its transport header");
+        if (!isDone)
+          this.#refuse("no_transport_header", "the peer ended the connection before its transport header");
       },
       onDrain: () => undefined,
       onClose: () => this.onClose(),
@@ -229,7 +260,10 @@ class InboundConnection implements ConnHandler {
       return;
     }
     if (isTunnel && protocol !== null) {
-      this.#refuse("bad_transport_header", `${OPAQUE_ALPN} carries opaque bytes, but the header announces HTTP`);
+      this.#refuse(
+        "bad_transport_header",
+        `${OPAQUE_ALPN} carries opaque bytes, but the header announces HTTP`,
+      );
       return;
     }
     this.#target = { ip: this.#target.ip, port: number };
@@ -312,13 +346,21 @@ class InboundConnection implements ConnHandler {
     const { protocol } = port.policy;
     if (protocol === "http2" || protocol === "grpc") this.#serve("http2", false);
     else if (protocol === "tls") this.#forward();
-    else this.#detect((bytes) => detectHttp(bytes), (kind) => this.#plain(kind));
+    else
+      this.#detect(
+        (bytes) => detectHttp(bytes),
+        (kind) => this.#plain(kind),
+      );
   }
 
-  #detect(inspect: (bytes: Uint8Array) => ClientVerdict, decided: (kind: "http1" | "http2" | "opaque" | "tls", decidedBy: "client" | "server" | "timeout") => void): void {
+  #detect(
+    inspect: (bytes: Uint8Array) => ClientVerdict,
+    decided: (kind: "http1" | "http2" | "opaque" | "tls", decidedBy: "client" | "server" | "timeout") => void,
+  ): void {
     const { clock, detectTimeoutMs, registry } = this.#parts;
     // The workload must not be reached, not even for its greeting, by a client that may not use the port.
-    const mayDial = this.#port !== null && authorize(this.#port.policy, this.#clientAddress.ip, this.#peer).allowed;
+    const mayDial =
+      this.#port !== null && authorize(this.#port.policy, this.#clientAddress.ip, this.#peer).allowed;
     this.#step = detect<EarlyDialled>(
       {
         clock,
@@ -326,14 +368,19 @@ class InboundConnection implements ConnHandler {
         patienceMs: PATIENCE_MS,
         timeoutMs: detectTimeoutMs,
         inspect,
-        dial: mayDial ? (done) => this.#dial((error, conn) => done(error, conn === null ? null : { conn })) : null,
+        dial: mayDial
+          ? (done) => this.#dial((error, conn) => done(error, conn === null ? null : { conn }))
+          : null,
       },
       (detected) => {
         if (detected.kind === "client-gone") this.#close();
         else if (detected.kind === "dial-failed") this.#refuseDial(detected.error);
         else {
           this.#early = detected.dialled ?? this.#early;
-          registry.count(FAMILIES.inboundDetectResults, { result: RESULTS[detected.kind] ?? "not_http", decided_by: detected.decidedBy });
+          registry.count(FAMILIES.inboundDetectResults, {
+            result: RESULTS[detected.kind] ?? "not_http",
+            decided_by: detected.decidedBy,
+          });
           decided(detected.kind, detected.decidedBy);
         }
       },
@@ -350,7 +397,14 @@ class InboundConnection implements ConnHandler {
     const serving = http.serve(
       this.#conn,
       version,
-      { target: this.#target, client: this.#clientAddress, peer: this.#peer, port, announced: isAnnounced, dial: (done) => this.#dial(done) },
+      {
+        target: this.#target,
+        client: this.#clientAddress,
+        peer: this.#peer,
+        port,
+        announced: isAnnounced,
+        dial: (done) => this.#dial(done),
+      },
       () => this.#close(),
     );
     this.#connection.serve(serving);
@@ -360,13 +414,20 @@ class InboundConnection implements ConnHandler {
     const port = this.#port;
     if (port === null) return;
     const decision = authorize(port.policy, this.#clientAddress.ip, this.#peer);
-    const labels = { target_addr: addressKey(this.#target), ...tlsLabels(this.#peer, "client", "no_tls_from_remote"), srv_name: port.policy.labels["name"] ?? "" };
+    const labels = {
+      target_addr: addressKey(this.#target),
+      ...tlsLabels(this.#peer, "client", "no_tls_from_remote"),
+      srv_name: port.policy.labels["name"] ?? "",
+    };
     if (!decision.allowed) {
       this.#parts.registry.count(FAMILIES.inboundTcpAuthzDeny, labels);
       this.#refuse("unauthorized", decision.reason);
       return;
     }
-    this.#parts.registry.count(FAMILIES.inboundTcpAuthzAllow, { ...labels, authz_name: decision.labels["name"] ?? "" });
+    this.#parts.registry.count(FAMILIES.inboundTcpAuthzAllow, {
+      ...labels,
+      authz_name: decision.labels["name"] ?? "",
+    });
     if (this.#early === null) {
       this.#conn.pause();
       this.#conn.setHandler(this);
@@ -410,17 +471,33 @@ class InboundConnection implements ConnHandler {
       };
     }
     return transport.connect(this.#target, { timeoutMs, keepAliveMs: 0 }, (error, conn) => {
-      if (conn !== null) metrics.opened(conn, { direction: "inbound", peer: "dst", target_addr: addressKey(this.#target), ...tlsLabels(null, "server", "loopback") });
+      if (conn !== null)
+        metrics.opened(conn, {
+          direction: "inbound",
+          peer: "dst",
+          target_addr: addressKey(this.#target),
+          ...tlsLabels(null, "server", "loopback"),
+        });
       done(error, conn);
     });
   }
 
   #meterPlain(noTlsReason: string): void {
-    this.#parts.metrics.opened(this.#conn, { direction: "inbound", peer: "src", target_addr: addressKey(this.#target), ...tlsLabels(null, "client", noTlsReason) });
+    this.#parts.metrics.opened(this.#conn, {
+      direction: "inbound",
+      peer: "src",
+      target_addr: addressKey(this.#target),
+      ...tlsLabels(null, "client", noTlsReason),
+    });
   }
 
   #refuseDial(error: ConnError | null): void {
-    const reason = error?.code === "CONNECT_REFUSED" ? "connect_refused" : error?.code === "CONNECT_TIMEOUT" ? "connect_timeout" : "connect_failed";
+    const reason =
+      error?.code === "CONNECT_REFUSED"
+        ? "connect_refused"
+        : error?.code === "CONNECT_TIMEOUT"
+          ? "connect_timeout"
+          : "connect_failed";
     this.#refuse(reason, error?.message ?? "the application cannot be reached");
   }
 

@@ -28,7 +28,8 @@ export class Ports {
     this.#control = control;
     this.#clock = clock;
     this.#settings = settings;
-    for (const port of settings.declaredPorts) this.#ports.set(port, new Port(port, control, clock, settings, null));
+    for (const port of settings.declaredPorts)
+      this.#ports.set(port, new Port(port, control, clock, settings, null));
   }
 
   /** Every declared port has its policy. */
@@ -70,7 +71,13 @@ export class Port implements InboundPort {
   #users = 0;
   #idle: Timer | null = null;
 
-  constructor(port: number, control: ControlApi, clock: Clock, settings: PortsSettings, dropped: (() => void) | null) {
+  constructor(
+    port: number,
+    control: ControlApi,
+    clock: Clock,
+    settings: PortsSettings,
+    dropped: (() => void) | null,
+  ) {
     this.port = port;
     this.policy = settings.defaultPolicy;
     this.#clock = clock;

@@ -39,7 +39,8 @@ export class Dialler {
     const { transport, connectTimeoutMs: timeoutMs, keepAliveMs } = this.#parts;
     const { identity, tunnelPort } = endpoint;
     const isPlain = identity === null || this.#parts.localIps.includes(endpoint.address.ip);
-    const address: SocketAddress = isPlain || tunnelPort === null ? endpoint.address : { ip: endpoint.address.ip, port: tunnelPort };
+    const address: SocketAddress =
+      isPlain || tunnelPort === null ? endpoint.address : { ip: endpoint.address.ip, port: tunnelPort };
     let current: Cancel = transport.connect(address, { timeoutMs, keepAliveMs }, (error, conn) => {
       if (error !== null || conn === null) {
         this.#failed(endpoint, error?.code ?? "", error);
@@ -47,13 +48,25 @@ export class Dialler {
         return;
       }
       if (isPlain) {
-        this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(null, "server", identity === null ? "not_provided_by_service_discovery" : "loopback")));
+        this.#parts.metrics.opened(
+          conn,
+          this.#labels(
+            endpoint,
+            tlsLabels(null, "server", identity === null ? "not_provided_by_service_discovery" : "loopback"),
+          ),
+        );
         done(null, conn, null);
         return;
       }
       current = transport.secureClient(
         conn,
-        { serverName: identity.serverName, expected: identity.name, alpn: alpnFor(endpoint, protocol), timeoutMs: this.#parts.handshakeTimeoutMs, isAnonymous: false },
+        {
+          serverName: identity.serverName,
+          expected: identity.name,
+          alpn: alpnFor(endpoint, protocol),
+          timeoutMs: this.#parts.handshakeTimeoutMs,
+          isAnonymous: false,
+        },
         (failure, result) => {
           if (failure !== null || result === null) {
             this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
@@ -65,29 +78,59 @@ export class Dialler {
     return { cancel: () => current.cancel() };
   };
 
-  #secured(endpoint: Endpoint, protocol: DialProtocol, { conn, peer, alpn }: SecureResult, done: DialDone): void {
+  #secured(
+    endpoint: Endpoint,
+    protocol: DialProtocol,
+    { conn, peer, alpn }: SecureResult,
+    done: DialDone,
+  ): void {
     this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(peer, "server", "")));
     if (alpn === null) {
       // An endpoint of a mesh without transport headers: the connection is for the port that was dialled.
       if (endpoint.tunnelPort !== null) {
         conn.reset();
-        done(new ConnError("TLS_FAILED", `${addressKey(endpoint.address)} agreed to no ALPN; check that a sidecar listens on port ${endpoint.tunnelPort}`), null, null);
+        done(
+          new ConnError(
+            "TLS_FAILED",
+            `${addressKey(endpoint.address)} agreed to no ALPN; check that a sidecar listens on port ${endpoint.tunnelPort}`,
+          ),
+          null,
+          null,
+        );
       } else done(null, conn, peer);
       return;
     }
     const override = endpoint.authorityOverride === null ? null : parseAuthority(endpoint.authorityOverride);
     const isOpaque = protocol === "opaque" || endpoint.protocolHint === "opaque";
-    conn.write(encodeTransportHeader({ port: override?.port ?? endpoint.address.port, name: override?.host ?? null, protocol: isOpaque ? null : protocol }));
+    conn.write(
+      encodeTransportHeader({
+        port: override?.port ?? endpoint.address.port,
+        name: override?.host ?? null,
+        protocol: isOpaque ? null : protocol,
+      }),
+    );
     done(null, alpn === OPAQUE_ALPN ? new TunnelConn(this.#parts.clock, conn) : conn, peer);
   }
 
   #failed(endpoint: Endpoint, reason: string, error: ConnError | null): void {
-    this.#parts.registry.count(FAMILIES.outboundTcpErrors, { target_addr: addressKey(endpoint.address), error: reason });
-    this.#parts.log.debug("could not connect to an endpoint", { endpoint: addressKey(endpoint.address), reason, error });
+    this.#parts.registry.count(FAMILIES.outboundTcpErrors, {
+      target_addr: addressKey(endpoint.address),
+      error: reason,
+    });
+    this.#parts.log.debug("could not connect to an endpoint", {
+      endpoint: addressKey(endpoint.address),
+      reason,
+      error,
+    });
   }
 
   #labels(endpoint: Endpoint, tls: Labels): Labels {
-    const labels: Record<string, string> = { direction: "outbound", peer: "dst", target_addr: addressKey(endpoint.address), ...tls };
+    const labels: Record<string, string> = {
+      direction: "outbound",
+      peer: "dst",
+      target_addr: addressKey(endpoint.address),
+      ...tls,
+    };
     for (const name in endpoint.labels) labels[`dst_${name}`] = endpoint.labels[name] as string;
     return labels;
   }
@@ -97,11 +140,15 @@ export class Dialler {
 function alpnFor(endpoint: Endpoint, protocol: DialProtocol): readonly string[] {
   if (endpoint.tunnelPort === null && endpoint.authorityOverride === null) return [];
   // A gateway resolves the name itself and is not one of ours today.
-  return protocol === "opaque" && endpoint.authorityOverride === null ? [OPAQUE_ALPN, TRANSPORT_ALPN] : [TRANSPORT_ALPN];
+  return protocol === "opaque" && endpoint.authorityOverride === null
+    ? [OPAQUE_ALPN, TRANSPORT_ALPN]
+    : [TRANSPORT_ALPN];
 }
 
 function parseAuthority(text: string): { host: string; port: number | null } | null {
   if (parseSocketAddress(text) !== null) return null;
   const match = /^([^:]+)(?::(\d{1,5}))?$/.exec(text);
-  return match === null ? null : { host: match[1] as string, port: match[2] === undefined ? null : Number(match[2]) };
+  return match === null
+    ? null
+    : { host: match[1] as string, port: match[2] === undefined ? null : Number(match[2]) };
 }

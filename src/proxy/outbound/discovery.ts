@@ -28,7 +28,11 @@ export interface DiscoveryParts {
 export type Lookup =
   | { readonly kind: "found"; readonly target: Target }
   /** `reason` for metrics; `message` for people. */
-  | { readonly kind: "failed"; readonly reason: "no_answer" | "refused" | "too_many_targets"; readonly message: string };
+  | {
+      readonly kind: "failed";
+      readonly reason: "no_answer" | "refused" | "too_many_targets";
+      readonly message: string;
+    };
 
 /**
  * What every outbound target is, asked for when it is first dialled and kept current while it is used. What was last
@@ -53,9 +57,18 @@ export class Discovery {
     let target = this.#targets.get(key);
     if (target === undefined) {
       if (this.#targets.size >= this.#parts.settings.targetsMax && !this.#dropOldestIdle()) {
-        return this.#soon(done, { kind: "failed", reason: "too_many_targets", message: `more than ${this.#parts.settings.targetsMax} targets are in use` });
+        return this.#soon(done, {
+          kind: "failed",
+          reason: "too_many_targets",
+          message: `more than ${this.#parts.settings.targetsMax} targets are in use`,
+        });
       }
-      target = new Target(this.#parts, address, (path) => this.#source(path), () => this.#targets.delete(key));
+      target = new Target(
+        this.#parts,
+        address,
+        (path) => this.#source(path),
+        () => this.#targets.delete(key),
+      );
     } else {
       // Kept in order of use, so that the first idle one is the oldest.
       this.#targets.delete(key);
@@ -88,7 +101,9 @@ export class Discovery {
   #source(path: string): BalancerSource {
     let source = this.#sources.get(path);
     if (source === undefined) {
-      source = new BalancerSource(path, this.#parts.control, this.#parts.clock, () => this.#sources.delete(path));
+      source = new BalancerSource(path, this.#parts.control, this.#parts.clock, () =>
+        this.#sources.delete(path),
+      );
       this.#sources.set(path, source);
     }
     source.hold();
@@ -177,7 +192,15 @@ class ForwardSource implements EndpointSource {
   constructor(endpoint: Endpoint) {
     const { address, identity, protocolHint, tunnelPort, authorityOverride } = endpoint;
     // All that connections depend on, so that equal keys may share them.
-    this.key = ["forward", addressKey(address), identity?.name ?? "", identity?.serverName ?? "", protocolHint, tunnelPort ?? "", authorityOverride ?? ""].join(" ");
+    this.key = [
+      "forward",
+      addressKey(address),
+      identity?.name ?? "",
+      identity?.serverName ?? "",
+      protocolHint,
+      tunnelPort ?? "",
+      authorityOverride ?? "",
+    ].join(" ");
     this.endpoints = [endpoint];
   }
 
@@ -188,7 +211,14 @@ class ForwardSource implements EndpointSource {
   release(): void {}
 }
 
-const DEFAULT_SOURCE: PolicySource = { group: "", kind: "default", namespace: "", name: "default", section: "", port: 0 };
+const DEFAULT_SOURCE: PolicySource = {
+  group: "",
+  kind: "default",
+  namespace: "",
+  name: "default",
+  section: "",
+  port: 0,
+};
 
 /** One original destination. */
 export class Target implements OutboundTarget {
@@ -216,7 +246,12 @@ export class Target implements OutboundTarget {
   #isDropped = false;
   readonly #waiting = new Set<(lookup: Lookup) => void>();
 
-  constructor(parts: DiscoveryParts, address: SocketAddress, makeSource: (path: string) => BalancerSource, dropped: () => void) {
+  constructor(
+    parts: DiscoveryParts,
+    address: SocketAddress,
+    makeSource: (path: string) => BalancerSource,
+    dropped: () => void,
+  ) {
     this.#parts = parts;
     this.address = address;
     this.authority = addressKey(address);
@@ -302,14 +337,21 @@ export class Target implements OutboundTarget {
   }
 
   get #isKnown(): boolean {
-    return this.#isProvisional || (this.#answer !== "pending" && this.#answer !== "refused" && this.#profile !== "pending");
+    return (
+      this.#isProvisional ||
+      (this.#answer !== "pending" && this.#answer !== "refused" && this.#profile !== "pending")
+    );
   }
 
   /** Gives `done` the outcome; the caller has counted one user for it. */
   #tell(done: (lookup: Lookup) => void): void {
     if (this.#answer === "refused") {
       this.release();
-      done({ kind: "failed", reason: "refused", message: `the control plane refuses ${addressKey(this.address)}: ${this.#refusal}` });
+      done({
+        kind: "failed",
+        reason: "refused",
+        message: `the control plane refuses ${addressKey(this.address)}: ${this.#refusal}`,
+      });
     } else done({ kind: "found", target: this });
   }
 
@@ -337,7 +379,9 @@ export class Target implements OutboundTarget {
     this.#isProvisional = false;
     const profile = this.#profile;
     const policy = this.#answer === "unknown" ? this.#policyOf(profile) : this.#answer;
-    this.#adopt(profile?.isOpaque === true && policy.protocol === "detect" ? { ...policy, protocol: "opaque" } : policy);
+    this.#adopt(
+      profile?.isOpaque === true && policy.protocol === "detect" ? { ...policy, protocol: "opaque" } : policy,
+    );
     this.#wakeWaiting();
   }
 
@@ -351,11 +395,23 @@ export class Target implements OutboundTarget {
   /** The control plane has no policy: a pod's own profile, or the address as it is (facts §11.2). */
   #policyOf(profile: Profile | null): OutboundPolicy {
     const isOpaque = profile?.isOpaque === true || profile?.endpoint?.protocolHint === "opaque";
-    return { source: DEFAULT_SOURCE, protocol: isOpaque ? "opaque" : "detect", backend: this.#toOriginal(profile?.endpoint ?? null) };
+    return {
+      source: DEFAULT_SOURCE,
+      protocol: isOpaque ? "opaque" : "detect",
+      backend: this.#toOriginal(profile?.endpoint ?? null),
+    };
   }
 
   #toOriginal(endpoint: Endpoint | null): Backend {
-    const plain: Endpoint = { address: this.address, weight: 10_000, identity: null, protocolHint: "unknown", tunnelPort: null, authorityOverride: null, labels: {} };
+    const plain: Endpoint = {
+      address: this.address,
+      weight: 10_000,
+      identity: null,
+      protocolHint: "unknown",
+      tunnelPort: null,
+      authorityOverride: null,
+      labels: {},
+    };
     return { kind: "forward", source: DEFAULT_SOURCE, endpoint: endpoint ?? plain };
   }
 

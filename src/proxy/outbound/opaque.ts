@@ -40,7 +40,10 @@ export class OpaqueDialler {
     this.#parts = parts;
   }
 
-  dial(source: EndpointSource, done: (error: ConnError | null, dialled: OpaqueDialled | null) => void): Cancel {
+  dial(
+    source: EndpointSource,
+    done: (error: ConnError | null, dialled: OpaqueDialled | null) => void,
+  ): Cancel {
     let balancer = this.#balancers.get(source.key);
     if (balancer === undefined) {
       balancer = new SharedBalancer(source, this.#parts, () => this.#balancers.delete(source.key));
@@ -102,7 +105,11 @@ class OpaqueAttempt implements Cancel {
   #lastError: ConnError | null = null;
   #isOver = false;
 
-  constructor(parts: OpaqueParts, shared: SharedBalancer, done: (error: ConnError | null, dialled: OpaqueDialled | null) => void) {
+  constructor(
+    parts: OpaqueParts,
+    shared: SharedBalancer,
+    done: (error: ConnError | null, dialled: OpaqueDialled | null) => void,
+  ) {
     this.#parts = parts;
     this.#shared = shared;
     this.#done = done;
@@ -122,10 +129,17 @@ class OpaqueAttempt implements Cancel {
   #next(): void {
     if (this.#isOver) return;
     const { clock } = this.#parts;
-    const member = this.#tried.length >= ATTEMPTS_MAX ? null : this.#shared.balancer.pick(clock.nowMs(), this.#tried);
+    const member =
+      this.#tried.length >= ATTEMPTS_MAX ? null : this.#shared.balancer.pick(clock.nowMs(), this.#tried);
     if (member === null) {
       if (this.#lastError !== null) this.#fail(this.#lastError);
-      else if (this.#shared.source.state === "absent") this.#fail(new ConnError("CONNECT_FAILED", `${this.#shared.source.key} does not exist; check the Service's name`));
+      else if (this.#shared.source.state === "absent")
+        this.#fail(
+          new ConnError(
+            "CONNECT_FAILED",
+            `${this.#shared.source.key} does not exist; check the Service's name`,
+          ),
+        );
       else {
         this.#current = this.#shared.whenChanged(() => {
           this.#current?.cancel();
@@ -167,7 +181,13 @@ class OpaqueAttempt implements Cancel {
   #runOutOfTime(): void {
     // A connection attempt has its own timeout.
     if (this.#member !== null) return;
-    this.#fail(this.#lastError ?? new ConnError("CONNECT_FAILED", `${this.#shared.source.key} has no endpoint; check that its pods are ready`));
+    this.#fail(
+      this.#lastError ??
+        new ConnError(
+          "CONNECT_FAILED",
+          `${this.#shared.source.key} has no endpoint; check that its pods are ready`,
+        ),
+    );
   }
 
   #fail(error: ConnError): void {

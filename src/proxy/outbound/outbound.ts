@@ -50,7 +50,12 @@ export class Outbound {
     const { metrics } = this.#parts;
     metrics.opened(conn, { direction: "outbound", peer: "src", ...tlsLabels(null, "client", "loopback") });
     if (originalDestination === null) {
-      this.#refuse(conn, null, "no_original_destination", "the connection was not intercepted; connect to the service itself, not to the sidecar's port");
+      this.#refuse(
+        conn,
+        null,
+        "no_original_destination",
+        "the connection was not intercepted; connect to the service itself, not to the sidecar's port",
+      );
     } else if (isOutboundProbe(originalDestination)) {
       answerProbe(conn);
     } else if (isLoopback(originalDestination.ip)) {
@@ -60,8 +65,16 @@ export class Outbound {
 
   readonly #refuse = (conn: Conn, target: SocketAddress | null, reason: string, message: string): void => {
     const { log, registry } = this.#parts;
-    registry.count(FAMILIES.outboundTcpErrors, { target_addr: target === null ? "" : addressKey(target), error: reason });
-    log.warn("outbound connection refused", { client: addressKey(conn.remote), target: target === null ? null : addressKey(target), reason, detail: message });
+    registry.count(FAMILIES.outboundTcpErrors, {
+      target_addr: target === null ? "" : addressKey(target),
+      error: reason,
+    });
+    log.warn("outbound connection refused", {
+      client: addressKey(conn.remote),
+      target: target === null ? null : addressKey(target),
+      reason,
+      detail: message,
+    });
     conn.reset();
   };
 }
@@ -78,7 +91,13 @@ class OutboundConnection implements ConnHandler {
   #step: Cancel;
   #target: Target | null = null;
 
-  constructor(parts: OutboundParts, connections: Connections, client: Conn, address: SocketAddress, refuse: Refuse) {
+  constructor(
+    parts: OutboundParts,
+    connections: Connections,
+    client: Conn,
+    address: SocketAddress,
+    refuse: Refuse,
+  ) {
     this.#parts = parts;
     this.#client = client;
     this.#address = address;
@@ -120,7 +139,12 @@ class OutboundConnection implements ConnHandler {
       {
         clock,
         client: this.#client,
-        patienceMs: target.learned === "server" ? 0 : target.learned === "client" ? PATIENCE_CLIENT_FIRST_MS : PATIENCE_MS,
+        patienceMs:
+          target.learned === "server"
+            ? 0
+            : target.learned === "client"
+              ? PATIENCE_CLIENT_FIRST_MS
+              : PATIENCE_MS,
         timeoutMs: detectTimeoutMs,
         inspect: (bytes): ClientVerdict => detectHttp(bytes),
         dial: endpoints === null ? null : (done) => opaque.dial(endpoints, done),
@@ -136,7 +160,10 @@ class OutboundConnection implements ConnHandler {
         }
         const { kind, dialled, decidedBy } = detected;
         if (decidedBy !== "timeout") target.learned = decidedBy;
-        registry.count(FAMILIES.outboundDetectResults, { result: RESULTS[kind] ?? "not_http", decided_by: decidedBy });
+        registry.count(FAMILIES.outboundDetectResults, {
+          result: RESULTS[kind] ?? "not_http",
+          decided_by: decidedBy,
+        });
         if (kind === "http1" || kind === "http2") this.#serve(target, kind, dialled);
         else if (dialled !== null) this.#pipe(dialled);
         else this.#dialOpaque(target);
@@ -172,7 +199,12 @@ class OutboundConnection implements ConnHandler {
     pipe(this.#client, dialled.conn, (error, side) => {
       dialled.release();
       if (error !== null && log.isDebug) {
-        log.debug("opaque connection broke", { target: addressKey(this.#address), endpoint: addressKey(dialled.endpoint.address), side: side === "a" ? "application" : "endpoint", error });
+        log.debug("opaque connection broke", {
+          target: addressKey(this.#address),
+          endpoint: addressKey(dialled.endpoint.address),
+          side: side === "a" ? "application" : "endpoint",
+          error,
+        });
       }
       this.#close();
     });

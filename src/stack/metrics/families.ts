@@ -1,7 +1,9 @@
 import type { Family } from "./registry.ts";
 
 /** Linkerd's latency buckets (facts §17.1). */
-const LATENCY_MS: readonly number[] = [1, 10, 100, 1000, 10_000].flatMap((unit) => [1, 2, 3, 4, 5].map((n) => n * unit));
+const LATENCY_MS: readonly number[] = [1, 10, 100, 1000, 10_000].flatMap((unit) =>
+  [1, 2, 3, 4, 5].map((n) => n * unit),
+);
 
 function counter(name: string, help: string): Family {
   return { name, help, type: "counter" };
@@ -25,19 +27,58 @@ export const FAMILIES = {
   tcpReadBytesTotal: counter("tcp_read_bytes_total", "Total count of bytes read from peers"),
   tcpWriteBytesTotal: counter("tcp_write_bytes_total", "Total count of bytes written to peers"),
   tcpCloseTotal: counter("tcp_close_total", "Total count of closed connections"),
-  inboundTcpErrors: counter("inbound_tcp_errors_total", "The total number of inbound TCP connections that could not be processed due to a proxy error."),
-  outboundTcpErrors: counter("outbound_tcp_errors_total", "The total number of outbound TCP connections that could not be processed due to a proxy error."),
-  inboundHttpErrors: counter("inbound_http_errors_total", "The total number of inbound HTTP requests that could not be processed due to a proxy error."),
-  outboundHttpErrors: counter("outbound_http_errors_total", "The total number of outbound HTTP requests that could not be processed due to a proxy error."),
-  inboundTcpAuthzAllow: counter("inbound_tcp_authz_allow_total", "The total number of inbound TCP connections that were authorized"),
-  inboundTcpAuthzDeny: counter("inbound_tcp_authz_deny_total", "The total number of inbound TCP connections that were denied"),
-  inboundHttpAuthzAllow: counter("inbound_http_authz_allow_total", "The total number of inbound HTTP requests that were authorized"),
-  inboundHttpAuthzDeny: counter("inbound_http_authz_deny_total", "The total number of inbound HTTP requests that could not be processed due to being denied by policy"),
-  transportHeaderConnections: counter("inbound_tcp_transport_header_connections_total", "TCP connections with transport headers"),
-  inboundDetectResults: counter("inbound_tcp_detect_http_results_total", "What protocol detection found on inbound connections"),
-  outboundDetectResults: counter("outbound_tcp_detect_http_results_total", "What protocol detection found on outbound connections"),
-  certExpiration: gauge("control_identity_cert_expiration_timestamp_seconds", "When the current certificate ends, in seconds since 1970"),
-  certRefreshes: counter("control_identity_cert_refreshes_total", "How many certificates were issued to this sidecar"),
+  inboundTcpErrors: counter(
+    "inbound_tcp_errors_total",
+    "The total number of inbound TCP connections that could not be processed due to a proxy error.",
+  ),
+  outboundTcpErrors: counter(
+    "outbound_tcp_errors_total",
+    "The total number of outbound TCP connections that could not be processed due to a proxy error.",
+  ),
+  inboundHttpErrors: counter(
+    "inbound_http_errors_total",
+    "The total number of inbound HTTP requests that could not be processed due to a proxy error.",
+  ),
+  outboundHttpErrors: counter(
+    "outbound_http_errors_total",
+    "The total number of outbound HTTP requests that could not be processed due to a proxy error.",
+  ),
+  inboundTcpAuthzAllow: counter(
+    "inbound_tcp_authz_allow_total",
+    "The total number of inbound TCP connections that were authorized",
+  ),
+  inboundTcpAuthzDeny: counter(
+    "inbound_tcp_authz_deny_total",
+    "The total number of inbound TCP connections that were denied",
+  ),
+  inboundHttpAuthzAllow: counter(
+    "inbound_http_authz_allow_total",
+    "The total number of inbound HTTP requests that were authorized",
+  ),
+  inboundHttpAuthzDeny: counter(
+    "inbound_http_authz_deny_total",
+    "The total number of inbound HTTP requests that could not be processed due to being denied by policy",
+  ),
+  transportHeaderConnections: counter(
+    "inbound_tcp_transport_header_connections_total",
+    "TCP connections with transport headers",
+  ),
+  inboundDetectResults: counter(
+    "inbound_tcp_detect_http_results_total",
+    "What protocol detection found on inbound connections",
+  ),
+  outboundDetectResults: counter(
+    "outbound_tcp_detect_http_results_total",
+    "What protocol detection found on outbound connections",
+  ),
+  certExpiration: gauge(
+    "control_identity_cert_expiration_timestamp_seconds",
+    "When the current certificate ends, in seconds since 1970",
+  ),
+  certRefreshes: counter(
+    "control_identity_cert_refreshes_total",
+    "How many certificates were issued to this sidecar",
+  ),
   controlRequestTotal: counter("control_request_total", "Calls to the control plane"),
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),

@@ -26,7 +26,13 @@ export class HttpCounters {
   /** `status` 0: no answer came. `grpcStatus` -1: not gRPC, or none came. `error` "" or a fault code. */
   response(status: number, grpcStatus: number, latencyMs: number, success: boolean, error: string): void {
     // The common case without building a key: same outcome as last time.
-    if (status !== this.#lastStatus || grpcStatus !== this.#lastGrpcStatus || error !== this.#lastError || success !== this.#lastSuccess || this.#last === null) {
+    if (
+      status !== this.#lastStatus ||
+      grpcStatus !== this.#lastGrpcStatus ||
+      error !== this.#lastError ||
+      success !== this.#lastSuccess ||
+      this.#last === null
+    ) {
       this.#last = this.#outcome(status, grpcStatus, success, error);
       this.#lastStatus = status;
       this.#lastGrpcStatus = grpcStatus;
@@ -54,7 +60,12 @@ export class HttpCounters {
   #lastSuccess = false;
   #lastError = "";
 
-  #outcome(status: number, grpcStatus: number, success: boolean, error: string): { readonly responses: Value; readonly latency: Histogram } {
+  #outcome(
+    status: number,
+    grpcStatus: number,
+    success: boolean,
+    error: string,
+  ): { readonly responses: Value; readonly latency: Histogram } {
     const key = `${status} ${grpcStatus} ${success} ${error}`;
     let outcome = this.#byOutcome.get(key);
     if (outcome === undefined) {

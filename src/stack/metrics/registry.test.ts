@@ -57,7 +57,13 @@ test("counts answers by outcome under the classic names", () => {
   series.response(0, -1, 1, false, "RESET");
   const text = registry.render();
   assert.match(text, /request_total\{direction="outbound",authority="web:80"\} 2\n/);
-  assert.match(text, /response_total\{.*status_code="200",classification="success",grpc_status="",error=""\} 2\n/);
-  assert.match(text, /response_total\{.*status_code="0",classification="failure",grpc_status="",error="RESET"\} 1\n/);
+  assert.match(
+    text,
+    /response_total\{.*status_code="200",classification="success",grpc_status="",error=""\} 2\n/,
+  );
+  assert.match(
+    text,
+    /response_total\{.*status_code="0",classification="failure",grpc_status="",error="RESET"\} 1\n/,
+  );
   assert.match(text, /response_latency_ms_bucket\{.*status_code="200",le="5"\} 1\n/);
 });

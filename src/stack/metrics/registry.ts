@@ -138,7 +138,10 @@ function renderHistogram(name: string, histogram: Histogram, lines: string[]): v
     const bound = i === histogram.bounds.length ? "+Inf" : String(histogram.bounds[i]);
     lines.push(`${name}_bucket{${prefix}le="${bound}"} ${sum}`);
   }
-  lines.push(`${name}_sum${braces(histogram.labels)} ${histogram.value}`, `${name}_count${braces(histogram.labels)} ${sum}`);
+  lines.push(
+    `${name}_sum${braces(histogram.labels)} ${histogram.value}`,
+    `${name}_count${braces(histogram.labels)} ${sum}`,
+  );
 }
 
 function braces(labels: string): string {

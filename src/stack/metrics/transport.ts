@@ -52,7 +52,10 @@ export class TransportMetrics {
     conn.closed = (error) => {
       this.#live.delete(meter);
       meter.close();
-      registry.count(FAMILIES.tcpCloseTotal, { ...labels, errno: error === null || error.code === "ABORTED" ? "" : error.code });
+      registry.count(FAMILIES.tcpCloseTotal, {
+        ...labels,
+        errno: error === null || error.code === "ABORTED" ? "" : error.code,
+      });
     };
   }
 }
