@@ -99,7 +99,7 @@ export class Agent {
     };
     this.#runtime = new PodRuntime(this.#host);
     this.#folder = this.#openFolder(options.folder);
-    this.#control = controlProcess(this.#host);
+    this.#control = controlProcess(this.#host, TRUST_DOMAIN);
     this.#dns = dnsProcess(this.#host);
     this.#link = new ControlLink({
       socketPath: join(controlSocketDir(instance), "control.sock"),

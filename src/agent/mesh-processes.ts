@@ -1,4 +1,4 @@
-import { chownSync, mkdirSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { Daemon } from "./daemon.ts";
@@ -32,7 +32,7 @@ export function zoneFile(instance: Instance): string {
 }
 
 /** The control plane: its own user, no capability, its own state folder, and nothing else of the machine writable. */
-export function controlProcess(host: MeshProcessesHost): Daemon {
+export function controlProcess(host: MeshProcessesHost, trustDomain: string): Daemon {
   const { instance } = host;
   const stateDir = join(instance.stateDir, "control");
   const socketDir = controlSocketDir(instance);
@@ -45,7 +45,12 @@ export function controlProcess(host: MeshProcessesHost): Daemon {
     uid: CONTROL_UID,
     capabilities: [],
     binds: [stateDir, socketDir].map((dir) => ({ source: dir, target: dir, readOnly: false })),
-    options: { instance: instance.name, stateDir, socketPath: join(socketDir, "control.sock") },
+    options: {
+      stateDir,
+      socketPath: join(socketDir, "control.sock"),
+      trustDomain,
+      version: versionOf(host.programs.packageRoot),
+    },
     holdFile: join(instance.runDir, "hold-control"),
   });
 }
@@ -69,6 +74,10 @@ export function dnsProcess(host: MeshProcessesHost): Daemon {
     options,
     holdFile: null,
   });
+}
+
+function versionOf(packageRoot: string): string {
+  return (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
 }
 
 interface DaemonShape {
