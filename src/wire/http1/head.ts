@@ -231,6 +231,11 @@ export class HeadParser {
       fields.push(value);
       const kind = fieldKind(bytes, nameStart, nameStop);
       if (kind !== Known.OTHER && !this.#takeKnown(kind, value)) return false;
+      if (kind === Known.TRANSFER_ENCODING && hasTab(bytes, nameStop)) {
+        // RFC 9112 §5.1 takes the tab off; parsers that only take blanks off see another coding.
+        this.#fail("HTTP1_FRAMING_AMBIGUOUS", "a tab around the transfer coding");
+        return false;
+      }
     }
     this.fields = fields;
     return true;
@@ -459,6 +464,12 @@ function scanFields(bytes: Uint8Array, start: number, stop: number, fieldsMax: n
     fieldMarks[used + 3] = valueStop;
     used += 4;
   }
+}
+
+/** Whether there is a tab between the colon at `start` and the CR of the line. */
+function hasTab(bytes: Uint8Array, start: number): boolean {
+  for (let at = start; bytes[at] !== CR; at++) if (bytes[at] === HTAB) return true;
+  return false;
 }
 
 function badName(byte: number, isFirst: boolean): number {

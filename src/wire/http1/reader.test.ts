@@ -188,6 +188,8 @@ const SMUGGLING: readonly [name: string, bytes: string, error: RegExp][] = [
   ["chunked in quotes", post('Transfer-Encoding: "chunked"'), /does not end in chunked/],
   ["chunked with a parameter", post("Transfer-Encoding: chunked;q=1"), /does not end in chunked/],
   ["chunked with something before", post("Transfer-Encoding: xchunked"), /does not end in chunked/],
+  ["chunked with a tab before", post("Transfer-Encoding:\tchunked"), /a tab around/],
+  ["chunked with a tab after", post("Transfer-Encoding: chunked \t"), /a tab around/],
   ["chunked with a vertical tab", post("Transfer-Encoding: \x0bchunked"), /control character/],
   ["a coding that we do not know", post("Transfer-Encoding: gzip, chunked"), /CODING_UNSUPPORTED 501/],
   ["chunked in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", /in an HTTP\/1.0 message/],
