@@ -5,15 +5,16 @@
  *   npm run bench -- [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
  *                    [--runtime PATH] [--profile FOLDER]
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startApp } from "./lib/app.ts";
 import { runBurst, type Burst, type Shape } from "./lib/load.ts";
 import { describeMachine } from "./lib/machine.ts";
-import { Namespaces } from "./lib/namespaces.ts";
+import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type CpuUsed, type MemoryUsed } from "./lib/process-cost.ts";
+import { describeProfile } from "./lib/profile.ts";
 import { showSpread, spread, table, type Spread } from "./lib/report.ts";
 import { startPillion } from "./subjects/pillion.ts";
 import { startPrototype } from "./subjects/prototype.ts";
@@ -81,26 +82,33 @@ if (process.getuid?.() !== 0) {
   process.exit(2);
 }
 const folder = mkdtempSync(join(tmpdir(), "pillion-bench-"));
+// Sidecars run under another user and read their program here; the keys in it have modes of their own.
+chmodSync(folder, 0o755);
 const world = new Namespaces();
 const running: Subject[] = [];
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => finish(130));
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void finish(130));
 try {
   await main();
-  finish(0);
+  await finish(0);
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
-  finish(1);
+  await finish(1);
 }
 
 async function main(): Promise<void> {
   note(describeMachine());
   await startApp(world, folder);
   const runtime = [options.runtime];
+  const profileFolder = options.profile ?? null;
+  if (profileFolder !== null) {
+    mkdirSync(profileFolder, { recursive: true });
+    chownSync(profileFolder, SIDECAR_UID, SIDECAR_UID);
+  }
   for (const name of wantedSubjects) {
     const start = subjects[name];
     if (start === undefined)
       throw new Error(`no subject is called ${name}; there are ${Object.keys(subjects).join(", ")}`);
-    const subject = await start({ world, folder, runtime });
+    const subject = await start({ world, folder, runtime, profileFolder });
     if ("skipped" in subject) note(`${name}: not measured, ${subject.skipped}`);
     else running.push(subject);
   }
@@ -112,6 +120,7 @@ async function main(): Promise<void> {
   });
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const fresh = running.map(memoryOf);
+  await warmUp();
   const samples = await measure(chosen);
   const loaded = running.map(memoryOf);
   const rows = chosen.flatMap((shape) =>
@@ -128,17 +137,22 @@ async function main(): Promise<void> {
   else print(rows, fresh, loaded);
 }
 
-/** The first round warms up and is thrown away. */
+/** A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days. */
+async function warmUp(): Promise<void> {
+  const shape: Shape = { name: "warm-up", kind: "closed", connections: 64 };
+  for (const subject of running.filter((s) => s.processes.length > 0))
+    await runBurst(world, subject.url, shape, options.quick ? 3 : 5);
+}
+
 async function measure(chosen: readonly Shape[]): Promise<Map<string, Sample[]>> {
   const samples = new Map<string, Sample[]>();
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 1; round <= rounds; round++) {
     for (const shape of chosen) {
       for (const subject of running) {
         const before = subject.processes.map((p) => cpuUsed(p.pid));
         const burst = await runBurst(world, subject.url, shape, seconds);
         const cpu = subject.processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
         if (burst.requests === 0) throw new Error(`${subject.name} answered nothing under ${shape.name}`);
-        if (round === 0) continue;
         const list = samples.get(key(shape, subject)) ?? [];
         list.push({ burst, cpu });
         samples.set(key(shape, subject), list);
@@ -248,9 +262,14 @@ function cells(row: Row, reference: Row | undefined): string[] {
   ];
 }
 
-function finish(code: number): never {
-  for (const subject of running) subject.stop();
+async function finish(code: number): Promise<never> {
+  for (const subject of running) await subject.stop();
   world.close();
+  if (code === 0 && options.profile !== undefined) {
+    for (const file of readdirSync(options.profile).filter((name) => name.endsWith(".cpuprofile"))) {
+      console.log(`\n${file}: self time\n${describeProfile(join(options.profile, file))}`);
+    }
+  }
   rmSync(folder, { recursive: true, force: true });
   process.exit(code);
 }

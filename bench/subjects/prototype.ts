@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
 import { APP_BARE_PORT, SERVER } from "../lib/namespaces.ts";
 import { makeCertificates } from "../runtime/certs.ts";
-import { readyByOutput, type StartSubject } from "./subject.ts";
+import { end, readyByOutput, type StartSubject } from "./subject.ts";
 
 /** The featureless pair of `runtime/pair.ts`: the floor that the sidecar pair is compared with. */
 export const startPrototype: StartSubject = async ({ world, folder, runtime }) => {
@@ -27,9 +27,9 @@ export const startPrototype: StartSubject = async ({ world, folder, runtime }) =
       { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },
       { role: "server", pid: server.pid ?? 0, readyMs: serverReadyMs },
     ],
-    stop: () => {
-      client.kill();
-      server.kill();
+    stop: async () => {
+      await end(client);
+      await end(server);
     },
   };
 };

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
 import { APP_BARE_PORT, SERVER } from "../lib/namespaces.ts";
 import { existsInPath } from "../lib/programs.ts";
-import { readyByPort, type StartSubject, type Subject } from "./subject.ts";
+import { end, readyByPort, type StartSubject, type Subject } from "./subject.ts";
 
 /** No proxy: what load generator and application can do by themselves. */
 export const startDirect: StartSubject = () =>
@@ -11,7 +11,7 @@ export const startDirect: StartSubject = () =>
     name: "no proxy",
     url: new URL(`http://${SERVER}:${APP_BARE_PORT}/`),
     processes: [],
-    stop: () => undefined,
+    stop: () => Promise.resolve(),
   });
 
 /** nginx as one plain hop in the client's namespace: no TLS, no policy. */
@@ -63,7 +63,7 @@ backend app
   );
 };
 
-function hop(name: string, port: number, pid: number, readyMs: number, stop: () => void): Subject {
+function hop(name: string, port: number, pid: number, readyMs: number, stop: () => Promise<void>): Subject {
   return {
     name,
     url: new URL(`http://127.0.0.1:${port}/`),

@@ -8,7 +8,7 @@ export interface Subject {
   readonly url: URL;
   /** The proxies whose CPU and memory count, client side first. */
   readonly processes: readonly Measured[];
-  stop(): void;
+  stop(): Promise<void>;
 }
 
 export interface Measured {
@@ -24,6 +24,8 @@ export interface SubjectContext {
   readonly folder: string;
   /** Program and arguments that run a TypeScript file of ours. */
   readonly runtime: readonly string[];
+  /** Where CPU profiles of our sidecars go when they stop; null for none. Its owner is `SIDECAR_UID`. */
+  readonly profileFolder: string | null;
 }
 
 /** Starts a subject, or says why it cannot be measured here. */
@@ -56,4 +58,14 @@ export async function readyByPort(
   const dial = `for i in $(seq 2000); do (exec 3<>/dev/tcp/127.0.0.1/${port}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`;
   await world.run(place, ["bash", "-c", dial]);
   return performance.now() - startMs;
+}
+
+/** Asks a child to end, by force after 5 s; resolves when it has. */
+export async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((resolve) => child.once("exit", resolve));
+  child.kill();
+  const force = setTimeout(() => child.kill("SIGKILL"), 5000);
+  await gone;
+  clearTimeout(force);
 }
