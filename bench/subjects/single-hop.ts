@@ -31,7 +31,7 @@ http {
   );
   const child = world.start("client", ["nginx", "-c", file], { core: PROXY_CORE });
   return hop("nginx, one plain hop", 9001, child.pid ?? 0, await readyByPort(world, "client", 9001), () =>
-    child.kill(),
+    end(child),
   );
 };
 
@@ -59,7 +59,7 @@ backend app
   );
   const child = world.start("client", ["haproxy", "-f", file, "-db"], { core: PROXY_CORE });
   return hop("HAProxy, one plain hop", 9002, child.pid ?? 0, await readyByPort(world, "client", 9002), () =>
-    child.kill(),
+    end(child),
   );
 };
 
