@@ -1,4 +1,4 @@
-import { X509Certificate } from "node:crypto";
+import { constants, X509Certificate } from "node:crypto";
 import {
   connect as tlsConnect,
   createSecureContext,
@@ -31,6 +31,8 @@ export type TrustAnchors = ReadonlyMap<string, string>;
 const COMMON: SecureContextOptions = {
   minVersion: "TLSv1.3",
   maxVersion: "TLSv1.3",
+  // No stateless tickets: a session is never resumed, by design, so nothing is given out for it.
+  secureOptions: constants.SSL_OP_NO_TICKET,
   ecdhCurve: "X25519MLKEM768:X25519:P-256",
   // Node's name for the TLS 1.3 suites, too; the order of linkerd2-proxy.
   ciphers: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",

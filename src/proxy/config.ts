@@ -12,6 +12,8 @@ export interface SidecarConfig {
   readonly adminListen: SocketAddress;
   readonly inboundIps: readonly IpAddress[];
   readonly inboundPorts: readonly number[];
+  /** Opaque until the control plane says otherwise. */
+  readonly inboundOpaquePorts: readonly number[];
   readonly inboundDefaultPolicy: InboundPolicy;
   readonly localName: string;
   readonly anchorsPem: string;
@@ -73,6 +75,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     inboundPorts: read
       .list(`${PREFIX}INBOUND_PORTS`, "")
       .map((text) => read.portNumber(`${PREFIX}INBOUND_PORTS`, text)),
+    inboundOpaquePorts: read
+      .list(`${PREFIX}INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION`, "")
+      .map((text) => read.portNumber(`${PREFIX}INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION`, text)),
     inboundDefaultPolicy: defaultPolicy(
       read.text(`${PREFIX}INBOUND_DEFAULT_POLICY`, "all-unauthenticated"),
       clusterNetworks,

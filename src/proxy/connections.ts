@@ -48,7 +48,7 @@ export class Connections {
   /** HTTP connections finish their requests and take no more. */
   drain(): void {
     this.#isDraining = true;
-    for (const { serving } of [...this.#active]) serving?.drain();
+    for (const { serving } of this.#active) serving?.drain();
   }
 
   /** Resolves when no connection is left; at once when there is none. */
@@ -59,7 +59,7 @@ export class Connections {
 
   /** Cuts whatever is left. */
   cutAll(): void {
-    for (const active of [...this.#active]) active.cancel();
+    for (const active of this.#active) active.cancel();
   }
 }
 

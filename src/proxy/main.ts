@@ -23,6 +23,8 @@ const BACKLOG = 4096;
 const EXIT_CONFIG = 64;
 const EXIT_START = 1;
 const EXIT_BUG = 70;
+/** Whoever started us has to attest the workload again and start us with a new token. */
+const EXIT_ATTEST = 75;
 /** Inbound ports' policies should be known before traffic comes; a control plane that is slow with them delays us so long. */
 const PORTS_TIMEOUT_MS = 2000;
 
@@ -73,6 +75,11 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     anchorsPem: config.anchorsPem,
     channel: (isAnonymous) => new Channel(channelParts, config.identityService, { isAnonymous }),
     token: tokenReader(config),
+    tokenRefused: (reason) => {
+      if ("file" in config.token) return;
+      log.error("the token was refused and there is no other; the workload must be attested again", { reason });
+      process.exit(EXIT_ATTEST);
+    },
   });
   const destination = new Channel(channelParts, config.destinationService, { isAnonymous: false });
   const policy = sameService(config)

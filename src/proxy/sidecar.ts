@@ -4,7 +4,7 @@ import type { Log } from "#/net/log.ts";
 import type { Listener, Transport } from "#/net/transport.ts";
 import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
-import { Registry } from "#/stack/metrics/registry.ts";
+import type { Registry } from "#/stack/metrics/registry.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import type { SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
@@ -101,6 +101,7 @@ export class Sidecar {
     this.ports = new Ports(control, clock, {
       defaultPolicy: config.inboundDefaultPolicy,
       declaredPorts: config.inboundPorts,
+      opaquePorts: config.inboundOpaquePorts,
       answerTimeoutMs: PORT_ANSWER_TIMEOUT_MS,
       idleMs: config.inboundDiscoveryIdleMs,
       undeclaredMax: UNDECLARED_PORTS_MAX,
@@ -131,10 +132,17 @@ export class Sidecar {
 
   /** Opens the listeners of both directions. */
   async listen(): Promise<void> {
-    const { config, transport } = this.#parts;
+    const { config, log, transport } = this.#parts;
     this.#listeners.push(await transport.listen(config.inboundListen, this.inbound.accept));
-    for (const at of config.outboundListen)
-      this.#listeners.push(await transport.listen(at, this.outbound.accept));
+    for (const at of config.outboundListen) {
+      try {
+        this.#listeners.push(await transport.listen(at, this.outbound.accept));
+      } catch (error) {
+        // A machine without IPv6 has no ::1, and no connections that would come there.
+        if (at === config.outboundListen[0] || !at.ip.includes(":")) throw error;
+        log.info("no IPv6 here", { reason: error });
+      }
+    }
     for (const { listen, target } of config.explicitTargets) {
       this.#listeners.push(
         await transport.listen(listen, ({ conn }) =>

@@ -110,7 +110,7 @@ export class Channel {
     this.#attempt?.cancel();
     this.#attempt = null;
     this.#client?.close();
-    for (const call of [...this.#waiting]) call.refuse(GrpcStatus.UNAVAILABLE, "the channel is closed");
+    for (const call of this.#waiting) call.refuse(GrpcStatus.UNAVAILABLE, "the channel is closed");
   }
 
   get #authority(): string {
@@ -144,7 +144,7 @@ export class Channel {
         if (this.#client !== client) return;
         this.#client = null;
         this.#setConnected(false);
-        this.#parts.log.info("the connection to the control plane ended", { address: this.#authority });
+        if (!this.#isClosed) this.#parts.log.info("the connection to the control plane ended", { address: this.#authority });
         // A server that takes connections and drops them at once must not be hammered.
         this.#retry();
       },
@@ -153,7 +153,7 @@ export class Channel {
     this.#client = client;
     this.#setConnected(true);
     this.#parts.log.info("connected to the control plane", { address: this.#authority });
-    for (const call of [...this.#waiting]) {
+    for (const call of this.#waiting) {
       this.#waiting.delete(call);
       call.start(client, () => (this.#backoffMs = 0));
     }

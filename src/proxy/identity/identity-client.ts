@@ -26,6 +26,8 @@ export interface IdentityParts {
   channel(isAnonymous: boolean): Channel;
   /** The token that attests this workload; read again for each call that needs it. */
   token(): Promise<Uint8Array>;
+  /** The identity service does not take the token (any more). One that is good for a single use does not get better. */
+  tokenRefused(reason: string): void;
 }
 
 /** Renew at this share of a certificate's life, less up to `JITTER` of it so that a fleet does not come at once. */
@@ -163,6 +165,7 @@ export class IdentityClient {
         ended: (status, message) => {
           const why = `the identity service refused (status ${status}: ${message}); check the token and the service account`;
           finish(status === GrpcStatus.OK ? null : new IdentityError(why));
+          if (isAnonymous && status === GrpcStatus.UNAUTHENTICATED) this.#parts.tokenRefused(message);
         },
       });
       const timer = clock.after(CALL_TIMEOUT_MS, () => {

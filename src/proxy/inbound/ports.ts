@@ -8,6 +8,8 @@ export interface PortsSettings {
   readonly defaultPolicy: InboundPolicy;
   /** The workload's declared ports: watched from the start and for good. */
   readonly declaredPorts: readonly number[];
+  /** Ports whose default is opaque. */
+  readonly opaquePorts: readonly number[];
   /** How long a connection to a port that nobody asked about yet waits for its policy; then the default decides. */
   readonly answerTimeoutMs: number;
   /** An undeclared port that no connection uses is watched so long. */
@@ -79,16 +81,17 @@ export class Port implements InboundPort {
     dropped: (() => void) | null,
   ) {
     this.port = port;
-    this.policy = settings.defaultPolicy;
+    const { defaultPolicy, opaquePorts } = settings;
+    this.policy = opaquePorts.includes(port) ? { ...defaultPolicy, protocol: "opaque" } : defaultPolicy;
     this.#clock = clock;
     this.#settings = settings;
     this.#dropped = dropped;
     this.#watch = control.watchPort(port, (policy) => {
       this.policy = policy;
       this.isKnown = true;
-      for (const wake of [...this.#waiting]) wake();
+      for (const wake of this.#waiting) wake();
       clock.soon(() => {
-        for (const changed of [...this.#subscribers]) changed();
+        for (const changed of this.#subscribers) changed();
       });
     });
   }

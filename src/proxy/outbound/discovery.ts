@@ -78,7 +78,7 @@ export class Discovery {
   }
 
   close(): void {
-    for (const target of [...this.#targets.values()]) target.drop();
+    for (const target of this.#targets.values()) target.drop();
   }
 
   #soon(done: (lookup: Lookup) => void, lookup: Lookup): Cancel {
@@ -132,7 +132,7 @@ class Subscribers {
     this.#isScheduled = true;
     this.#clock.soon(() => {
       this.#isScheduled = false;
-      for (const changed of [...this.#all]) changed();
+      for (const changed of this.#all) changed();
     });
   }
 }
@@ -360,7 +360,7 @@ export class Target implements OutboundTarget {
     const address = addressKey(this.address);
     if (settings.meshNetworks.some((network) => networkContains(network, this.address.ip))) {
       const message = `no answer about ${address} from the control plane within ${settings.answerTimeoutMs} ms; check that it runs and is reachable`;
-      for (const finish of [...this.#waiting]) finish({ kind: "failed", reason: "no_answer", message });
+      for (const finish of this.#waiting) finish({ kind: "failed", reason: "no_answer", message });
       return;
     }
     log.warn("no answer about a target outside of the mesh: it is passed through", { target: address });
@@ -386,7 +386,7 @@ export class Target implements OutboundTarget {
   }
 
   #wakeWaiting(): void {
-    for (const finish of [...this.#waiting]) {
+    for (const finish of this.#waiting) {
       this.#users++;
       this.#tell(finish);
     }

@@ -71,7 +71,7 @@ class SharedBalancer {
     this.balancer.update(source.endpoints, clock.nowMs());
     this.#subscription = source.subscribe(() => {
       this.balancer.update(source.endpoints, clock.nowMs());
-      for (const wake of [...this.#waiting]) wake();
+      for (const wake of this.#waiting) wake();
     });
   }
 

@@ -300,7 +300,7 @@ server.on("tlsClientError", () => undefined);
 createInterface(process.stdin)
   .on("line", (line) => {
     table = JSON.parse(line) as StubTable;
-    for (const changed of [...watchers]) changed();
+    for (const changed of watchers) changed();
     process.stdout.write("table\n");
   })
   .on("close", () => process.exit(0));

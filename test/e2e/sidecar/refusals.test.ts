@@ -1,0 +1,163 @@
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { after, before, describe, test } from "node:test";
+import { cannotRun, identityName, Mesh, until, type Pod } from "./rig/mesh.ts";
+import type { WorkerContext } from "./rig/worker.ts";
+
+const skip = cannotRun() ?? false;
+const APP_PORT = 7000;
+const CANARY = "canary-bytes-that-must-not-arrive";
+/** `transport.l5d.io/v1` header for port 7000, opaque. */
+const HEADER = Buffer.concat([Buffer.from("transport.l5d.io/v1\r\n\r\n"), Buffer.from([0, 0, 0, 3, 8, 0xd8, 0x36])]).toString("latin1");
+
+interface Attempt {
+  port: number;
+  key: string;
+  cert: string;
+  serverName: string;
+  alpn: string[];
+  resume: boolean;
+  say: string;
+}
+
+interface Outcome {
+  handshaken: boolean;
+  reused: boolean;
+  received: string;
+  error: string;
+}
+
+/** The application: keeps every byte that it gets, and echoes. */
+function listen({ net, state }: WorkerContext, port: number): Promise<null> {
+  state["got"] = "";
+  const server = net.createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.on("data", (bytes) => {
+      state["got"] = String(state["got"]) + bytes.toString("latin1");
+      socket.write(bytes);
+    });
+  });
+  return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
+/** A TLS client of its own, that trusts anybody and says its piece as soon as it may. */
+async function attack({ tls, sleep: pause }: WorkerContext, host: string, attempt: Attempt): Promise<Outcome> {
+  const { port, key, cert, serverName: servername, alpn: ALPNProtocols, say } = attempt;
+  const once = (session: Buffer | undefined, text: string): Promise<Outcome & { session: Buffer | undefined }> =>
+    new Promise((resolve) => {
+      const outcome: Outcome & { session: Buffer | undefined } = { handshaken: false, reused: false, received: "", error: "", session: undefined };
+      const socket = tls.connect({
+        host,
+        port,
+        servername,
+        rejectUnauthorized: false,
+        minVersion: "TLSv1.3",
+        ...(key === "" ? {} : { key, cert }),
+        ...(ALPNProtocols.length === 0 ? {} : { ALPNProtocols }),
+        ...(session === undefined ? {} : { session }),
+      });
+      socket.on("session", (bytes: Buffer) => (outcome.session = bytes));
+      socket.on("secureConnect", () => {
+        outcome.handshaken = true;
+        outcome.reused = socket.isSessionReused();
+        socket.write(text, "latin1");
+      });
+      socket.on("data", (bytes: Buffer) => (outcome.received += bytes.toString("latin1")));
+      socket.on("error", (error: NodeJS.ErrnoException) => (outcome.error = error.code ?? error.message));
+      socket.on("close", () => resolve(outcome));
+      setTimeout(() => socket.destroy(), 400);
+    });
+  let session: Buffer | undefined;
+  if (attempt.resume) {
+    session = (await once(undefined, "")).session;
+    await pause(10);
+  }
+  const { session: _unused, ...outcome } = await once(session, say);
+  return outcome;
+}
+
+describe("what no sidecar accepts", { skip }, () => {
+  let mesh: Mesh;
+  let server: Pod;
+  let stranger: Pod;
+  let good: { key: string; cert: string };
+  before(async () => {
+    mesh = await Mesh.start();
+    server = await mesh.pod("server", { isMeshed: true, inboundPorts: [APP_PORT] });
+    stranger = await mesh.pod("stranger", { isMeshed: false });
+    await server.run(listen, APP_PORT);
+    good = mesh.leaf("good", identityName("stranger"));
+    mesh.selfSigned("other-root", "keyUsage=critical,keyCertSign");
+  });
+  after(() => mesh.close());
+
+  const direct = (): Attempt => ({ port: 4143, ...good, serverName: server.identity, alpn: ["transport.l5d.io/v1"], resume: false, say: HEADER + CANARY });
+  const redirected = (): Attempt => ({ port: APP_PORT, ...good, serverName: server.identity, alpn: [], resume: false, say: CANARY });
+
+  test("accepts a proven peer on both ports (positive control)", async () => {
+    for (const attempt of [direct(), redirected()]) {
+      const { received } = await stranger.run(attack, server.ip, { ...attempt, say: attempt.say.replace(CANARY, "\x00 welcome") });
+      assert.equal(received, "\x00 welcome", `port ${attempt.port}`);
+    }
+  });
+
+  const cases: readonly [name: string, reason: string, change: () => Partial<Attempt>][] = [
+    ["a self-signed certificate", "self_signed", () => mesh.selfSigned("self", `subjectAltName=DNS:${identityName("stranger")}`)],
+    ["a certificate of another root", "unknown_issuer", () => mesh.leaf("other", identityName("stranger"), "other-root")],
+    ["an expired certificate", "expired", () => mesh.leaf("expired", identityName("stranger"), "root", "0")],
+    ["no certificate", "no_client_certificate", () => ({ key: "", cert: "" })],
+    ["a certificate without a name", "unnamed_peer", () => mesh.leaf("unnamed", "example.org")],
+    ["a foreign trust domain", "foreign_trust_domain", () => mesh.leaf("foreign", "a.b.serviceaccount.identity.pillion.elsewhere.example")],
+    ["a foreign ALPN", "foreign_alpn", () => ({ alpn: ["h2"] })],
+  ];
+  for (const [name, reason, change] of cases) {
+    test(`refuses ${name}, on the direct port and on a redirected one`, async () => {
+      const difference = change();
+      if (reason === "expired") await sleep(1100);
+      for (const base of [direct(), redirected()]) await refused({ ...base, ...difference }, reason);
+    });
+  }
+
+  test("refuses no ALPN on the direct port", () => refused({ ...direct(), alpn: [] }, "no_alpn"));
+  test("refuses a wrong server name on the direct port", () => refused({ ...direct(), serverName: identityName("somebody") }, "wrong_sni"));
+  test("refuses a missing and a broken transport header", async () => {
+    await refused({ ...direct(), say: `${CANARY} and more than a header has` }, "bad_transport_header");
+  });
+  test("refuses a transport header that names the direct port itself", () => refused({ ...direct(), say: HEADER.replace("\xd8\x36", "\xaf\x20") + CANARY }, "loop"));
+
+  test("on a redirected port another server name is the application's own TLS: nothing is decrypted for it", async () => {
+    const { handshaken } = await stranger.run(attack, server.ip, { ...redirected(), serverName: identityName("somebody") });
+    assert.equal(handshaken, false);
+    await nothingArrived();
+  });
+
+  test("a session is never resumed", async () => {
+    for (const base of [direct(), redirected()]) {
+      const outcome = await stranger.run(attack, server.ip, { ...base, resume: true, say: base.say.replace(CANARY, "\x00again") });
+      assert.equal(outcome.reused, false);
+    }
+  });
+
+  test("plaintext to the direct port is refused", async () => {
+    const before = await count("not_tls");
+    await stranger.run(({ net }, host) => new Promise((done) => net.connect({ host, port: 4143 }, function (this: import("node:net").Socket) { this.write("GET / HTTP/1.1\r\n\r\n"); }).on("error", () => undefined).on("close", () => done(null))), server.ip);
+    await until(async () => (await count("not_tls")) === before + 1, "the refusal is counted");
+  });
+
+  async function refused(attempt: Attempt, reason: string): Promise<void> {
+    const before = await count(reason);
+    const logged = server.refusals().filter((one) => one === reason).length;
+    const { received } = await stranger.run(attack, server.ip, attempt);
+    assert.equal(received, "");
+    await until(async () => (await count(reason)) === before + 1, `${reason} is counted for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`);
+    assert.equal(server.refusals().filter((one) => one === reason).length, logged + 1);
+    await nothingArrived();
+  }
+
+  const count = (reason: string): Promise<number> => server.metric(new RegExp(`^inbound_tcp_errors_total.*error="${reason}"`));
+
+  async function nothingArrived(): Promise<void> {
+    const got = await server.run(({ state }) => String(state["got"]));
+    assert.equal(got.includes(CANARY), false, "application bytes arrived");
+  }
+});
