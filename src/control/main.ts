@@ -1,5 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
+import type { Server } from "node:net";
+import { join } from "node:path";
 import type { Clock } from "#/base/clock.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import { SystemClock } from "#/net/clock.ts";
@@ -10,6 +13,7 @@ import { Tokens } from "./identity/tokens.ts";
 import { Mesh } from "./mesh/mesh.ts";
 import { CONTROL_IDENTITY_ACCOUNT, CONTROL_IDENTITY_NAMESPACE } from "./names.ts";
 import { NodeLink } from "./node-link.ts";
+import type { NodeParts } from "./node-link.ts";
 import { answerQuestion } from "./operator.ts";
 import { destinationMethods } from "./rpc/destination.ts";
 import { identityMethods } from "./rpc/identity.ts";
@@ -21,19 +25,21 @@ import { unavailable } from "./rpc/status.ts";
 import { StateFolder } from "./state-folder.ts";
 
 export interface ControlOptions {
+  /** Of the mesh on this machine. Pods' names follow from it. */
+  readonly instance: string;
   /** Keys and everything else that outlives this process. Made 0700 when missing. */
   readonly stateDir: string;
   /** Where the agent connects. */
   readonly socketPath: string;
-  readonly trustDomain: string;
-  /** Of Pillion. Another one rolls all meshed pods. */
-  readonly version: string;
+  /** Of Pillion; default: of this source tree. Another one rolls all meshed pods. */
+  readonly version?: string;
   readonly logLevel?: LogLevel;
   /** Also serve the three APIs without TLS or certificates, on loopback: for a linkerd2-proxy in a test rig. */
   readonly plaintext?: { readonly host: "127.0.0.1" | "::1"; readonly port: number };
-  /** Pods' names follow from it. Default: the trust domain. */
-  readonly seed?: string;
-  /** For tests; default: the machine's. */
+}
+
+/** What tests put in the place of the machine. */
+export interface ControlSurroundings {
   readonly clock?: Clock;
   readonly log?: Log;
   /** Told when a port is open. */
@@ -43,112 +49,171 @@ export interface ControlOptions {
 }
 
 /** Runs the control plane until it is told to end. Rejects when it cannot begin. */
-export async function runControl(options: ControlOptions): Promise<void> {
-  const clock = options.clock ?? new SystemClock();
-  const log = options.log ?? new JsonLog(options.logLevel ?? "info", () => clock.wallMs());
-  const state = new StateFolder(options.stateDir);
-  const authority = await Authority.open(state, options.trustDomain, () => clock.wallMs());
-  const tokens = new Tokens(() => clock.nowMs());
-  const live = new LiveView();
-  const mesh: Mesh = new Mesh(
-    {
-      clock,
-      log,
-      state,
-      trustAnchorsPem: authority.trustAnchorsPem,
-      version: options.version,
-      newUid: randomUUID,
-      seed: options.seed ?? options.trustDomain,
-    },
-    { view: (view) => live.publish(view), plan: (pods, services) => link.setPlan(pods, services) },
-  );
-  const isInUse = (identity: Parameters<Mesh["isInUse"]>[0]): boolean => {
-    if (!mesh.isReady)
-      throw unavailable("the control plane has not yet heard of the machine's pods; ask again");
-    return mesh.isInUse(identity);
-  };
-  const rpc = new RpcServer({
-    clock,
-    log,
-    methods: new Map([
-      ...identityMethods(authority, tokens, isInUse, log),
-      ...destinationMethods(live),
-      ...policyMethods(live),
-    ]),
-  });
-  const secure = new SecureListener({
-    authority,
-    identity: {
-      trustDomain: options.trustDomain,
-      namespace: CONTROL_IDENTITY_NAMESPACE,
-      serviceAccount: CONTROL_IDENTITY_ACCOUNT,
-    },
-    rpc,
-    clock,
-    log,
-  });
-  const failed = Promise.withResolvers<never>();
-  let served: NodeInfo | null = null;
-  const serve = (node: NodeInfo): void => {
-    if (served !== null) {
-      if (served.gatewayIp !== node.gatewayIp || served.controlPort !== node.controlPort)
-        failed.reject(
-          new Error(
-            `the agent now has the gateway ${node.gatewayIp}:${node.controlPort}, not ${served.gatewayIp}:${served.controlPort}; start the control plane anew`,
-          ),
-        );
-      return;
-    }
-    served = node;
-    secure.listen(node.gatewayIp, node.controlPort).then((port) => {
-      log.info("sidecars are served", { host: node.gatewayIp, port });
-      options.onListening?.("secure", port);
-    }, failed.reject);
-  };
-  const link = new NodeLink({
-    socketPath: options.socketPath,
-    mesh,
-    log,
-    attest: (podUid) => {
-      const identity = mesh.identityOf(podUid);
-      if (identity === null) return { token: "", error: `no meshed pod has the uid ${podUid}` };
-      return { token: tokens.give({ podUid, identity, form: "dns+spiffe" }), error: "" };
-    },
-    answer: (question) => answerQuestion(question, mesh, authority),
-    onNode: serve,
-  });
-  await link.listen();
-  const plaintext =
-    options.plaintext === undefined
-      ? null
-      : createServer((socket) =>
-          rpc.serve(socket, {
-            caller: null,
-            isTrusted: true,
-            peer: `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`,
-          }),
-        );
-  if (plaintext !== null) {
-    await new Promise<void>((resolve, reject) => {
-      plaintext.once("error", reject);
-      plaintext.listen(options.plaintext, resolve);
-    });
-    options.onListening?.("plaintext", (plaintext.address() as { port: number }).port);
-  }
-  log.info("the control plane waits for the agent", {
-    socket: options.socketPath,
-    trustDomain: options.trustDomain,
-    version: options.version,
-  });
+export async function runControl(
+  options: ControlOptions,
+  surroundings: ControlSurroundings = {},
+): Promise<void> {
+  const clock = surroundings.clock ?? new SystemClock();
+  const log = surroundings.log ?? new JsonLog(options.logLevel ?? "info", () => clock.wallMs());
+  const control = new Control(options, surroundings, clock, log);
   try {
-    await Promise.race([ended(options.signal), failed.promise]);
+    await control.listen();
+    log.info("the control plane waits for the agent", {
+      socket: options.socketPath,
+      instance: options.instance,
+    });
+    await Promise.race([ended(surroundings.signal), control.failed]);
   } finally {
-    link.close();
-    secure.close();
-    plaintext?.close();
-    rpc.close();
+    control.close();
     log.info("the control plane ends");
   }
+}
+
+/** The parts of a control plane. Most are made when the agent has said for which machine and trust domain. */
+class Control {
+  readonly #options: ControlOptions;
+  readonly #surroundings: ControlSurroundings;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #state: StateFolder;
+  readonly #link: NodeLink;
+  readonly #failure = Promise.withResolvers<never>();
+  #begun: { readonly node: NodeInfo; readonly parts: Promise<NodeParts> } | null = null;
+  readonly #closers: (() => void)[] = [];
+
+  constructor(options: ControlOptions, surroundings: ControlSurroundings, clock: Clock, log: Log) {
+    this.#options = options;
+    this.#surroundings = surroundings;
+    this.#clock = clock;
+    this.#log = log;
+    this.#state = new StateFolder(options.stateDir);
+    this.#link = new NodeLink({
+      socketPath: options.socketPath,
+      log,
+      begin: async (node) => await this.#begin(node),
+    });
+    this.#closers.push(() => this.#link.close());
+  }
+
+  /** Rejects when the control plane cannot go on. */
+  get failed(): Promise<never> {
+    return this.#failure.promise;
+  }
+
+  async listen(): Promise<void> {
+    await this.#link.listen();
+  }
+
+  close(): void {
+    for (const close of this.#closers.splice(0)) close();
+  }
+
+  #begin(node: NodeInfo): Promise<NodeParts> {
+    if (this.#begun === null) {
+      this.#begun = { node, parts: this.#make(node) };
+      this.#begun.parts.catch(this.#failure.reject);
+      return this.#begun.parts;
+    }
+    const before = this.#begun.node;
+    if (
+      before.gatewayIp !== node.gatewayIp ||
+      before.controlPort !== node.controlPort ||
+      before.trustDomain !== node.trustDomain
+    ) {
+      // The agent starts another control plane, which then begins with what the agent says.
+      this.#failure.reject(
+        new Error(
+          `the machine is now ${node.gatewayIp}:${node.controlPort} in ${node.trustDomain}, not ${before.gatewayIp}:${before.controlPort} in ${before.trustDomain}`,
+        ),
+      );
+    }
+    return this.#begun.parts;
+  }
+
+  async #make(node: NodeInfo): Promise<NodeParts> {
+    const clock = this.#clock;
+    const log = this.#log;
+    const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs());
+    const tokens = new Tokens(() => clock.nowMs());
+    const live = new LiveView();
+    const mesh = new Mesh(
+      {
+        clock,
+        log,
+        state: this.#state,
+        trustAnchorsPem: authority.trustAnchorsPem,
+        version: this.#options.version ?? ownVersion(),
+        newUid: randomUUID,
+        seed: this.#options.instance,
+      },
+      { view: (view) => live.publish(view), plan: (pods, services) => this.#link.setPlan(pods, services) },
+    );
+    const isInUse = (identity: Parameters<Mesh["isInUse"]>[0]): boolean => {
+      if (!mesh.isReady)
+        throw unavailable("the control plane has not yet heard of the machine's pods; ask again");
+      return mesh.isInUse(identity);
+    };
+    const rpc = new RpcServer({
+      clock,
+      log,
+      methods: new Map([
+        ...identityMethods(authority, tokens, isInUse, log),
+        ...destinationMethods(live),
+        ...policyMethods(live),
+      ]),
+    });
+    const secure = new SecureListener({
+      authority,
+      identity: {
+        trustDomain: node.trustDomain,
+        namespace: CONTROL_IDENTITY_NAMESPACE,
+        serviceAccount: CONTROL_IDENTITY_ACCOUNT,
+      },
+      rpc,
+      clock,
+      log,
+    });
+    const port = await secure.listen(node.gatewayIp, node.controlPort);
+    this.#closers.push(() => secure.close());
+    log.info("sidecars are served", { host: node.gatewayIp, port, trustDomain: node.trustDomain });
+    this.#surroundings.onListening?.("secure", port);
+    await this.#listenPlaintext(rpc);
+    this.#closers.push(() => rpc.close());
+    return {
+      mesh,
+      attest: (podUid) => {
+        const identity = mesh.identityOf(podUid);
+        if (identity === null) return { token: "", error: `no meshed pod has the uid ${podUid}` };
+        return { token: tokens.give({ podUid, identity, form: "dns+spiffe" }), error: "" };
+      },
+      answer: (question) => answerQuestion(question, mesh, authority),
+    };
+  }
+
+  async #listenPlaintext(rpc: RpcServer): Promise<void> {
+    const { plaintext } = this.#options;
+    if (plaintext === undefined) return;
+    const server: Server = createServer((socket) =>
+      rpc.serve(socket, {
+        caller: null,
+        isTrusted: true,
+        peer: `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`,
+      }),
+    );
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(plaintext, resolve);
+    });
+    this.#closers.push(() => server.close());
+    this.#surroundings.onListening?.("plaintext", (server.address() as { port: number }).port);
+  }
+}
+
+function ownVersion(): string {
+  const manifest = JSON.parse(readFileSync(join(import.meta.dirname, "../../package.json"), "utf8")) as {
+    version: string;
+  };
+  return manifest.version;
 }
 
 async function ended(signal: AbortSignal | undefined): Promise<void> {

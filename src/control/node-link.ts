@@ -2,7 +2,13 @@ import { chmodSync, unlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Server, Socket } from "node:net";
 import { peerCredentials } from "#/kernel/libc.ts";
-import type { ControlAnswer, ControlQuestion, FromAgent, FromControl } from "#/model/node-protocol.ts";
+import type {
+  ControlAnswer,
+  ControlQuestion,
+  FromAgent,
+  FromControl,
+  NodeInfo,
+} from "#/model/node-protocol.ts";
 import { LINE_BYTES_MAX } from "#/model/node-protocol.ts";
 import type { PodPlan, ServicePlan } from "#/model/pod-plan.ts";
 import type { Log } from "#/net/log.ts";
@@ -10,13 +16,17 @@ import type { Mesh } from "./mesh/mesh.ts";
 
 export interface NodeLinkOptions {
   readonly socketPath: string;
-  readonly mesh: Mesh;
   readonly log: Log;
+  /** Called with each `hello`; what follows waits until it has answered. */
+  readonly begin: (node: NodeInfo) => Promise<NodeParts>;
+}
+
+/** What there is once it is known for which machine. */
+export interface NodeParts {
+  readonly mesh: Mesh;
   /** A token for a pod, or why there is none. */
   readonly attest: (podUid: string) => { readonly token: string; readonly error: string };
   readonly answer: (question: ControlQuestion) => ControlAnswer;
-  /** Called with each `hello`. */
-  readonly onNode: (node: Extract<FromAgent, { kind: "hello" }>["node"]) => void;
 }
 
 /** Plans that the agent has not read are not queued: the latest one is sent when it reads again. */
@@ -28,6 +38,7 @@ export class NodeLink {
   #services: readonly ServicePlan[] = [];
   #revision = 0;
   #sent = "";
+  #parts: NodeParts | null = null;
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
@@ -88,24 +99,39 @@ export class NodeLink {
     this.#agent?.destroy();
     this.#agent = socket;
     this.#sent = "";
+    const lines: string[] = [];
+    let isTaking = false;
+    const takeAll = async (): Promise<void> => {
+      if (isTaking) return;
+      isTaking = true;
+      // While a hello is being answered nothing more is read, so that what waits is bounded by one read.
+      socket.pause();
+      for (let line = lines.shift(); line !== undefined && !socket.destroyed; line = lines.shift())
+        await this.#take(socket, line);
+      isTaking = false;
+      socket.resume();
+    };
+    const failed = (error: unknown): void => {
+      log.error("the agent's message could not be taken in; the connection is closed", { error });
+      socket.destroy();
+    };
     let chunks: Buffer[] = [];
     let heldBytes = 0;
     socket.on("data", (chunk: Buffer) => {
       let from = 0;
       for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, from)) {
         chunks.push(chunk.subarray(from, at));
-        const line = Buffer.concat(chunks).toString("utf8");
+        lines.push(Buffer.concat(chunks).toString("utf8"));
         chunks = [];
         heldBytes = 0;
         from = at + 1;
-        this.#take(socket, line);
       }
       chunks.push(chunk.subarray(from));
       heldBytes += chunk.length - from;
       if (heldBytes > LINE_BYTES_MAX) {
         log.error("the agent sent a line that is too long; the connection is closed", { bytes: heldBytes });
         socket.destroy();
-      }
+      } else if (lines.length > 0) takeAll().catch(failed);
     });
     socket.on("drain", () => this.#sendPlan());
     socket.on("error", (error) => log.info("the agent's connection failed", { error }));
@@ -114,43 +140,35 @@ export class NodeLink {
     });
   }
 
-  #take(socket: Socket, line: string): void {
-    const { mesh, log } = this.#options;
-    let message: FromAgent;
-    try {
-      message = JSON.parse(line) as FromAgent;
-    } catch (error) {
-      log.error("the agent sent a line that is no JSON; the connection is closed", { error });
-      socket.destroy();
+  async #take(socket: Socket, line: string): Promise<void> {
+    const { log } = this.#options;
+    const message = JSON.parse(line) as FromAgent;
+    if (message.kind === "hello") {
+      log.info("the agent is here", { node: message.node.name, gatewayIp: message.node.gatewayIp });
+      this.#parts = await this.#options.begin(message.node);
+      this.#parts.mesh.takeNode(message.node);
       return;
     }
+    const parts = this.#parts;
+    if (parts === null) throw new Error(`the first message is ${JSON.stringify(message.kind)}, not hello`);
     switch (message.kind) {
-      case "hello":
-        log.info("the agent is here", { node: message.node.name, gatewayIp: message.node.gatewayIp });
-        this.#options.onNode(message.node);
-        mesh.takeNode(message.node);
-        return;
       case "folder":
-        mesh.takeFolder(message.files, message.problems);
-        return;
+        return parts.mesh.takeFolder(message.files, message.problems);
       case "pods":
-        mesh.takePods(message.pods);
-        return;
+        return parts.mesh.takePods(message.pods);
       case "attest":
-        this.#reply(socket, {
+        return this.#reply(socket, {
           kind: "token",
           requestId: message.requestId,
           podUid: message.podUid,
-          ...this.#options.attest(message.podUid),
+          ...parts.attest(message.podUid),
         });
-        return;
       case "ask":
-        this.#reply(socket, {
+        return this.#reply(socket, {
           kind: "answer",
           requestId: message.requestId,
-          answer: this.#options.answer(message.question),
+          answer: parts.answer(message.question),
         });
-        return;
       default:
         log.warn("the agent sent a message of a kind that is not known", {
           kind: (message as { kind: unknown }).kind,

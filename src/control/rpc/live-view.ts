@@ -20,7 +20,7 @@ export class LiveView {
 
   publish(view: MeshView): void {
     this.#view = view;
-    for (const listener of [...this.#listeners]) listener(view);
+    for (const listener of this.#listeners) listener(view);
   }
 
   listen(listener: (view: MeshView) => void): () => void {
