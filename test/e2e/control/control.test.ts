@@ -9,8 +9,8 @@ import { Identity } from "../../../src/gen/linkerd/identity_pb.ts";
 import { InboundServerPolicies } from "../../../src/gen/linkerd/inbound_pb.ts";
 import { OutboundPolicies } from "../../../src/gen/linkerd/outbound_pb.ts";
 import { makeCsr } from "../../../src/proxy/identity/csr.ts";
-import type { FakeAgent, Held } from "./rig.ts";
-import { derPem, newKey, Rig, RpcClient, RpcFailure, statusOf } from "./rig.ts";
+import type { FakeAgent, Held, RpcFailure } from "./rig.ts";
+import { derPem, newKey, Rig, RpcClient, statusOf } from "./rig.ts";
 
 const WEB = "web.shop.serviceaccount.identity.pillion.cluster.local";
 

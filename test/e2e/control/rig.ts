@@ -21,7 +21,7 @@ import { runControl } from "../../../src/control/main.ts";
 import type { FromAgent, FromControl, NodeInfo } from "../../../src/model/node-protocol.ts";
 import type { PodPlan, PodStatus } from "../../../src/model/pod-plan.ts";
 import { SILENT } from "../../../src/net/log.ts";
-import { encodeGrpcMessage, GrpcFound, GrpcMessageReader } from "../../../src/wire/grpc.ts";
+import { decodeGrpcText, encodeGrpcMessage, GrpcFound, GrpcMessageReader } from "../../../src/wire/grpc.ts";
 
 export const CONTROL_NAME = "control.pillion.serviceaccount.identity.pillion.cluster.local";
 const WAIT_MS = 10_000;
@@ -109,7 +109,7 @@ export class FakeAgent {
         text = text.slice(at + 1);
         if (message.kind === "plan") this.plan = message;
         else this.#answers.get(message.requestId)?.(message);
-        for (const wake of [...this.#waiting]) wake();
+        for (const wake of this.#waiting) wake();
       }
     });
   }
@@ -348,7 +348,7 @@ export class Watch<O extends DescMessage> {
       if (status !== "0")
         this.#failure = new RpcFailure(
           Number(status),
-          decodeURIComponent(String(headers["grpc-message"] ?? "")),
+          decodeGrpcText((headers["grpc-message"] as string | undefined) ?? ""),
         );
       this.#wake();
     };
