@@ -124,10 +124,13 @@ function packageOf(specifier: string): string {
   return specifier.startsWith("@") ? names.slice(0, 2).join("/") : names[0]!;
 }
 
-/** Blanks comments out. Strings are stepped over, so that a `//` in an address stays. */
+/**
+ * Blanks comments out, and strings in single quotes: the formatter leaves those only around quotes, so they hold code for
+ * somebody else. Other strings are stepped over, so that a `//` in an address stays.
+ */
 function withoutComments(text: string): string {
   return text.replace(
     /"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|\/\*[\s\S]*?\*\/|(?<=^|[\s;,({[])\/\/[^\n]*/g,
-    (found) => (found.startsWith("/") ? found.replace(/[^\n]/g, " ") : found),
+    (found) => (/^[/']/.test(found) ? found.replace(/[^\n]/g, " ") : found),
   );
 }
