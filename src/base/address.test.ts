@@ -20,7 +20,21 @@ test("writes IPv6 as RFC 5952 §4 says", () => {
 });
 
 test("agrees with the system about what an address is", () => {
-  const piece = fc.constantFrom("0", "1", "ffff", "10", "256", "00001", "", ":", "::", ".", "1.2.3.4", "g", "%eth0");
+  const piece = fc.constantFrom(
+    "0",
+    "1",
+    "ffff",
+    "10",
+    "256",
+    "00001",
+    "",
+    ":",
+    "::",
+    ".",
+    "1.2.3.4",
+    "g",
+    "%eth0",
+  );
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 9 }), fc.constantFrom(":", ".", ""), (pieces, separator) => {
       const text = pieces.join(separator);
@@ -34,16 +48,27 @@ test("agrees with the system about what an address is", () => {
 
 test("bytes to text and back is identity", () => {
   fc.assert(
-    fc.property(fc.oneof(fc.uint8Array({ minLength: 4, maxLength: 4 }), fc.uint8Array({ minLength: 16, maxLength: 16 })), (bytes) => {
-      const back = parseIpBytes(formatIp(bytes));
-      const isMapped = bytes.length === 16 && bytes.subarray(0, 10).every((b) => b === 0) && bytes[10] === 255 && bytes[11] === 255;
-      assert.deepEqual(back, isMapped ? bytes.slice(12) : bytes);
-    }),
+    fc.property(
+      fc.oneof(
+        fc.uint8Array({ minLength: 4, maxLength: 4 }),
+        fc.uint8Array({ minLength: 16, maxLength: 16 }),
+      ),
+      (bytes) => {
+        const back = parseIpBytes(formatIp(bytes));
+        const isMapped =
+          bytes.length === 16 &&
+          bytes.subarray(0, 10).every((b) => b === 0) &&
+          bytes[10] === 255 &&
+          bytes[11] === 255;
+        assert.deepEqual(back, isMapped ? bytes.slice(12) : bytes);
+      },
+    ),
   );
 });
 
 test("socket addresses keep their brackets and refuse nonsense", () => {
   assert.equal(addressKey(parseSocketAddress("[::1]:80")!), "[::1]:80");
   assert.equal(addressKey(parseSocketAddress("10.0.0.1:65535")!), "10.0.0.1:65535");
-  for (const text of ["10.0.0.1", "10.0.0.1:65536", "::1:80", "[10.0.0.1:80", ":80", ""]) assert.equal(parseSocketAddress(text), null, text);
+  for (const text of ["10.0.0.1", "10.0.0.1:65536", "::1:80", "[10.0.0.1:80", ":80", ""])
+    assert.equal(parseSocketAddress(text), null, text);
 });

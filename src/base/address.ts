@@ -53,8 +53,16 @@ export function parseIpBytes(text: string): Uint8Array | null {
   }
   const gap = head.indexOf("::");
   if (gap !== -1 && head.indexOf("::", gap + 1) !== -1) return null;
-  const left = (gap === -1 ? head : head.slice(0, gap)).split(":").filter((part, _at, all) => part !== "" || all.length > 1);
-  const right = gap === -1 ? [] : head.slice(gap + 2).split(":").filter((part, _at, all) => part !== "" || all.length > 1);
+  const left = (gap === -1 ? head : head.slice(0, gap))
+    .split(":")
+    .filter((part, _at, all) => part !== "" || all.length > 1);
+  const right =
+    gap === -1
+      ? []
+      : head
+          .slice(gap + 2)
+          .split(":")
+          .filter((part, _at, all) => part !== "" || all.length > 1);
   const groupsMax = (16 - tailBytes) / 2;
   if (gap === -1 ? left.length !== groupsMax : left.length + right.length >= groupsMax) return null;
   const put = (groups: string[], at: number): boolean =>
@@ -79,7 +87,7 @@ export function formatIp(bytes: Uint8Array): IpAddress {
   // RFC 5952 §4.2: the longest run of two or more zero groups, the first among equals, becomes "::".
   let best = -1;
   let bestLength = 1;
-  for (let i = 0; i < 8; ) {
+  for (let i = 0; i < 8;) {
     let length = 0;
     while (i + length < 8 && groups[i + length] === 0) length++;
     if (length > bestLength) {

@@ -40,12 +40,16 @@ export class ConnError extends MeshError {
   constructor(code: ConnErrorCode, message: string, options?: { cause?: unknown; blame?: Blame }) {
     super(message, options);
     this.code = code;
-    this.blame = options?.blame ?? (code === "ABORTED" ? "us" : code.startsWith("CONNECT") ? "network" : "peer");
+    this.blame =
+      options?.blame ?? (code === "ABORTED" ? "us" : code.startsWith("CONNECT") ? "network" : "peer");
   }
 }
 
 /** First error of `type` along the cause chain, or null. */
-export function causeOf<E extends Error>(error: unknown, type: abstract new (...args: never[]) => E): E | null {
+export function causeOf<E extends Error>(
+  error: unknown,
+  type: abstract new (...args: never[]) => E,
+): E | null {
   for (let e = error; e instanceof Error; e = e.cause) if (e instanceof type) return e;
   return null;
 }
@@ -54,6 +58,8 @@ export function causeOf<E extends Error>(error: unknown, type: abstract new (...
 export function describeError(error: unknown): string {
   const parts: string[] = [];
   for (let e = error; e !== undefined && e !== null; e = e instanceof Error ? e.cause : undefined) {
+    // Whatever else was thrown is not ours to format.
+    // oxlint-disable-next-line typescript/no-base-to-string
     parts.push(e instanceof Error ? e.message : String(e));
     if (parts.length === 8) break;
   }

@@ -11,7 +11,8 @@ export type Fields = string[];
 export function fieldValue(fields: Fields, name: string): string | null {
   for (let i = 0; i < fields.length; i += 2) {
     const at = fields[i] as string;
-    if (at === name || (at.length === name.length && at.toLowerCase() === name)) return fields[i + 1] as string;
+    if (at === name || (at.length === name.length && at.toLowerCase() === name))
+      return fields[i + 1] as string;
   }
   return null;
 }

@@ -1,4 +1,3 @@
-
 /**
  * Who a workload is: one (trust domain, namespace, service account), however it is written. Policy compares this,
  * never strings.
@@ -34,15 +33,18 @@ export function parseIdentity(name: string): Identity | null {
   const uri = /^spiffe:\/\/([a-z0-9._-]+)\/ns\/([a-z0-9-]+)\/sa\/([a-zA-Z0-9.-]+)$/.exec(name);
   if (uri !== null) return { trustDomain: uri[1]!, namespace: uri[2]!, serviceAccount: uri[3]! };
   // A service account may hold dots (it is a DNS subdomain); a namespace and a control namespace may not.
-  const dns = /^([a-z0-9.-]+)\.([a-z0-9-]+)\.serviceaccount\.identity\.([a-z0-9-]+)\.([a-z0-9.-]+)$/.exec(name);
+  const dns = /^([a-z0-9.-]+)\.([a-z0-9-]+)\.serviceaccount\.identity\.([a-z0-9-]+)\.([a-z0-9.-]+)$/.exec(
+    name,
+  );
   if (dns !== null) return { serviceAccount: dns[1]!, namespace: dns[2]!, trustDomain: dns[4]! };
   return null;
 }
 
 export function sameIdentity(a: Identity, b: Identity): boolean {
-  return a.trustDomain === b.trustDomain && a.namespace === b.namespace && a.serviceAccount === b.serviceAccount;
+  return (
+    a.trustDomain === b.trustDomain && a.namespace === b.namespace && a.serviceAccount === b.serviceAccount
+  );
 }
 
 /** Labels as metric families and discovery carry them. */
 export type Labels = Readonly<Record<string, string>>;
-

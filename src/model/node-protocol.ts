@@ -21,8 +21,19 @@ export type FromAgent =
 
 export type FromControl =
   /** All that should run, after each change (joined over 20 ms). `revision` grows by one. */
-  | { readonly kind: "plan"; readonly revision: number; readonly pods: readonly PodPlan[]; readonly services: readonly ServicePlan[] }
-  | { readonly kind: "token"; readonly requestId: number; readonly podUid: string; readonly token: string; readonly error: string }
+  | {
+      readonly kind: "plan";
+      readonly revision: number;
+      readonly pods: readonly PodPlan[];
+      readonly services: readonly ServicePlan[];
+    }
+  | {
+      readonly kind: "token";
+      readonly requestId: number;
+      readonly podUid: string;
+      readonly token: string;
+      readonly error: string;
+    }
   | { readonly kind: "answer"; readonly requestId: number; readonly answer: ControlAnswer };
 
 export interface FolderFile {
@@ -54,7 +65,12 @@ export type ControlQuestion =
   | { readonly kind: "rollout-status"; readonly namespace: string; readonly target: string };
 
 export type ControlAnswer =
-  | { readonly kind: "status"; readonly objects: readonly ObjectStatus[]; readonly problems: readonly FolderProblem[]; readonly certificates: readonly CertificateStatus[] }
+  | {
+      readonly kind: "status";
+      readonly objects: readonly ObjectStatus[];
+      readonly problems: readonly FolderProblem[];
+      readonly certificates: readonly CertificateStatus[];
+    }
   /** `done`: false while what was asked for (a rollout) is still going on. */
   | { readonly kind: "ok"; readonly message: string; readonly done: boolean }
   | { readonly kind: "error"; readonly message: string };

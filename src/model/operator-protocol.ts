@@ -10,7 +10,14 @@ export type OperatorRequest =
   /** Answers "traffic" once: kernel telemetry and where each sidecar's metrics are. */
   | { readonly kind: "traffic" }
   /** How to run a command in a container: answered by "exec", then the command line runs it itself (it is root). */
-  | { readonly kind: "exec"; readonly namespace: string; readonly pod: string; readonly container: string; readonly argv: readonly string[]; readonly tty: boolean }
+  | {
+      readonly kind: "exec";
+      readonly namespace: string;
+      readonly pod: string;
+      readonly container: string;
+      readonly argv: readonly string[];
+      readonly tty: boolean;
+    }
   | { readonly kind: "logs"; readonly namespace: string; readonly pod: string; readonly container: string }
   /** Passed on to the control plane. */
   | { readonly kind: "ask"; readonly question: ControlQuestion }
@@ -21,7 +28,17 @@ export type OperatorRequest =
 
 export type OperatorAnswer =
   /** `planned`: the control plane has sent what should run, for the folder as it is now. */
-  | { readonly kind: "status"; readonly node: NodeInfo; readonly agentPid: number; readonly controlPid: number; readonly controlConnected: boolean; readonly folder: string; readonly planned: boolean; readonly pods: readonly PodStatus[]; readonly services: readonly ServicePlan[] }
+  | {
+      readonly kind: "status";
+      readonly node: NodeInfo;
+      readonly agentPid: number;
+      readonly controlPid: number;
+      readonly controlConnected: boolean;
+      readonly folder: string;
+      readonly planned: boolean;
+      readonly pods: readonly PodStatus[];
+      readonly services: readonly ServicePlan[];
+    }
   | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
   /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */
   | { readonly kind: "exec"; readonly argv: readonly string[] }
@@ -35,5 +52,14 @@ export interface PodTrafficReport {
   readonly podUid: string;
   /** `http://IP:4191/metrics`, "" for an unmeshed pod. */
   readonly metricsUrl: string;
-  readonly targets: readonly { readonly target: string; readonly direction: "in" | "out"; readonly via: "sidecar" | "kernel"; readonly connections: number; readonly bytesIn: number; readonly bytesOut: number; readonly retransmits: number; readonly rttUs: number }[];
+  readonly targets: readonly {
+    readonly target: string;
+    readonly direction: "in" | "out";
+    readonly via: "sidecar" | "kernel";
+    readonly connections: number;
+    readonly bytesIn: number;
+    readonly bytesOut: number;
+    readonly retransmits: number;
+    readonly rttUs: number;
+  }[];
 }

@@ -40,8 +40,19 @@ export interface ContainerPlan {
   readonly argv: readonly string[];
   readonly workingDir: string | null;
   readonly env: readonly EnvPlan[];
-  readonly ports: readonly { readonly name: string; readonly containerPort: number; readonly protocol: "TCP" | "UDP"; readonly hostPort: number | null; readonly hostIp: string | null }[];
-  readonly mounts: readonly { readonly volume: string; readonly mountPath: string; readonly subPath: string | null; readonly readOnly: boolean }[];
+  readonly ports: readonly {
+    readonly name: string;
+    readonly containerPort: number;
+    readonly protocol: "TCP" | "UDP";
+    readonly hostPort: number | null;
+    readonly hostIp: string | null;
+  }[];
+  readonly mounts: readonly {
+    readonly volume: string;
+    readonly mountPath: string;
+    readonly subPath: string | null;
+    readonly readOnly: boolean;
+  }[];
   readonly runAsUser: number | null;
   readonly runAsGroup: number | null;
   readonly readOnlyRootFilesystem: boolean;
@@ -70,12 +81,26 @@ export type EnvPlan =
 
 export type HookPlan =
   | { readonly kind: "exec"; readonly argv: readonly string[] }
-  | { readonly kind: "http"; readonly path: string; readonly port: number; readonly scheme: "HTTP" | "HTTPS"; readonly host: string | null; readonly headers: readonly [string, string][] }
+  | {
+      readonly kind: "http";
+      readonly path: string;
+      readonly port: number;
+      readonly scheme: "HTTP" | "HTTPS";
+      readonly host: string | null;
+      readonly headers: readonly [string, string][];
+    }
   | { readonly kind: "sleep"; readonly seconds: number };
 
 export type ProbeAction =
   | { readonly kind: "exec"; readonly argv: readonly string[] }
-  | { readonly kind: "http"; readonly path: string; readonly port: number; readonly scheme: "HTTP" | "HTTPS"; readonly host: string | null; readonly headers: readonly [string, string][] }
+  | {
+      readonly kind: "http";
+      readonly path: string;
+      readonly port: number;
+      readonly scheme: "HTTP" | "HTTPS";
+      readonly host: string | null;
+      readonly headers: readonly [string, string][];
+    }
   | { readonly kind: "tcp"; readonly port: number; readonly host: string | null }
   | { readonly kind: "grpc"; readonly port: number; readonly service: string };
 
@@ -90,10 +115,20 @@ export interface ProbePlan {
 }
 
 export type VolumePlan =
-  | { readonly name: string; readonly kind: "emptyDir"; readonly medium: "" | "Memory"; readonly sizeLimitBytes: number | null }
+  | {
+      readonly name: string;
+      readonly kind: "emptyDir";
+      readonly medium: "" | "Memory";
+      readonly sizeLimitBytes: number | null;
+    }
   | { readonly name: string; readonly kind: "hostPath"; readonly path: string; readonly type: string }
   /** ConfigMap, Secret, downwardAPI and projected volumes: files whose content is known (rewritten in place, atomically, when it changes). */
-  | { readonly name: string; readonly kind: "files"; readonly secret: boolean; readonly files: readonly { readonly path: string; readonly mode: number; readonly base64: string }[] }
+  | {
+      readonly name: string;
+      readonly kind: "files";
+      readonly secret: boolean;
+      readonly files: readonly { readonly path: string; readonly mode: number; readonly base64: string }[];
+    }
   /** A claim: a folder kept in the agent's state under namespace and claim name, outliving the pod. */
   | { readonly name: string; readonly kind: "claim"; readonly claim: string; readonly readOnly: boolean };
 
@@ -117,9 +152,19 @@ export interface ServicePlan {
   readonly externalName: string | null;
   readonly publishNotReady: boolean;
   readonly sessionAffinityClientIp: boolean;
-  readonly ports: readonly { readonly name: string; readonly port: number; readonly protocol: "TCP" | "UDP" }[];
+  readonly ports: readonly {
+    readonly name: string;
+    readonly port: number;
+    readonly protocol: "TCP" | "UDP";
+  }[];
   /** Pods behind it, ready or not. `targetPorts[i]` answers `ports[i]` (0: this pod does not serve it). */
-  readonly endpoints: readonly { readonly podUid: string; readonly ip: string; readonly hostname: string | null; readonly ready: boolean; readonly targetPorts: readonly number[] }[];
+  readonly endpoints: readonly {
+    readonly podUid: string;
+    readonly ip: string;
+    readonly hostname: string | null;
+    readonly ready: boolean;
+    readonly targetPorts: readonly number[];
+  }[];
 }
 
 export type PodPhase = "Pending" | "Running" | "Succeeded" | "Failed";

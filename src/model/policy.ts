@@ -16,7 +16,13 @@ export type Protocol = "detect" | "http1" | "http2" | "grpc" | "tls" | "opaque";
 
 /** Where a target's traffic goes. Routes (a later room: matches, filters, splits) wrap backends; a backend is a leaf. */
 export type Backend =
-  | { readonly kind: "balancer"; readonly source: PolicySource; readonly path: string; readonly defaultRttMs: number; readonly decayMs: number }
+  | {
+      readonly kind: "balancer";
+      readonly source: PolicySource;
+      readonly path: string;
+      readonly defaultRttMs: number;
+      readonly decayMs: number;
+    }
   | { readonly kind: "forward"; readonly source: PolicySource; readonly endpoint: Endpoint }
   | { readonly kind: "forbidden"; readonly source: PolicySource; readonly reason: string };
 
@@ -40,6 +46,10 @@ export interface Authorization {
   readonly authentication:
     | { readonly kind: "unauthenticated" }
     | { readonly kind: "meshed-any" }
-    | { readonly kind: "meshed"; readonly identities: readonly string[]; readonly suffixes: readonly (readonly string[])[] };
+    | {
+        readonly kind: "meshed";
+        readonly identities: readonly string[];
+        readonly suffixes: readonly (readonly string[])[];
+      };
   readonly labels: Labels;
 }

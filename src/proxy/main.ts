@@ -77,7 +77,9 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     token: tokenReader(config),
     tokenRefused: (reason) => {
       if ("file" in config.token) return;
-      log.error("the token was refused and there is no other; the workload must be attested again", { reason });
+      log.error("the token was refused and there is no other; the workload must be attested again", {
+        reason,
+      });
       process.exit(EXIT_ATTEST);
     },
   });

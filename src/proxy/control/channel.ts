@@ -144,7 +144,8 @@ export class Channel {
         if (this.#client !== client) return;
         this.#client = null;
         this.#setConnected(false);
-        if (!this.#isClosed) this.#parts.log.info("the connection to the control plane ended", { address: this.#authority });
+        if (!this.#isClosed)
+          this.#parts.log.info("the connection to the control plane ended", { address: this.#authority });
         // A server that takes connections and drops them at once must not be hammered.
         this.#retry();
       },
