@@ -3,7 +3,7 @@
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
  *   npm run bench -- [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
- *                    [--runtime PATH] [--profile FOLDER]
+ *                    [--runtime PATH] [--profile FOLDER] [--envoy PATH]
  */
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,16 +16,32 @@ import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type CpuUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { describeProfile } from "./lib/profile.ts";
 import { showSpread, spread, table, type Spread } from "./lib/report.ts";
+import { startEnvoy } from "./subjects/envoy.ts";
 import { startPillion } from "./subjects/pillion.ts";
 import { startPrototype } from "./subjects/prototype.ts";
 import { startDirect, startHaproxy, startNginx } from "./subjects/single-hop.ts";
 import type { StartSubject, Subject } from "./subjects/subject.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    json: { type: "boolean", default: false },
+    rounds: { type: "string" },
+    seconds: { type: "string" },
+    only: { type: "string" },
+    shape: { type: "string" },
+    runtime: { type: "string", default: process.execPath },
+    profile: { type: "string" },
+    envoy: { type: "string" },
+  },
+});
 
 const subjects: Record<string, StartSubject> = {
   direct: startDirect,
   nginx: startNginx,
   haproxy: startHaproxy,
   prototype: startPrototype,
+  envoy: startEnvoy(options.envoy),
   pillion: startPillion,
 };
 
@@ -41,18 +57,6 @@ const shapes: readonly Shape[] = [
 const QUICK_SUBJECTS = ["nginx", "prototype", "pillion"];
 const QUICK_SHAPES = ["h1-8", "h1-64", "open-500"];
 
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: "boolean", default: false },
-    json: { type: "boolean", default: false },
-    rounds: { type: "string" },
-    seconds: { type: "string" },
-    only: { type: "string" },
-    shape: { type: "string" },
-    runtime: { type: "string", default: process.execPath },
-    profile: { type: "string" },
-  },
-});
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 1 : 3));
 const wantedSubjects = options.only?.split(",") ?? (options.quick ? QUICK_SUBJECTS : Object.keys(subjects));

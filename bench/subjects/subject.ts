@@ -53,9 +53,10 @@ export async function readyByPort(
   world: Namespaces,
   place: "client" | "server",
   port: number,
+  address = "127.0.0.1",
 ): Promise<number> {
   const startMs = performance.now();
-  const dial = `for i in $(seq 2000); do (exec 3<>/dev/tcp/127.0.0.1/${port}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`;
+  const dial = `for i in $(seq 2000); do (exec 3<>/dev/tcp/${address}/${port}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`;
   await world.run(place, ["bash", "-c", dial]);
   return performance.now() - startMs;
 }
