@@ -67,11 +67,12 @@ test("reads what Node's TLS client sends, at any length of it", () => {
     kind: "hello",
     sni: "web.shop.serviceaccount.identity.pillion.cluster.local",
     alpn: ["pillion/1", "h2"],
+    resumes: false,
   });
   for (let stop = 0; stop < bytes.length; stop++)
     assert.equal(inspectClientHello(bytes, 0, stop).kind, "incomplete");
   const plain = nodeHello({});
-  assert.deepEqual(inspectClientHello(plain, 0, plain.length), { kind: "hello", sni: null, alpn: [] });
+  assert.deepEqual(inspectClientHello(plain, 0, plain.length), { kind: "hello", sni: null, alpn: [], resumes: false });
 });
 
 test("reads a hello inside a larger buffer, and one without extensions (RFC 5246 §7.4.1.2)", () => {
@@ -81,8 +82,11 @@ test("reads a hello inside a larger buffer, and one without extensions (RFC 5246
     kind: "hello",
     sni: "web.example",
     alpn: ["h2"],
+    resumes: false,
   });
-  assert.deepEqual(inspectClientHello(hello(null)), { kind: "hello", sni: null, alpn: [] });
+  const psk = hello([...sniOf("web"), ...extension(41, [0, 0])]);
+  assert.deepEqual(inspectClientHello(psk), { kind: "hello", sni: "web", alpn: [], resumes: true });
+  assert.deepEqual(inspectClientHello(hello(null)), { kind: "hello", sni: null, alpn: [], resumes: false });
 });
 
 test("puts a hello together from several records (RFC 8446 §5.1)", () => {
@@ -91,7 +95,7 @@ test("puts a hello together from several records (RFC 8446 §5.1)", () => {
     const records: number[] = [];
     for (let at = 0; at < whole.length; at += size) records.push(...record(whole.slice(at, at + size)));
     const bytes = Uint8Array.from(records);
-    assert.deepEqual(inspectClientHello(bytes), { kind: "hello", sni: "web", alpn: ["a", "b"] }, `${size}`);
+    assert.deepEqual(inspectClientHello(bytes), { kind: "hello", sni: "web", alpn: ["a", "b"], resumes: false }, `${size}`);
     for (let stop = 0; stop < bytes.length; stop++) {
       assert.equal(inspectClientHello(bytes, 0, stop).kind, "incomplete", `${size} ${stop}`);
     }

@@ -9,6 +9,8 @@ export type ClientHello =
       readonly sni: string | null;
       /** Offered protocols in the client's order; empty when the extension is absent. */
       readonly alpn: string[];
+      /** It offers to resume a session (RFC 8446 §4.2.11 pre_shared_key) instead of showing certificates. */
+      readonly resumes: boolean;
     };
 
 /**
@@ -45,6 +47,7 @@ const HANDSHAKE_HEAD_BYTES = 4;
 const HANDSHAKE_CLIENT_HELLO = 1;
 const EXTENSION_SERVER_NAME = 0;
 const EXTENSION_ALPN = 16;
+const EXTENSION_PRE_SHARED_KEY = 41;
 
 /** The handshake bytes of the leading records so far, joined where they span more than one; null when not TLS. */
 function handshakeBytes(bytes: Uint8Array, start: number, stop: number): Slice | null {
@@ -93,6 +96,7 @@ function parseHello(hello: Cursor): ClientHello | null {
   hello.skip(hello.uint(1)); // legacy_compression_methods
   let sni: string | null = null;
   let alpn: string[] | null = null;
+  let resumes = false;
   // RFC 5246 §7.4.1.2: extensions may be absent altogether.
   const extensions = hello.left === 0 ? hello : hello.vector(hello.uint(2));
   while (extensions.left > 0) {
@@ -105,11 +109,11 @@ function parseHello(hello: Cursor): ClientHello | null {
     } else if (type === EXTENSION_ALPN) {
       if (alpn !== null) return null;
       alpn = parseAlpn(content);
-    }
+    } else if (type === EXTENSION_PRE_SHARED_KEY) resumes = true;
     if (content.broken) return null;
   }
   if (hello.broken || extensions.broken || hello.left > 0) return null;
-  return { kind: "hello", sni, alpn: alpn ?? [] };
+  return { kind: "hello", sni, alpn: alpn ?? [], resumes };
 }
 
 /** RFC 6066 §3: a list with one entry of type host_name. Null when malformed. */

@@ -178,6 +178,8 @@ class InboundConnection implements ConnHandler {
           this.#refuse("no_alpn", `no ALPN was offered; ${DIRECT_ALPN.join(" or ")} is needed here`);
         else if (!hello.alpn.some((name) => DIRECT_ALPN.includes(name)))
           this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
+        else if (hello.resumes)
+          this.#refuse("resumed_session", "a session was offered for resumption; show a certificate instead");
         else this.#secure(DIRECT_ALPN, (result) => this.#expectHeader(result));
       },
     );
@@ -314,6 +316,8 @@ class InboundConnection implements ConnHandler {
           this.#forward();
         } else if (hello.alpn.length > 0 && !hello.alpn.some((name) => DIRECT_ALPN.includes(name))) {
           this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);
+        } else if (hello.resumes) {
+          this.#refuse("resumed_session", "a session was offered for resumption; show a certificate instead");
         } else {
           this.#secure(PLAIN_ALPN, () => this.#securedRedirected(port));
         }

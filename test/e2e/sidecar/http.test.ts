@@ -17,7 +17,10 @@ function serveHttp({ http, state }: WorkerContext, port: number, name: string): 
     let bytes = 0;
     request.on("data", (chunk: Buffer) => (bytes += chunk.length));
     request.on("end", () => {
-      const done = (): void => void response.end(`${name} ${request.method} ${request.url} ${bytes} ${String(request.headers["l5d-client-id"] ?? "-")}`);
+      const done = (): void =>
+        void response.end(
+          `${name} ${request.method} ${request.url} ${bytes} ${String(request.headers["l5d-client-id"] ?? "-")}`,
+        );
       if (request.url === "/slow") setTimeout(done, 600);
       else done();
     });
@@ -26,14 +29,25 @@ function serveHttp({ http, state }: WorkerContext, port: number, name: string): 
   return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
 }
 
-function get({ http }: WorkerContext, host: string, port: number, path: string, body: string): Promise<Reply> {
+function get(
+  { http }: WorkerContext,
+  host: string,
+  port: number,
+  path: string,
+  body: string,
+): Promise<Reply> {
   return new Promise((resolve, reject) => {
-    const request = http.request({ host, port, path, method: body === "" ? "GET" : "POST", agent: false }, (response) => {
-      let text = "";
-      response.on("data", (bytes: Buffer) => (text += bytes.toString()));
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, text, headers: response.headers }));
-      response.on("error", reject);
-    });
+    const request = http.request(
+      { host, port, path, method: body === "" ? "GET" : "POST", agent: false },
+      (response) => {
+        let text = "";
+        response.on("data", (bytes: Buffer) => (text += bytes.toString()));
+        response.on("end", () =>
+          resolve({ status: response.statusCode ?? 0, text, headers: response.headers }),
+        );
+        response.on("error", reject);
+      },
+    );
     request.on("error", reject);
     request.end(body);
   });
@@ -65,9 +79,22 @@ describe("HTTP between two sidecars", { skip }, () => {
     const { status, text } = await client.run(get, VIP, 80, "/x?y=1", "");
     assert.equal(status, 200);
     assert.equal(text, `a GET /x?y=1 0 ${client.identity}`);
-    assert.equal(await a.metric(/^inbound_tcp_transport_header_connections_total.*session_protocol="http\/2"/), 1);
-    assert.equal(await a.metric(new RegExp(`^request_total.*direction="inbound".*client_id="${client.identity}"`)), 1);
-    assert.equal(await client.metric(new RegExp(`^response_total.*direction="outbound".*server_id="${a.identity}".*classification="success"`)), 1);
+    assert.equal(
+      await a.metric(/^inbound_tcp_transport_header_connections_total.*session_protocol="http\/2"/),
+      1,
+    );
+    assert.equal(
+      await a.metric(new RegExp(`^request_total.*direction="inbound".*client_id="${client.identity}"`)),
+      1,
+    );
+    assert.equal(
+      await client.metric(
+        new RegExp(
+          `^response_total.*direction="outbound".*server_id="${a.identity}".*classification="success"`,
+        ),
+      ),
+      1,
+    );
   });
 
   test("carries bodies of a megabyte", async () => {
@@ -82,18 +109,31 @@ describe("HTTP between two sidecars", { skip }, () => {
 
   test("an endpoint that left gets nothing any more, and its successor is found at once", async () => {
     await mesh.set({ endpoints: { "web:80": [b.endpoint(8080)] } });
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"), "requests go to b");
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"),
+      "requests go to b",
+    );
     for (let i = 0; i < 20; i++) assert.match((await client.run(get, VIP, 80, "/", "")).text, /^b /);
   });
 
   test("an endpoint that cannot be reached is gone around", async () => {
-    await mesh.set({ endpoints: { "web:80": [a.endpoint(8080), b.endpoint(8080), { ...a.endpoint(8080), ip: "10.213.1.99" }] } });
+    await mesh.set({
+      endpoints: {
+        "web:80": [a.endpoint(8080), b.endpoint(8080), { ...a.endpoint(8080), ip: "10.213.1.99" }],
+      },
+    });
     for (let i = 0; i < 20; i++) assert.equal((await client.run(get, VIP, 80, "/", "")).status, 200);
   });
 
   test("only whom the policy names may ask, and the answer says why", async () => {
-    await mesh.set({ endpoints: { "web:80": [a.endpoint(8080)] }, ports: { "8080": { protocol: "detect", allow: b.identity } } });
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).status === 403, "the policy is in force");
+    await mesh.set({
+      endpoints: { "web:80": [a.endpoint(8080)] },
+      ports: { "8080": { protocol: "detect", allow: b.identity } },
+    });
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).status === 403,
+      "the policy is in force",
+    );
     const { headers } = await client.run(get, VIP, 80, "/", "");
     assert.match(String(headers["l5d-proxy-error"]), /client\.test.*was refused/);
     assert.equal((await stranger.run(get, a.ip, 8080, "/", "")).status, 403);
@@ -103,21 +143,38 @@ describe("HTTP between two sidecars", { skip }, () => {
 
   test("goes on to known targets while the control plane is away, and finds moved pods when it is back", async () => {
     await mesh.set({ endpoints: { "web:80": [a.endpoint(8080)] } });
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("a"), "requests go to a");
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("a"),
+      "requests go to a",
+    );
     await mesh.killControl();
     for (let i = 0; i < 20; i++) assert.equal((await client.run(get, VIP, 80, "/", "")).status, 200);
     await mesh.set({ endpoints: { "web:80": [b.endpoint(8080)] } });
     await mesh.startControl();
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"), "requests go to b", 5000);
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"),
+      "requests go to b",
+      5000,
+    );
   });
 
   test("drains inbound on SIGUSR2: requests under way finish, /drain tells, outbound goes on", async () => {
     await mesh.set({ endpoints: { "web:80": [a.endpoint(8080)] } });
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("a"), "requests go to a");
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("a"),
+      "requests go to a",
+    );
     const slow = client.run(get, VIP, 80, "/slow", "");
-    await until(async () => (JSON.parse((await a.admin("/drain")).text) as { inboundRequests: number }).inboundRequests === 1, "the request is under way");
+    await until(
+      async () =>
+        (JSON.parse((await a.admin("/drain")).text) as { inboundRequests: number }).inboundRequests === 1,
+      "the request is under way",
+    );
     a.sidecar?.kill("SIGUSR2");
-    await until(async () => (JSON.parse((await a.admin("/drain")).text) as { draining: boolean }).draining, "a drains");
+    await until(
+      async () => (JSON.parse((await a.admin("/drain")).text) as { draining: boolean }).draining,
+      "a drains",
+    );
     assert.equal((await slow).status, 200);
     await mesh.set({ endpoints: { "web:80": [a.endpoint(8080), b.endpoint(8080)] } });
     for (let i = 0; i < 10; i++) assert.equal((await client.run(get, VIP, 80, "/", "")).status, 200);
@@ -126,9 +183,16 @@ describe("HTTP between two sidecars", { skip }, () => {
 
   test("ends by SIGTERM after the last request", async () => {
     await mesh.set({ endpoints: { "web:80": [b.endpoint(8080)] } });
-    await until(async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"), "requests go to b");
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("b"),
+      "requests go to b",
+    );
     const slow = client.run(get, VIP, 80, "/slow", "");
-    await until(async () => (JSON.parse((await b.admin("/drain")).text) as { inboundRequests: number }).inboundRequests === 1, "the request is under way");
+    await until(
+      async () =>
+        (JSON.parse((await b.admin("/drain")).text) as { inboundRequests: number }).inboundRequests === 1,
+      "the request is under way",
+    );
     b.sidecar?.kill("SIGTERM");
     assert.equal((await slow).status, 200);
     await until(() => b.sidecar?.exitCode === 0, "the sidecar of b has ended");

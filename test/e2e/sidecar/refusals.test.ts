@@ -8,7 +8,10 @@ const skip = cannotRun() ?? false;
 const APP_PORT = 7000;
 const CANARY = "canary-bytes-that-must-not-arrive";
 /** `transport.l5d.io/v1` header for port 7000, opaque. */
-const HEADER = Buffer.concat([Buffer.from("transport.l5d.io/v1\r\n\r\n"), Buffer.from([0, 0, 0, 3, 8, 0xd8, 0x36])]).toString("latin1");
+const HEADER = Buffer.concat([
+  Buffer.from("transport.l5d.io/v1\r\n\r\n"),
+  Buffer.from([0, 0, 0, 3, 8, 0xd8, 0x36]),
+]).toString("latin1");
 
 interface Attempt {
   port: number;
@@ -43,9 +46,20 @@ function listen({ net, state }: WorkerContext, port: number): Promise<null> {
 /** A TLS client of its own, that trusts anybody and says its piece as soon as it may. */
 async function attack({ tls }: WorkerContext, host: string, attempt: Attempt): Promise<Outcome> {
   const { port, key, cert, serverName: servername, alpn: ALPNProtocols, say } = attempt;
-  const once = (toHost: string, toPort: number, session: Buffer | undefined, text: string): Promise<Outcome & { session: Buffer | undefined }> =>
+  const once = (
+    toHost: string,
+    toPort: number,
+    session: Buffer | undefined,
+    text: string,
+  ): Promise<Outcome & { session: Buffer | undefined }> =>
     new Promise((resolve) => {
-      const outcome: Outcome & { session: Buffer | undefined } = { handshaken: false, reused: false, received: "", error: "", session: undefined };
+      const outcome: Outcome & { session: Buffer | undefined } = {
+        handshaken: false,
+        reused: false,
+        received: "",
+        error: "",
+        session: undefined,
+      };
       const socket = tls.connect({
         host: toHost,
         port: toPort,
@@ -96,23 +110,52 @@ describe("what no sidecar accepts", { skip }, () => {
   });
   after(() => mesh.close());
 
-  const direct = (): Attempt => ({ port: 4143, ...good, serverName: server.identity, alpn: ["transport.l5d.io/v1"], resume: false, say: HEADER + CANARY });
-  const redirected = (): Attempt => ({ port: APP_PORT, ...good, serverName: server.identity, alpn: [], resume: false, say: CANARY });
+  const direct = (): Attempt => ({
+    port: 4143,
+    ...good,
+    serverName: server.identity,
+    alpn: ["transport.l5d.io/v1"],
+    resume: false,
+    say: HEADER + CANARY,
+  });
+  const redirected = (): Attempt => ({
+    port: APP_PORT,
+    ...good,
+    serverName: server.identity,
+    alpn: [],
+    resume: false,
+    say: CANARY,
+  });
 
   test("accepts a proven peer on both ports (positive control)", async () => {
     for (const attempt of [direct(), redirected()]) {
-      const { received } = await stranger.run(attack, server.ip, { ...attempt, say: attempt.say.replace(CANARY, "\x00 welcome") });
+      const { received } = await stranger.run(attack, server.ip, {
+        ...attempt,
+        say: attempt.say.replace(CANARY, "\x00 welcome"),
+      });
       assert.equal(received, "\x00 welcome", `port ${attempt.port}`);
     }
   });
 
   const cases: readonly [name: string, reason: string, change: () => Partial<Attempt>][] = [
-    ["a self-signed certificate", "self_signed", () => mesh.selfSigned("self", `subjectAltName=DNS:${identityName("stranger")}`)],
-    ["a certificate of another root", "unknown_issuer", () => mesh.leaf("other", identityName("stranger"), "other-root")],
+    [
+      "a self-signed certificate",
+      "self_signed",
+      () => mesh.selfSigned("self", `subjectAltName=DNS:${identityName("stranger")}`),
+    ],
+    [
+      "a certificate of another root",
+      "unknown_issuer",
+      () => mesh.leaf("other", identityName("stranger"), "other-root"),
+    ],
     ["an expired certificate", "expired", () => mesh.leaf("expired", identityName("stranger"), "root", "0")],
     ["no certificate", "no_client_certificate", () => ({ key: "", cert: "" })],
     ["a certificate without a name", "unnamed_peer", () => mesh.leaf("unnamed", "example.org")],
-    ["a foreign trust domain", "foreign_trust_domain", () => mesh.leaf("foreign", "a.b.serviceaccount.identity.pillion.elsewhere.example")],
+    [
+      "a foreign trust domain",
+      "foreign_trust_domain",
+      () => mesh.leaf("foreign", "a.b.serviceaccount.identity.pillion.elsewhere.example"),
+    ],
     ["a foreign ALPN", "foreign_alpn", () => ({ alpn: ["h2"] })],
   ];
   for (const [name, reason, change] of cases) {
@@ -124,14 +167,19 @@ describe("what no sidecar accepts", { skip }, () => {
   }
 
   test("refuses no ALPN on the direct port", () => refused({ ...direct(), alpn: [] }, "no_alpn"));
-  test("refuses a wrong server name on the direct port", () => refused({ ...direct(), serverName: identityName("somebody") }, "wrong_sni"));
+  test("refuses a wrong server name on the direct port", () =>
+    refused({ ...direct(), serverName: identityName("somebody") }, "wrong_sni"));
   test("refuses a missing and a broken transport header", async () => {
     await refused({ ...direct(), say: `${CANARY} and more than a header has` }, "bad_transport_header");
   });
-  test("refuses a transport header that names the direct port itself", () => refused({ ...direct(), say: HEADER.replace("\xd8\x36", "\xaf\x20") + CANARY }, "loop"));
+  test("refuses a transport header that names the direct port itself", () =>
+    refused({ ...direct(), say: HEADER.replace("\xd8\x36", "\xaf\x20") + CANARY }, "loop"));
 
   test("on a redirected port another server name is the application's own TLS: nothing is decrypted for it", async () => {
-    const { handshaken } = await stranger.run(attack, server.ip, { ...redirected(), serverName: identityName("somebody") });
+    const { handshaken } = await stranger.run(attack, server.ip, {
+      ...redirected(),
+      serverName: identityName("somebody"),
+    });
     assert.equal(handshaken, false);
     await nothingArrived();
   });
@@ -142,7 +190,18 @@ describe("what no sidecar accepts", { skip }, () => {
 
   test("plaintext to the direct port is refused", async () => {
     const before = await count("not_tls");
-    await stranger.run(({ net }, host) => new Promise((done) => net.connect({ host, port: 4143 }, function (this: import("node:net").Socket) { this.write("GET / HTTP/1.1\r\n\r\n"); }).on("error", () => undefined).on("close", () => done(null))), server.ip);
+    await stranger.run(
+      ({ net }, host) =>
+        new Promise((done) =>
+          net
+            .connect({ host, port: 4143 }, function (this: import("node:net").Socket) {
+              this.write("GET / HTTP/1.1\r\n\r\n");
+            })
+            .on("error", () => undefined)
+            .on("close", () => done(null)),
+        ),
+      server.ip,
+    );
     await until(async () => (await count("not_tls")) === before + 1, "the refusal is counted");
   });
 
@@ -151,12 +210,16 @@ describe("what no sidecar accepts", { skip }, () => {
     const logged = server.refusals().filter((one) => one === reason).length;
     const { received } = await stranger.run(attack, server.ip, attempt);
     assert.equal(received, "");
-    await until(async () => (await count(reason)) === before + 1, `${reason} is counted for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`);
+    await until(
+      async () => (await count(reason)) === before + 1,
+      `${reason} is counted for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`,
+    );
     assert.equal(server.refusals().filter((one) => one === reason).length, logged + 1);
     await nothingArrived();
   }
 
-  const count = (reason: string): Promise<number> => server.metric(new RegExp(`^inbound_tcp_errors_total.*error="${reason}"`));
+  const count = (reason: string): Promise<number> =>
+    server.metric(new RegExp(`^inbound_tcp_errors_total.*error="${reason}"`));
 
   async function nothingArrived(): Promise<void> {
     const got = await server.run(({ state }) => String(state["got"]));
