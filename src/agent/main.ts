@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { describeError } from "#/base/errors.ts";
+import { forbidInheritance } from "#/kernel/libc.ts";
 import { Agent, type AgentOptions } from "./agent.ts";
 
 export type { AgentOptions } from "./agent.ts";
@@ -11,6 +12,7 @@ export type { AgentOptions } from "./agent.ts";
  */
 export async function runAgent(options: AgentOptions): Promise<void> {
   process.umask(0o022);
+  forbidInheritance();
   // Named by its own descriptor, it must not die of a terminal that goes away.
   process.on("SIGHUP", () => {});
   const agent = new Agent(options, resolve(import.meta.dirname, "../.."));

@@ -72,6 +72,22 @@ export function errno(): number {
   return ffi.getInt32(libc.__errno_location());
 }
 
+/**
+ * Keeps the descriptors that this process was started with from its children. Node's own are not inherited; a shell's
+ * pipes and terminals are, and a container that holds one keeps it open for as long as it lives.
+ */
+export function forbidInheritance(): void {
+  // close_range(2) with CLOSE_RANGE_CLOEXEC, kernel 5.11 and glibc 2.34; where it is missing nothing is lost but this.
+  try {
+    const { functions } = ffi.dlopen(null, {
+      close_range: { arguments: ["uint32", "uint32", "int32"], return: "int32" },
+    });
+    functions.close_range(3, 0xffff_ffff, 4);
+  } catch {
+    // See above.
+  }
+}
+
 /** struct sockaddr_in or sockaddr_in6. */
 function readSockaddr(bytes: Uint8Array | null): SocketAddress | null {
   if (bytes === null || bytes.length < 8) return null;

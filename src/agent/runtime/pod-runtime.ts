@@ -5,6 +5,7 @@ import { describeError } from "#/base/errors.ts";
 import type { ServiceVip } from "#/kernel/interception.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import { ensureDir, readIfThere, removeTree } from "../files.ts";
+import { delay } from "./launch.ts";
 import type { PublishedPort } from "./network.ts";
 import type { PodHost } from "./pod-host.ts";
 import { Pod, type PodRecord } from "./pod.ts";
@@ -43,7 +44,9 @@ export class PodRuntime {
       if (!known.has(uid) && !DAEMON_GROUPS.includes(uid)) this.#host.cgroups.remove(uid);
     }
     for (const record of records) this.#begin(new Pod(this.#host, record));
-    await Promise.resolve();
+    // Whoever asks for statuses from here on must not hear that running pods are not there yet.
+    const running = this.pods.filter((pod) => pod.record.initialised && !pod.record.stopping);
+    await Promise.race([Promise.all(running.map((pod) => pod.settled)), delay(SETTLE_MAX_MS)]);
   }
 
   apply(plans: readonly PodPlan[]): void {
@@ -119,6 +122,9 @@ export class PodRuntime {
     return join(this.#host.instance.stateDir, "agent", "pods");
   }
 }
+
+/** A pod that cannot be taken over in this time is reported as it is. */
+const SETTLE_MAX_MS = 5_000;
 
 /** Groups beside the pods': the mesh's own processes. */
 export const DAEMON_GROUPS: readonly string[] = ["control", "dns"];

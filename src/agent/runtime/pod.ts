@@ -85,6 +85,9 @@ export class Pod {
   #stopRequested: () => void = () => {};
   readonly #stop: Promise<void>;
   #saveQueued = false;
+  /** Resolves when it has been brought up, taken over, or has met its first obstacle: its status means something then. */
+  readonly settled: Promise<void>;
+  #resolveSettled: () => void = () => {};
   /** Resolves when nothing of it is left on the machine. */
   readonly gone: Promise<void>;
   #resolveGone: () => void = () => {};
@@ -93,6 +96,7 @@ export class Pod {
     this.#host = host;
     this.record = record;
     this.#stop = new Promise((resolve) => (this.#stopRequested = resolve));
+    this.settled = new Promise((resolve) => (this.#resolveSettled = resolve));
     this.gone = new Promise((resolve) => (this.#resolveGone = resolve));
     if (record.stopping) this.#stopRequested();
   }
@@ -203,10 +207,12 @@ export class Pod {
         this.#complaint = describeError(error);
         this.#host.log("warn", `pod ${this.#name()}: ${this.#complaint}`);
         this.#changed();
+        this.#resolveSettled();
         await Promise.race([delay(retryMs), this.#stop]);
         retryMs = Math.min(retryMs * 2, RETRY_LAST_MS);
       }
     }
+    this.#resolveSettled();
     if (!this.record.stopping) {
       // It has run to its end. What is left is its status, until its plan is withdrawn.
       await this.#endProcesses(0);
@@ -243,6 +249,8 @@ export class Pod {
     this.record.initialised = true;
     for (const each of plan.containers) this.#container(each, "app").start();
     this.#enter(Stage.RUNNING);
+    // Containers that are taken over need a turn to be seen running.
+    setImmediate(this.#resolveSettled);
     const apps = this.#containers.filter((container) => container.role === "app");
     await Promise.race([Promise.all(apps.map((container) => container.finished)), this.#stop]);
     if (this.record.stopping) return;
@@ -382,7 +390,13 @@ export class Pod {
       skipOutboundPorts: plan.sidecar?.skipOutboundPorts ?? [],
       letThroughCidrs: plan.sidecar?.letThroughCidrs ?? [],
     };
-    if (!interceptor.adopt(interception)) interceptor.install(interception);
+    try {
+      if (!interceptor.adopt(interception)) interceptor.install(interception);
+    } catch (error) {
+      // What an earlier agent installed lives in the kernel and goes on: a running pod is not given up for this.
+      if (!this.#anythingRuns()) throw error;
+      this.#host.log("warn", `pod ${this.#name()}: its interception could not be renewed: ${describeError(error)}`);
+    }
   }
 
   #startSidecar(app: Cgroup): void {

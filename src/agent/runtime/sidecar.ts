@@ -11,9 +11,16 @@ export interface SidecarRecord {
   launch: LaunchRecord | null;
   restartCount: number;
   lastCode: number | null;
+  /** It was ready and intercepting when this was written. */
+  ready: boolean;
 }
 
-export const NEW_SIDECAR: Readonly<SidecarRecord> = { launch: null, restartCount: 0, lastCode: null };
+export const NEW_SIDECAR: Readonly<SidecarRecord> = {
+  launch: null,
+  restartCount: 0,
+  lastCode: null,
+  ready: false,
+};
 
 export const SIDECAR_UID_FIRST = 61_100;
 export const SIDECAR_NAME = "pillion-sidecar";
@@ -27,6 +34,8 @@ const SIDECAR_PIDS_MAX = 256;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 10_000;
 const READY_INTERVAL_MS = 5_000;
+/** Looks in a row that a sidecar must fail before its pod counts as not ready. */
+const READY_FAILURES_MAX = 3;
 
 export interface SidecarPlace {
   readonly podIp: string;
@@ -149,15 +158,19 @@ export class Sidecar {
         if (this.#stopping) return;
         const process = adopt === null ? await this.#launch() : this.#adopt(adopt);
         if (process === null) return;
-        adopt = null;
         this.#process = process;
         this.record.launch = process.record;
+        // A sidecar that an earlier agent had proven stays ready while it is looked at again: peers must not lose it.
+        const wasProven = adopt !== null && this.record.ready;
+        adopt = null;
+        if (wasProven) this.#becomeReady();
         this.#changed();
-        const proven = this.#prove(process).finally(leave);
+        void (wasProven ? this.#watch(process, 0) : this.#prove(process).finally(leave));
         const exit = await process.exited;
         this.#process = null;
-        const wasReady = await proven;
+        const wasReady = this.record.ready;
         this.#ready = false;
+        this.record.ready = false;
         this.record.launch = null;
         this.record.lastCode = exit.code;
         if (this.#stopping) return;
@@ -165,7 +178,9 @@ export class Sidecar {
         const why = exit.oomKilled
           ? "was killed for want of memory: raise its limit"
           : `ended with exit code ${exit.code}`;
-        this.#complaint = `${why}; ${tail(this.#place.logFile, 200).trim().split("\n").at(-1) ?? ""}`;
+        const words =
+          exit.code === 137 ? "" : (tail(this.#place.logFile, 300).trim().split("\n").at(-1) ?? "");
+        this.#complaint = words === "" ? why : `${why}; its last words: ${words}`;
         this.#host.log("warn", `sidecar of ${this.#pod.namespace}/${this.#pod.name} ${this.#complaint}`);
         retryMs = wasReady ? 0 : Math.min(RETRY_LAST_MS, Math.max(RETRY_FIRST_MS, retryMs * 2));
         this.#changed();
@@ -233,8 +248,8 @@ export class Sidecar {
     };
   }
 
-  /** Waits for readiness, proves interception both ways, then keeps an eye on readiness. True when it ever was ready. */
-  async #prove(process: SandboxedProcess): Promise<boolean> {
+  /** Waits for readiness, proves interception both ways, then keeps an eye on readiness. */
+  async #prove(process: SandboxedProcess): Promise<void> {
     let over = false;
     void process.exited.then(() => (over = true));
     let proven = false;
@@ -243,12 +258,7 @@ export class Sidecar {
       if (over) break;
       if (complaint === "") {
         proven = true;
-        if (!this.#ready) {
-          this.#ready = true;
-          this.#complaint = "";
-          this.#firstReady();
-          this.#changed();
-        }
+        this.#becomeReady();
         break;
       }
       if (complaint !== this.#complaint) {
@@ -257,17 +267,33 @@ export class Sidecar {
       }
       await delay(waitMs);
     }
-    if (proven) void this.#watch(process);
-    return proven;
+    if (proven) void this.#watch(process, READY_INTERVAL_MS);
   }
 
-  async #watch(process: SandboxedProcess): Promise<void> {
-    while (this.#process === process && !this.#stopping) {
-      await delay(READY_INTERVAL_MS);
+  #becomeReady(): void {
+    this.#ready = true;
+    this.record.ready = true;
+    this.#complaint = "";
+    this.#firstReady();
+    this.#changed();
+  }
+
+  async #watch(process: SandboxedProcess, firstAfterMs: number): Promise<void> {
+    let failures = 0;
+    for (
+      let waitMs = firstAfterMs;
+      this.#process === process && !this.#stopping;
+      waitMs = READY_INTERVAL_MS
+    ) {
+      await delay(waitMs);
       if (this.#process !== process || this.#stopping) return;
       const complaint = await this.#examine(true);
+      failures = complaint === "" ? 0 : failures + 1;
       if (this.#process !== process || (complaint === "") === this.#ready) continue;
+      // One that has no processor time for the moment is slow, not gone.
+      if (failures > 0 && failures < READY_FAILURES_MAX) continue;
       this.#ready = complaint === "";
+      this.record.ready = this.#ready;
       this.#complaint = complaint;
       this.#changed();
     }
