@@ -72,6 +72,8 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
       "`up` needs root to make namespaces and load programs into the kernel; try again with sudo",
     );
   }
+  // Other users' processes (the control plane) must get through to their own folders; the agent's is nobody else's.
+  mkdirSync(dirname(dirname(paths.agentLog)), { recursive: true, mode: 0o755 });
   mkdirSync(dirname(paths.agentLog), { recursive: true, mode: 0o700 });
   const log = openSync(paths.agentLog, "a", 0o600);
   const logStart = statSync(paths.agentLog).size;
