@@ -75,7 +75,7 @@ export function sandboxArguments(view: SandboxView): string[] {
   for (const file of view.etcFiles) args.push("--ro-bind", file.source, throughLinks(file.target));
   // Shorter targets first, so that a mount inside another volume is not covered by it.
   for (const bind of view.binds.toSorted((a, b) => a.target.length - b.target.length)) {
-    args.push(...parentDirectories(bind.target));
+    args.push(...parentDirectories(bind.target, [...PRIVATE, ...view.hidden]));
     args.push(bind.readOnly ? "--ro-bind" : "--bind", bind.source, bind.target);
     for (const path of view.hidden) {
       if (path.startsWith(`${bind.source === "/" ? "" : bind.source}/`) && existsSync(path)) {
@@ -88,11 +88,11 @@ export function sandboxArguments(view: SandboxView): string[] {
 }
 
 /** bubblewrap makes missing parents of a mount point for root alone; a container's user has to pass through them. */
-function parentDirectories(target: string): string[] {
+function parentDirectories(target: string, emptied: readonly string[]): string[] {
   const args: string[] = [];
   for (let at = target.indexOf("/", 1); at !== -1; at = target.indexOf("/", at + 1)) {
     const parent = target.slice(0, at);
-    if (!existsSync(parent) || (isBelow(parent, PRIVATE) && !PRIVATE.includes(parent)))
+    if (!existsSync(parent) || (isBelow(parent, emptied) && !emptied.includes(parent)))
       args.push("--perms", "0755", "--dir", parent);
   }
   return args;
