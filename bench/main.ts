@@ -3,7 +3,9 @@
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
  *   npm run bench -- [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
- *                    [--runtime PATH] [--profile FOLDER] [--envoy PATH]
+ *                    [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
+ *
+ * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -30,7 +32,7 @@ const { values: options } = parseArgs({
     seconds: { type: "string" },
     only: { type: "string" },
     shape: { type: "string" },
-    runtime: { type: "string", default: process.execPath },
+    variant: { type: "string", multiple: true, default: [] },
     profile: { type: "string" },
     envoy: { type: "string" },
   },
@@ -42,7 +44,7 @@ const subjects: Record<string, StartSubject> = {
   haproxy: startHaproxy,
   prototype: startPrototype,
   envoy: startEnvoy(options.envoy),
-  pillion: startPillion,
+  pillion: startPillion([process.execPath]),
 };
 
 const shapes: readonly Shape[] = [
@@ -59,7 +61,8 @@ const QUICK_SHAPES = ["h1-8", "h1-64", "open-500"];
 
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 1 : 3));
-const wantedSubjects = options.only?.split(",") ?? (options.quick ? QUICK_SUBJECTS : Object.keys(subjects));
+const wantedSubjects =
+  options.only?.split(",") ?? (options.quick ? [...QUICK_SUBJECTS] : Object.keys(subjects));
 const wantedShapes = options.shape?.split(",") ?? (options.quick ? QUICK_SHAPES : shapes.map((s) => s.name));
 const note = (text: string): void => {
   if (!options.json) console.log(text);
@@ -88,7 +91,7 @@ if (process.getuid?.() !== 0) {
 const folder = mkdtempSync(join(tmpdir(), "pillion-bench-"));
 // Sidecars run under another user and read their program here; the keys in it have modes of their own.
 chmodSync(folder, 0o755);
-const world = new Namespaces();
+const worlds: Namespaces[] = [];
 const running: Subject[] = [];
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void finish(130));
 try {
@@ -101,8 +104,15 @@ try {
 
 async function main(): Promise<void> {
   note(describeMachine());
-  await startApp(world, folder);
-  const runtime = [options.runtime];
+  const world = await makeWorld();
+  for (const variant of options.variant) {
+    const [name = "", command = ""] = variant.split(/=(.*)/s);
+    subjects[name] = startPillion(
+      command.split(" ").map((word) => (word === "node" ? process.execPath : word)),
+      name,
+    );
+    wantedSubjects.push(name);
+  }
   const profileFolder = options.profile ?? null;
   if (profileFolder !== null) {
     mkdirSync(profileFolder, { recursive: true });
@@ -112,7 +122,7 @@ async function main(): Promise<void> {
     const start = subjects[name];
     if (start === undefined)
       throw new Error(`no subject is called ${name}; there are ${Object.keys(subjects).join(", ")}`);
-    const subject = await start({ world, folder, runtime, profileFolder });
+    const subject = await start({ world, makeWorld, folder, profileFolder });
     if ("skipped" in subject) note(`${name}: not measured, ${subject.skipped}`);
     else running.push(subject);
   }
@@ -141,11 +151,18 @@ async function main(): Promise<void> {
   else print(rows, fresh, loaded);
 }
 
+async function makeWorld(): Promise<Namespaces> {
+  const world = new Namespaces();
+  worlds.push(world);
+  await startApp(world, folder);
+  return world;
+}
+
 /** A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days. */
 async function warmUp(): Promise<void> {
   const shape: Shape = { name: "warm-up", kind: "closed", connections: 64 };
   for (const subject of running.filter((s) => s.processes.length > 0))
-    await runBurst(world, subject.url, shape, options.quick ? 3 : 5);
+    await runBurst(subject.world, subject.url, shape, options.quick ? 3 : 5);
 }
 
 async function measure(chosen: readonly Shape[]): Promise<Map<string, Sample[]>> {
@@ -154,7 +171,7 @@ async function measure(chosen: readonly Shape[]): Promise<Map<string, Sample[]>>
     for (const shape of chosen) {
       for (const subject of running) {
         const before = subject.processes.map((p) => cpuUsed(p.pid));
-        const burst = await runBurst(world, subject.url, shape, seconds);
+        const burst = await runBurst(subject.world, subject.url, shape, seconds);
         const cpu = subject.processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
         if (burst.requests === 0) throw new Error(`${subject.name} answered nothing under ${shape.name}`);
         const list = samples.get(key(shape, subject)) ?? [];
@@ -268,7 +285,7 @@ function cells(row: Row, reference: Row | undefined): string[] {
 
 async function finish(code: number): Promise<never> {
   for (const subject of running) await subject.stop();
-  world.close();
+  for (const world of worlds) world.close();
   if (code === 0 && options.profile !== undefined) {
     for (const file of readdirSync(options.profile).filter((name) => name.endsWith(".cpuprofile"))) {
       console.log(`\n${file}: self time\n${describeProfile(join(options.profile, file))}`);

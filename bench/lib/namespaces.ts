@@ -17,6 +17,7 @@ const OUTBOUND_PORT = 4140;
 const INBOUND_PORT = 4143;
 
 const PREFIX = "pillion-bench-";
+let made = 0;
 
 export type Place = "hub" | "client" | "server";
 
@@ -26,7 +27,7 @@ export type Place = "hub" | "client" | "server";
  * every sidecar (ours or a peer's) is intercepted in the same way. Needs root.
  */
 export class Namespaces {
-  readonly #tag = `${PREFIX}${process.pid}-`;
+  readonly #tag = `${PREFIX}${process.pid}-${made++}-`;
   readonly #children = new Set<ChildProcess>();
 
   constructor() {

@@ -30,6 +30,7 @@ export const startEnvoy =
     const clientReadyMs = await readyByPort(world, "client", CLIENT_PORT);
     return {
       name: "Envoy pair, mTLS",
+      world,
       url: new URL(`http://127.0.0.1:${CLIENT_PORT}/`),
       processes: [
         { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },

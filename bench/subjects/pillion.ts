@@ -5,26 +5,42 @@ import { createInterface } from "node:readline";
 import type { ChildProcess } from "node:child_process";
 import { strippedSources } from "#/agent/stripped-sources.ts";
 import { LOAD_CORE, PROXY_CORE } from "../lib/load.ts";
-import { CLIENT, SERVER, SERVICE, SERVICE_PORT, SIDECAR_UID } from "../lib/namespaces.ts";
+import { type Namespaces, CLIENT, SERVER, SERVICE, SERVICE_PORT, SIDECAR_UID } from "../lib/namespaces.ts";
 import type { WorldSettings } from "../world/control.ts";
-import { end, type Measured, type StartSubject, type SubjectContext } from "./subject.ts";
+import { end, type Measured, type StartSubject } from "./subject.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 
-/** Two sidecars as they are deployed (without types, without privileges), intercepted by nftables. */
-export const startPillion: StartSubject = async (context) => {
-  const program = sidecarProgram(context.folder);
-  const server = await startSide(context, "server", program);
-  const client = await startSide(context, "client", program);
-  return {
-    name: "Pillion pair, mTLS",
-    url: new URL(`http://${SERVICE}:${SERVICE_PORT}/`),
-    processes: [client.measured, server.measured],
-    stop: async () => {
-      for (const child of [...client.children, ...server.children]) await end(child);
-    },
+/**
+ * Two sidecars as they are deployed (without types, without privileges), intercepted by nftables. `variant` names a
+ * second pair that runs under another command: other flags, another runtime.
+ */
+export const startPillion =
+  (command: readonly string[], variant = ""): StartSubject =>
+  async (given) => {
+    const folder = join(given.folder, `pillion-${variant}`);
+    mkdirSync(folder);
+    const world = await given.makeWorld();
+    const side = {
+      world,
+      folder,
+      command,
+      profileFolder: given.profileFolder,
+      program: sidecarProgram(folder),
+      variant,
+    };
+    const server = await startSide(side, "server");
+    const client = await startSide(side, "client");
+    return {
+      name: variant === "" ? "Pillion pair, mTLS" : `Pillion pair, ${variant}`,
+      world,
+      url: new URL(`http://${SERVICE}:${SERVICE_PORT}/`),
+      processes: [client.measured, server.measured],
+      stop: async () => {
+        for (const child of [...client.children, ...server.children]) await end(child);
+      },
+    };
   };
-};
 
 /** The sources without types, laid out so that their own imports find each other. */
 function sidecarProgram(folder: string): string {
@@ -36,10 +52,18 @@ function sidecarProgram(folder: string): string {
   return join(sources, "main.js");
 }
 
+interface SideSettings {
+  world: Namespaces;
+  folder: string;
+  command: readonly string[];
+  profileFolder: string | null;
+  program: string;
+  variant: string;
+}
+
 async function startSide(
-  { world, folder, runtime, profileFolder }: SubjectContext,
+  { world, folder, command, profileFolder, program, variant }: SideSettings,
   side: "client" | "server",
-  program: string,
 ): Promise<{ measured: Measured; children: ChildProcess[] }> {
   const control = world.start(
     side,
@@ -54,12 +78,16 @@ async function startSide(
   );
   const settings = JSON.parse(await firstLine(control, () => true)) as WorldSettings;
   const startMs = performance.now();
-  const sidecar = world.start(side, [...runtime, ...profiled(profileFolder, side), program, "sidecar"], {
-    core: PROXY_CORE,
-    uid: SIDECAR_UID,
-    env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", ...environment(side, settings) },
-    stdio: ["ignore", "inherit", "pipe", "pipe"],
-  });
+  const sidecar = world.start(
+    side,
+    [...command, ...profiled(profileFolder, `${side}${variant}`), program, "sidecar"],
+    {
+      core: PROXY_CORE,
+      uid: SIDECAR_UID,
+      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", ...environment(side, settings) },
+      stdio: ["ignore", "inherit", "pipe", "pipe"],
+    },
+  );
   const tokenPipe = sidecar.stdio[3];
   if (tokenPipe !== null && tokenPipe !== undefined && "end" in tokenPipe) tokenPipe.end(settings.token);
   await firstLine(sidecar, (line) => line.includes('"message":"ready"'));

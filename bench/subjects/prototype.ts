@@ -5,10 +5,10 @@ import { makeCertificates } from "../runtime/certs.ts";
 import { end, readyByOutput, type StartSubject } from "./subject.ts";
 
 /** The featureless pair of `runtime/pair.ts`: the floor that the sidecar pair is compared with. */
-export const startPrototype: StartSubject = async ({ world, folder, runtime }) => {
+export const startPrototype: StartSubject = async ({ world, folder }) => {
   const certificates = join(folder, "prototype");
   makeCertificates(certificates);
-  const program = [...runtime, join(import.meta.dirname, "../runtime/pair.ts")];
+  const program = [process.execPath, join(import.meta.dirname, "../runtime/pair.ts")];
   const mesh = `${SERVER}:8443`;
   const server = world.start(
     "server",
@@ -22,6 +22,7 @@ export const startPrototype: StartSubject = async ({ world, folder, runtime }) =
   const clientReadyMs = await readyByOutput(client, "the prototype's client side");
   return {
     name: "prototype pair, mTLS",
+    world,
     url: new URL("http://127.0.0.1:9003/"),
     processes: [
       { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },

@@ -1,14 +1,15 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
-import { APP_BARE_PORT, SERVER } from "../lib/namespaces.ts";
+import { APP_BARE_PORT, SERVER, type Namespaces } from "../lib/namespaces.ts";
 import { existsInPath } from "../lib/programs.ts";
 import { end, readyByPort, type StartSubject, type Subject } from "./subject.ts";
 
 /** No proxy: what load generator and application can do by themselves. */
-export const startDirect: StartSubject = () =>
+export const startDirect: StartSubject = ({ world }) =>
   Promise.resolve({
     name: "no proxy",
+    world,
     url: new URL(`http://${SERVER}:${APP_BARE_PORT}/`),
     processes: [],
     stop: () => Promise.resolve(),
@@ -30,8 +31,13 @@ http {
 }`,
   );
   const child = world.start("client", ["nginx", "-c", file], { core: PROXY_CORE });
-  return hop("nginx, one plain hop", 9001, child.pid ?? 0, await readyByPort(world, "client", 9001), () =>
-    end(child),
+  return hop(
+    world,
+    "nginx, one plain hop",
+    9001,
+    child.pid ?? 0,
+    await readyByPort(world, "client", 9001),
+    () => end(child),
   );
 };
 
@@ -58,14 +64,27 @@ backend app
 `,
   );
   const child = world.start("client", ["haproxy", "-f", file, "-db"], { core: PROXY_CORE });
-  return hop("HAProxy, one plain hop", 9002, child.pid ?? 0, await readyByPort(world, "client", 9002), () =>
-    end(child),
+  return hop(
+    world,
+    "HAProxy, one plain hop",
+    9002,
+    child.pid ?? 0,
+    await readyByPort(world, "client", 9002),
+    () => end(child),
   );
 };
 
-function hop(name: string, port: number, pid: number, readyMs: number, stop: () => Promise<void>): Subject {
+function hop(
+  world: Namespaces,
+  name: string,
+  port: number,
+  pid: number,
+  readyMs: number,
+  stop: () => Promise<void>,
+): Subject {
   return {
     name,
+    world,
     url: new URL(`http://127.0.0.1:${port}/`),
     processes: [{ role: "hop", pid, readyMs }],
     stop,

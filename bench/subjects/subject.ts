@@ -4,7 +4,8 @@ import type { Namespaces } from "../lib/namespaces.ts";
 /** One thing that is measured: nothing at all, one proxy, or a pair of sidecars. It runs from its start to `stop`. */
 export interface Subject {
   readonly name: string;
-  /** Where the load goes, seen from the `client` namespace. */
+  readonly world: Namespaces;
+  /** Where the load goes, seen from the `client` namespace of `world`. */
   readonly url: URL;
   /** The proxies whose CPU and memory count, client side first. */
   readonly processes: readonly Measured[];
@@ -20,10 +21,10 @@ export interface Measured {
 
 export interface SubjectContext {
   readonly world: Namespaces;
+  /** A world for subjects that are intercepted, since only one pair can be in each; with its own application. */
+  readonly makeWorld: () => Promise<Namespaces>;
   /** For configurations, certificates and keys; removed at the end. */
   readonly folder: string;
-  /** Program and arguments that run a TypeScript file of ours. */
-  readonly runtime: readonly string[];
   /** Where CPU profiles of our sidecars go when they stop; null for none. Its owner is `SIDECAR_UID`. */
   readonly profileFolder: string | null;
 }
