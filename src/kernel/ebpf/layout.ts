@@ -5,6 +5,7 @@
 import { formatIp, parseIpBytes, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { checkedPort, parseCidr } from "../cidr.ts";
 import { InterceptionError } from "../errors.ts";
+import type { ObjectSpec } from "./spec.ts";
 
 export const MESH_ABI = 1;
 
@@ -20,6 +21,28 @@ export const SIZE = {
   mesh_traffic_key: 24,
   mesh_traffic: 48,
 } as const;
+
+/** How much fits into a map, and what we call it when it is too much. */
+export const BOUNDS = {
+  mesh_own: { entries: 64, what: "addresses of the pod" },
+  mesh_ports: { entries: 131072, what: "skipped ports" },
+  mesh_cidrs: { entries: 16384, what: "let-through networks" },
+  mesh_traffic: { entries: 1024, what: "targets" },
+  mesh_services: { entries: 65536, what: "virtual IPs" },
+} as const;
+
+/** Throws when an object was built from another `mesh.h` than this file speaks of. */
+export function checkLayout(spec: ObjectSpec): void {
+  const wrong = [
+    ...Object.entries(SIZE).filter(([name, bytes]) => spec.structs.get(name)?.bytes !== bytes),
+    ...Object.entries(BOUNDS).filter(([name, { entries }]) => spec.maps.get(name)?.maxEntries !== entries),
+  ].map(([name]) => name);
+  if (wrong.length === 0) return;
+  throw new InterceptionError(
+    "LOAD_FAILED",
+    `the kernel programs are of another version than this program (${wrong.join(", ")}): install both from one package`,
+  );
+}
 
 export const Direction = { INBOUND: 0, OUTBOUND: 1 } as const;
 export type Direction = (typeof Direction)[keyof typeof Direction];

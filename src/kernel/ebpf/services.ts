@@ -5,6 +5,7 @@
 import { InterceptionError } from "../errors.ts";
 import type { ServiceVip } from "../pod.ts";
 import {
+  BOUNDS,
   decodeService,
   encodeBackendKey,
   encodeEndpoint,
@@ -14,8 +15,7 @@ import {
 } from "./layout.ts";
 import type { Libbpf } from "./libbpf.ts";
 
-// As in bpf/maps.h.
-const SERVICES_MAX = 65536;
+const SERVICES_MAX = BOUNDS.mesh_services.entries;
 const BACKENDS_PER_SERVICE_MAX = 1024;
 
 interface Written {

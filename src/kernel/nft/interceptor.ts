@@ -45,7 +45,8 @@ class NftInterceptor implements Interceptor {
   readonly kind = "nftables";
   readonly #instance: string;
   readonly #pods = new Map<string, PodInterception>();
-  #services: readonly ServiceVip[] = [];
+  /** What `setServices` was last told; null while nobody has. */
+  #services: readonly ServiceVip[] | null = null;
 
   constructor(instance: string) {
     this.#instance = instance;
@@ -53,7 +54,7 @@ class NftInterceptor implements Interceptor {
 
   install(pod: PodInterception): void {
     this.#checkInstance(pod.instance);
-    nft(pod.netnsPath, ["-f", "-"], renderRules(pod, this.#services));
+    nft(pod.netnsPath, ["-f", "-"], renderRules(pod, this.#services ?? []));
     this.#pods.set(pod.pod, pod);
   }
 
@@ -63,11 +64,12 @@ class NftInterceptor implements Interceptor {
     this.install(pod);
   }
 
-  /** The Services of the earlier process stay out until `setServices`: call that first. */
   adopt(pod: PodInterception): boolean {
     this.#checkInstance(pod.instance);
     if (!hasTable(pod.netnsPath)) return false;
-    this.install(pod);
+    // The rules hold virtual IPs that we have not been told yet: they stay as they are until we have.
+    if (this.#services === null) this.#pods.set(pod.pod, pod);
+    else this.install(pod);
     return true;
   }
 
