@@ -62,12 +62,12 @@ export function isOpaquePort(pod: ViewPod, port: number): boolean {
   );
 }
 
-/** Names as Linkerd's metrics have them. */
+/** Names as Linkerd's metrics have them, sorted, so that equal endpoints have equal bytes. */
 function podLabels(pod: ViewPod): Record<string, string> {
   const labels: Record<string, string> = { pod: pod.name, serviceaccount: pod.identity.serviceAccount };
   if (pod.isMeshed) labels["control_plane_ns"] = CONTROL_NAMESPACE;
   if (pod.workload !== null)
     labels[pod.workload.kind === "job" ? "k8s_job" : pod.workload.kind] = pod.workload.name;
   if (pod.workload?.kind === "deployment") labels["pod_template_hash"] = pod.templateHash;
-  return labels;
+  return Object.fromEntries(Object.entries(labels).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
