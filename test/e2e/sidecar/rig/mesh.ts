@@ -256,6 +256,11 @@ export class Pod {
     return identityName(this.name);
   }
 
+  /** `ip` inside the pod's namespace. */
+  configure(...args: string[]): void {
+    ip("-n", this.ns, ...args);
+  }
+
   /** As the control plane would tell of this pod. */
   endpoint(port: number, hint: StubEndpoint["hint"] = "http2"): StubEndpoint {
     return this.isMeshed
