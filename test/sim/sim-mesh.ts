@@ -1,0 +1,175 @@
+import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.ts";
+import { SeededRandom } from "#/base/random.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { InboundPolicy, OutboundPolicy, Protocol } from "#/model/policy.ts";
+import { SILENT } from "#/net/log.ts";
+import { readConfig } from "#/proxy/config.ts";
+import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "#/proxy/control/control-api.ts";
+import { Sidecar } from "#/proxy/sidecar.ts";
+import type { Cancel } from "#/stack/discovery.ts";
+import { Registry } from "#/stack/metrics/registry.ts";
+import type { SecureRefusal } from "#/net/transport.ts";
+import { MemoryNet, SimTransport, type Host } from "./memory-net.ts";
+import { VirtualClock } from "./virtual-clock.ts";
+
+const SOURCE = { group: "", kind: "default", namespace: "", name: "sim", section: "", port: 0 };
+
+export function identityOf(name: string): string {
+  return `${name}.sim.serviceaccount.identity.pillion.cluster.local`;
+}
+
+/** A pod of the simulation. */
+export interface SimPod {
+  readonly name: string;
+  readonly host: Host;
+  readonly registry: Registry;
+  /** Null for an unmeshed pod. */
+  readonly sidecar: Sidecar | null;
+}
+
+/** A whole mesh in one process on virtual time: real sidecars, a played network, a control plane that is a table. */
+export class SimMesh {
+  readonly clock: VirtualClock = new VirtualClock();
+  readonly random: SeededRandom;
+  readonly net: MemoryNet;
+  readonly control: SimControl;
+
+  constructor(seed: number) {
+    this.random = new SeededRandom(seed);
+    this.net = new MemoryNet(this.clock, this.random);
+    this.control = new SimControl(this.clock, this.random);
+  }
+
+  pod(name: string, ip: string, options: { isMeshed: boolean; flaw?: SecureRefusal | null }): SimPod {
+    const host = this.net.host(ip);
+    const registry = new Registry();
+    if (!options.isMeshed) return { name, host, registry, sidecar: null };
+    const config = readConfig({
+      LINKERD2_PROXY_IDENTITY_LOCAL_NAME: identityOf(name),
+      LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: "-",
+      LINKERD2_PROXY_IDENTITY_TOKEN_FILE: "-",
+      LINKERD2_PROXY_IDENTITY_SVC_ADDR: "localhost.:1",
+      LINKERD2_PROXY_DESTINATION_SVC_ADDR: "localhost.:1",
+      LINKERD2_PROXY_POLICY_SVC_ADDR: "localhost.:1",
+      LINKERD2_PROXY_POLICY_WORKLOAD: name,
+      LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS: "10.0.0.0/8",
+      LINKERD2_PROXY_INBOUND_IPS: ip,
+    });
+    const transport = new SimTransport(this.net, host, { name: identityOf(name), flaw: options.flaw ?? null });
+    const sidecar = new Sidecar({ config, clock: this.clock, random: this.random, log: SILENT, transport, control: this.control, registry });
+    host.intercept(sidecar.outbound.accept, sidecar.inbound.accept);
+    return { name, host, registry, sidecar };
+  }
+
+  endpoint(pod: SimPod, port: number): Endpoint {
+    const identity = pod.sidecar === null ? null : { name: identityOf(pod.name), serverName: identityOf(pod.name) };
+    return {
+      address: { ip: pod.host.ip, port },
+      weight: 10_000,
+      identity,
+      protocolHint: identity === null ? "unknown" : "http2",
+      tunnelPort: identity === null ? null : 4143,
+      authorityOverride: null,
+      labels: { pod: pod.name },
+    };
+  }
+}
+
+/** The control plane as a table. `isAway`: it answers nothing, and changes are heard when it is back. */
+export class SimControl implements ControlApi {
+  readonly #clock: VirtualClock;
+  readonly #random: SeededRandom;
+  readonly #services = new Map<string, { readonly path: string; readonly protocol: Protocol }>();
+  readonly #endpoints = new Map<string, readonly Endpoint[]>();
+  readonly #ports = new Map<number, InboundPolicy>();
+  readonly #watches = new Set<() => void>();
+  #isAway = false;
+
+  constructor(clock: VirtualClock, random: SeededRandom) {
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  get isConnected(): boolean {
+    return !this.#isAway;
+  }
+
+  service(address: SocketAddress, path: string, protocol: Protocol): void {
+    this.#services.set(addressKey(address), { path, protocol });
+    this.#changed();
+  }
+
+  endpoints(path: string, endpoints: readonly Endpoint[]): void {
+    this.#endpoints.set(path, endpoints);
+    this.#changed();
+  }
+
+  port(port: number, policy: InboundPolicy): void {
+    this.#ports.set(port, policy);
+    this.#changed();
+  }
+
+  setAway(isAway: boolean): void {
+    this.#isAway = isAway;
+    if (!isAway) this.#changed();
+  }
+
+  watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel {
+    return this.#watch(() => {
+      const service = this.#services.get(addressKey(address));
+      if (service === undefined) {
+        sink.unknown();
+        return;
+      }
+      const { path, protocol } = service;
+      const policy: OutboundPolicy = { source: SOURCE, protocol, backend: { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 10_000 } };
+      sink.policy(policy);
+    });
+  }
+
+  watchProfile(_address: SocketAddress, profile: (profile: Profile | null) => void): Cancel {
+    return this.#watch(() => profile(null));
+  }
+
+  watchEndpoints(path: string, sink: EndpointsSink): Cancel {
+    return this.#watch(() => {
+      const endpoints = this.#endpoints.get(path);
+      sink(endpoints === undefined ? "absent" : "known", endpoints ?? []);
+    });
+  }
+
+  watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel {
+    return this.#watch(() => policy(this.#ports.get(port) ?? ALLOW_ALL));
+  }
+
+  #watch(tell: () => void): Cancel {
+    let isCancelled = false;
+    const watch = (): void => {
+      this.#clock.after(0.1 + 2 * this.#random.next(), () => {
+        if (!isCancelled && !this.#isAway) tell();
+      });
+    };
+    this.#watches.add(watch);
+    watch();
+    return {
+      cancel: () => {
+        isCancelled = true;
+        this.#watches.delete(watch);
+      },
+    };
+  }
+
+  #changed(): void {
+    for (const watch of this.#watches) watch();
+  }
+}
+
+const ALLOW_ALL: InboundPolicy = {
+  protocol: "detect",
+  labels: { name: "all" },
+  authorizations: [{ networks: [{ net: "0.0.0.0/0", except: [] }], authentication: { kind: "unauthenticated" }, labels: { name: "all" } }],
+};
+
+export function at(ip: string, port: number): SocketAddress {
+  return { ip: ip as IpAddress, port };
+}

@@ -1,0 +1,99 @@
+import type { Clock, Timer } from "#/base/clock.ts";
+
+interface Entry {
+  readonly atMs: number;
+  readonly order: number;
+  fire: (() => void) | null;
+}
+
+/** Time that moves only when nothing is left to do at the present moment. The same run gives the same order of events. */
+export class VirtualClock implements Clock {
+  #nowMs = 0;
+  #order = 0;
+  #tasks: (() => void)[] = [];
+  readonly #heap: Entry[] = [];
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  wallMs(): number {
+    return 1_800_000_000_000 + this.#nowMs;
+  }
+
+  soon(task: () => void): void {
+    this.#tasks.push(task);
+  }
+
+  after(afterMs: number, fire: () => void): Timer {
+    const entry: Entry = { atMs: this.#nowMs + Math.max(0, afterMs), order: this.#order++, fire };
+    this.#push(entry);
+    return { cancel: () => void (entry.fire = null) };
+  }
+
+  /** Runs until `isDone`, or until `limitMs` more of virtual time have gone by: then it throws. */
+  runUntil(isDone: () => boolean, what: string, limitMs = 60_000): void {
+    const stopAtMs = this.#nowMs + limitMs;
+    while (!isDone()) {
+      if (!this.#step(stopAtMs)) throw new Error(`not within ${limitMs} ms of virtual time: ${what}`);
+    }
+  }
+
+  /** Lets so much virtual time go by. */
+  run(forMs: number): void {
+    const stopAtMs = this.#nowMs + forMs;
+    while (this.#step(stopAtMs));
+    this.#nowMs = stopAtMs;
+  }
+
+  #step(stopAtMs: number): boolean {
+    if (this.#tasks.length > 0) {
+      const tasks = this.#tasks;
+      this.#tasks = [];
+      for (const task of tasks) task();
+      return true;
+    }
+    const entry = this.#pop();
+    if (entry === null) return false;
+    if (entry.atMs > stopAtMs) {
+      this.#push(entry);
+      return false;
+    }
+    this.#nowMs = entry.atMs;
+    entry.fire?.();
+    return true;
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    heap.push(entry);
+    for (let at = heap.length - 1; at > 0; ) {
+      const parent = (at - 1) >> 1;
+      if (!isBefore(heap[at] as Entry, heap[parent] as Entry)) break;
+      [heap[at], heap[parent]] = [heap[parent] as Entry, heap[at] as Entry];
+      at = parent;
+    }
+  }
+
+  #pop(): Entry | null {
+    const heap = this.#heap;
+    const first = heap[0];
+    const last = heap.pop();
+    if (first === undefined || last === undefined) return null;
+    if (heap.length === 0) return first;
+    heap[0] = last;
+    for (let at = 0; ; ) {
+      let least = at;
+      for (const child of [2 * at + 1, 2 * at + 2]) {
+        if (child < heap.length && isBefore(heap[child] as Entry, heap[least] as Entry)) least = child;
+      }
+      if (least === at) return first;
+      [heap[at], heap[least]] = [heap[least] as Entry, heap[at] as Entry];
+      at = least;
+    }
+  }
+}
+
+function isBefore(a: Entry, b: Entry): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}
