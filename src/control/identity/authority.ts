@@ -1,4 +1,3 @@
-import "reflect-metadata";
 import { randomBytes, webcrypto } from "node:crypto";
 import {
   AuthorityKeyIdentifierExtension,
@@ -10,8 +9,8 @@ import {
   SubjectKeyIdentifierExtension,
   X509Certificate,
   X509CertificateGenerator,
-} from "@peculiar/x509";
-import type { Extension, JsonGeneralName, PublicKey } from "@peculiar/x509";
+} from "./x509.ts";
+import type { Extension, JsonGeneralName, PublicKey } from "./x509.ts";
 import type { Identity } from "#/model/identity.ts";
 import { dnsName, spiffeUri } from "#/model/identity.ts";
 import type { StateFolder } from "../state-folder.ts";

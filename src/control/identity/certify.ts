@@ -1,5 +1,5 @@
-import { Pkcs10CertificateRequest, SubjectAlternativeNameExtension } from "@peculiar/x509";
-import type { PublicKey } from "@peculiar/x509";
+import { Pkcs10CertificateRequest, SubjectAlternativeNameExtension } from "./x509.ts";
+import type { PublicKey } from "./x509.ts";
 import type { Identity } from "#/model/identity.ts";
 import { dnsName, parseIdentity, sameIdentity, spiffeUri } from "#/model/identity.ts";
 import type { Authority, Leaf, SanForm } from "./authority.ts";
