@@ -89,9 +89,9 @@ export class Port implements InboundPort {
     this.#watch = control.watchPort(port, (policy) => {
       this.policy = policy;
       this.isKnown = true;
-      for (const wake of this.#waiting) wake();
+      for (const wake of [...this.#waiting]) wake();
       clock.soon(() => {
-        for (const changed of this.#subscribers) changed();
+        for (const changed of [...this.#subscribers]) changed();
       });
     });
   }

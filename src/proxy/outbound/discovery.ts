@@ -132,7 +132,7 @@ class Subscribers {
     this.#isScheduled = true;
     this.#clock.soon(() => {
       this.#isScheduled = false;
-      for (const changed of this.#all) changed();
+      for (const changed of [...this.#all]) changed();
     });
   }
 }

@@ -71,7 +71,8 @@ class SharedBalancer {
     this.balancer.update(source.endpoints, clock.nowMs());
     this.#subscription = source.subscribe(() => {
       this.balancer.update(source.endpoints, clock.nowMs());
-      for (const wake of this.#waiting) wake();
+      // A copy: whoever still finds nothing waits again, and a set gives what is added while it is walked.
+      for (const wake of [...this.#waiting]) wake();
     });
   }
 
