@@ -11,7 +11,7 @@ import {
   OpaqueReader,
 } from "#/wire/opaque-frames.ts";
 
-/** How long the carrier may take to deliver the last mark before it is cut. */
+/** How long the carrier may take to deliver a RESET mark, behind what was written before it, until it is cut. */
 const LINGER_MS = 5000;
 
 /**
@@ -167,13 +167,16 @@ export class TunnelConn implements Conn, ConnHandler {
     else this.#carrier.resume();
   }
 
-  /** The stream is over for us; the carrier still has to deliver what was written, within `LINGER_MS`. */
+  /**
+   * The stream is over for us; the carrier still delivers what was written. After a clean end that may take as long as
+   * the far reader likes, as with TCP (keep-alive finds a dead one); after a reset, `LINGER_MS`.
+   */
   #finish(error: ConnError | null): void {
     if (this.#over !== null) return;
     this.#over = { error };
     this.#carrier.end();
     this.#carrier.resume();
-    this.#linger = this.#clock.after(LINGER_MS, () => this.#carrier.reset());
+    if (error !== null) this.#linger = this.#clock.after(LINGER_MS, () => this.#carrier.reset());
     this.#scheduleDelivery();
   }
 

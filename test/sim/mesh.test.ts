@@ -93,7 +93,7 @@ function sendPieces(conn: Conn, sent: Buffer, random: Random, after: (afterMs: n
 
 /** Bytes that no HTTP grammar begins with, or that look like HTTP for a while. */
 function payload(random: Random): Buffer {
-  const bytes = Buffer.alloc(Math.ceil(200_000 * random.next() ** 4), "abcdefghijklmnopqrstuvwxyz0123456789");
+  const bytes = Buffer.alloc(Math.ceil(150_000 * random.next() ** 5), "abcdefghijklmnopqrstuvwxyz0123456789");
   bytes[0] = random.next() < 0.5 ? 0 : 0x50;
   if (bytes.length > 2) bytes[2] = 0;
   return bytes;
