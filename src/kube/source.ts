@@ -1,11 +1,5 @@
-import { LineCounter, parseAllDocuments, isMap, isSeq, isScalar, isPair } from "yaml";
+import { LineCounter, parseAllDocuments, isMap, isSeq, isScalar, isPair, visit } from "yaml";
 import type { Document, Node, Pair, Tags } from "yaml";
-
-/** Where something was written: as operators see it in messages. `line` counts from 1. */
-export interface SourcePlace {
-  readonly file: string;
-  readonly line: number;
-}
 
 /** One YAML document of a file (or one item of a `List`), as plain JSON, and where each of its fields stands. */
 export interface SourceDocument {
@@ -53,6 +47,18 @@ export function readDocuments(text: string): { documents: SourceDocument[]; erro
       const range = (node as Node | null)?.range;
       return range === null || range === undefined ? null : lines.linePos(range[0]).line;
     };
+    // A key is text, whatever it looks like: a ConfigMap may well have keys "on", "n" or "0644".
+    visit(doc, {
+      Pair: (_, pair) => {
+        const { key } = pair;
+        if (
+          isScalar(key) &&
+          (typeof key.value === "boolean" || typeof key.value === "number") &&
+          key.source !== undefined
+        )
+          key.value = key.source;
+      },
+    });
     let value: unknown;
     try {
       value = withoutNulls(doc.toJS({ maxAliasCount: 100 }));

@@ -125,10 +125,10 @@ const words: Readonly<Record<string, string>> = {
   boolean: "true or false",
 };
 
-/** At most two edits, or only another case. */
+/** One or two edits by its length, or only another case. */
 function isNear(a: string, b: string): boolean {
   if (a.toLowerCase() === b.toLowerCase()) return true;
-  if (Math.abs(a.length - b.length) > 2 || a.length < 4 || a.length > 64) return false;
+  if (Math.abs(a.length - b.length) > 2 || a.length < 3 || a.length > 64) return false;
   let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
@@ -138,5 +138,5 @@ function isNear(a: string, b: string): boolean {
       );
     previous = row;
   }
-  return previous[b.length]! <= 2;
+  return previous[b.length]! <= (a.length < 5 ? 1 : 2);
 }
