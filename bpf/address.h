@@ -72,7 +72,8 @@ static __always_inline struct mesh_settings *settings_get(void)
 /* Does policy let this pass the sidecar by? `other` is the remote address in both directions. */
 static __always_inline int is_let_through(__u16 direction, const struct mesh_addr *other, __u16 port)
 {
-	struct mesh_port_key by_port = { .direction = direction, .port = port };
+	__u32 by_direction = direction;
+	struct mesh_port_set *ports = bpf_map_lookup_elem(&mesh_ports, &by_direction);
 	struct mesh_cidr_key by_cidr = {
 		.prefix_bits = 160,
 		.direction = direction,
@@ -80,7 +81,7 @@ static __always_inline int is_let_through(__u16 direction, const struct mesh_add
 		.ip = *other,
 	};
 
-	if (bpf_map_lookup_elem(&mesh_ports, &by_port))
+	if (ports && ports->word[(port >> 6) & (PORT_WORDS - 1)] & (1ull << (port & 63)))
 		return 1;
 	if (bpf_map_lookup_elem(&mesh_cidrs, &by_cidr))
 		return 1;

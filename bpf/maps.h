@@ -28,13 +28,12 @@ struct {
 	__type(value, __u32);
 } mesh_own SEC(".maps");
 
-/* Ports that bypass the sidecar; room for every port in both directions. */
+/* Ports that bypass the sidecar, by direction. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct mesh_port_key);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DIRECTIONS);
+	__type(key, __u32);
+	__type(value, struct mesh_port_set);
 } mesh_ports SEC(".maps");
 
 /* Networks that bypass the sidecar. User space refuses more than fit. */
@@ -56,11 +55,12 @@ struct {
 
 /*
  * Application's connection to the sidecar -> what it was meant for. In from just before the SYN until the application's
- * socket closes. One source address has at most 65535 ports; when full, new connections are refused by the sidecar.
+ * socket closes. When full, new connections are refused by the sidecar. A hash map pays for its bound in buckets, 16 bytes
+ * each, even when empty: hence not one for every port there is.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct mesh_tuple);
 	__type(value, struct mesh_endpoint);
@@ -101,16 +101,16 @@ struct {
 /* The machine's virtual IPs. User space refuses more than fit. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct mesh_service_key);
 	__type(value, struct mesh_service);
 } mesh_services SEC(".maps");
 
-/* Their ready backends, slots 0 .. backends-1. */
+/* Their ready backends, slots 0 .. backends-1. User space refuses more than fit. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 262144);
+	__uint(max_entries, 131072);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct mesh_backend_key);
 	__type(value, struct mesh_endpoint);

@@ -37,10 +37,13 @@ struct mesh_settings {
 
 #define DIRECTION_INBOUND 0
 #define DIRECTION_OUTBOUND 1
+#define DIRECTIONS 2
 
-struct mesh_port_key {
-	__u16 direction;
-	__u16 port; /* host order */
+/* One bit per port: bit (port % 64) of word (port / 64). */
+#define PORT_WORDS 1024
+
+struct mesh_port_set {
+	__u64 word[PORT_WORDS];
 };
 
 /* Longest prefix match over direction, port (0: any) and address: a prefix of /n has prefix_bits 32 + n (96 + n for IPv4). */
@@ -137,7 +140,7 @@ struct mesh_flow {
 ASSERT_SIZE(mesh_addr, 16);
 ASSERT_SIZE(mesh_endpoint, 20);
 ASSERT_SIZE(mesh_settings, 44);
-ASSERT_SIZE(mesh_port_key, 4);
+ASSERT_SIZE(mesh_port_set, 8192);
 ASSERT_SIZE(mesh_cidr_key, 24);
 ASSERT_SIZE(mesh_tuple, 36);
 ASSERT_SIZE(mesh_target, 24);

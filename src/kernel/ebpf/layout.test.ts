@@ -8,7 +8,7 @@ import {
   encodeAddress,
   encodeCidrKey,
   encodeEndpoint,
-  encodePortKey,
+  encodePortSet,
   encodeSettings,
 } from "./layout.ts";
 
@@ -49,6 +49,17 @@ test("bits behind the prefix do not make another network", () => {
   );
 });
 
+test("a set of ports has one bit for each, in 64-bit words", () => {
+  const set = encodePortSet([1, 80, 65535, 80]);
+  const words = new BigUint64Array(set.buffer, set.byteOffset, 1024);
+  const found = [...words].flatMap((word, i) =>
+    Array.from({ length: 64 }, (_, bit) => bit)
+      .filter((bit) => (word >> BigInt(bit)) & 1n)
+      .map((bit) => 64 * i + bit),
+  );
+  assert.deepEqual(found, [1, 80, 65535]);
+});
+
 test("a pod without an address of a family says so with zeros", () => {
   const base = { mode: "meshed", inboundPort: 4143, outboundPort: 4140, adminPort: 4191 } as const;
   const out = encodeSettings({ ...base, source4: "10.0.0.1" as IpAddress, source6: null });
@@ -58,8 +69,8 @@ test("a pod without an address of a family says so with zeros", () => {
 
 test("what is no address, port or network is refused by name", () => {
   assert.throws(() => encodeAddress("10.0.0"), /"10\.0\.0" is no IP address/);
-  assert.throws(() => encodePortKey(Direction.INBOUND, 0), /0 is no port/);
-  assert.throws(() => encodePortKey(Direction.INBOUND, 65536), /65536 is no port/);
+  assert.throws(() => encodePortSet([80, 0]), /0 is no port/);
+  assert.throws(() => encodePortSet([65536]), /65536 is no port/);
   for (const text of ["10.0.0.0/33", "fd00::/129", "10.0.0.0/8:0", "10.0.0.0/8:", "/8", "", "ten"])
     assert.throws(
       () => encodeCidrKey(Direction.OUTBOUND, text),

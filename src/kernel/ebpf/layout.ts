@@ -13,7 +13,7 @@ export const SIZE = {
   mesh_addr: 16,
   mesh_endpoint: 20,
   mesh_settings: 44,
-  mesh_port_key: 4,
+  mesh_port_set: 8192,
   mesh_cidr_key: 24,
   mesh_service_key: 20,
   mesh_service: 8,
@@ -25,10 +25,10 @@ export const SIZE = {
 /** How much fits into a map, and what we call it when it is too much. */
 export const BOUNDS = {
   mesh_own: { entries: 64, what: "addresses of the pod" },
-  mesh_ports: { entries: 131072, what: "skipped ports" },
   mesh_cidrs: { entries: 16384, what: "let-through networks" },
   mesh_traffic: { entries: 1024, what: "targets" },
-  mesh_services: { entries: 65536, what: "virtual IPs" },
+  mesh_services: { entries: 32768, what: "virtual IPs" },
+  mesh_backends: { entries: 131072, what: "backends of virtual IPs" },
 } as const;
 
 /** Throws when an object was built from another `mesh.h` than this file speaks of. */
@@ -76,10 +76,18 @@ export function encodeAddress(ip: string): Buffer {
   return out;
 }
 
-export function encodePortKey(direction: Direction, port: number): Buffer {
-  const out = Buffer.alloc(SIZE.mesh_port_key);
-  out.writeUInt16LE(direction, 0);
-  out.writeUInt16LE(checkedPort(port), 2);
+/** The key of an array map. */
+export function encodeIndex(index: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32LE(index, 0);
+  return out;
+}
+
+/** One bit per port. */
+export function encodePortSet(ports: readonly number[]): Buffer {
+  const out = Buffer.alloc(SIZE.mesh_port_set);
+  // On a little-endian machine the bits of 64-bit words and those of bytes lie alike.
+  for (const port of ports.map(checkedPort)) out[port >> 3] = (out[port >> 3] ?? 0) | (1 << (port & 7));
   return out;
 }
 

@@ -8,7 +8,8 @@ import {
   decodeTrafficKey,
   encodeAddress,
   encodeCidrKey,
-  encodePortKey,
+  encodePortSet,
+  encodeIndex,
   encodeSettings,
   SIZE,
   type TrafficCounters,
@@ -18,14 +19,12 @@ import type { Libbpf } from "./libbpf.ts";
 
 const NAMES = ["mesh_settings", "mesh_own", "mesh_ports", "mesh_cidrs", "mesh_traffic"] as const;
 type Name = (typeof NAMES)[number];
-type KeySet = "mesh_own" | "mesh_ports" | "mesh_cidrs";
+type KeySet = "mesh_own" | "mesh_cidrs";
 
 const KEY_BYTES = {
   mesh_own: SIZE.mesh_addr,
-  mesh_ports: SIZE.mesh_port_key,
   mesh_cidrs: SIZE.mesh_cidr_key,
 } as const;
-const SETTINGS_KEY = Buffer.alloc(4);
 const PRESENT = Buffer.from([1, 0, 0, 0]);
 
 export class PodMaps {
@@ -61,18 +60,20 @@ export class PodMaps {
     });
     const wanted: Record<KeySet, Map<string, Buffer>> = {
       mesh_own: distinct("mesh_own", pod.podIps.map(encodeAddress)),
-      mesh_ports: distinct("mesh_ports", [
-        ...pod.skipInboundPorts.map((port) => encodePortKey(Direction.INBOUND, port)),
-        ...pod.skipOutboundPorts.map((port) => encodePortKey(Direction.OUTBOUND, port)),
-      ]),
       mesh_cidrs: distinct("mesh_cidrs", [
         ...(pod.skipInboundCidrs ?? []).map((cidr) => encodeCidrKey(Direction.INBOUND, cidr)),
         ...pod.letThroughCidrs.map((cidr) => encodeCidrKey(Direction.OUTBOUND, cidr)),
       ]),
     };
+    const portSets = [
+      { direction: Direction.INBOUND, ports: encodePortSet(pod.skipInboundPorts) },
+      { direction: Direction.OUTBOUND, ports: encodePortSet(pod.skipOutboundPorts) },
+    ];
     // The sets first and the settings last: a pod that becomes meshed knows its exemptions by then.
-    for (const name of ["mesh_own", "mesh_ports", "mesh_cidrs"] as const) this.#replace(name, wanted[name]);
-    this.#lib.put(this.#fd("mesh_settings"), SETTINGS_KEY, settings);
+    for (const name of ["mesh_own", "mesh_cidrs"] as const) this.#replace(name, wanted[name]);
+    for (const { direction, ports: set } of portSets)
+      this.#lib.put(this.#fd("mesh_ports"), encodeIndex(direction), set);
+    this.#lib.put(this.#fd("mesh_settings"), encodeIndex(0), settings);
   }
 
   traffic(): (TrafficKey & TrafficCounters)[] {

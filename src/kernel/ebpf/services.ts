@@ -15,7 +15,6 @@ import {
 } from "./layout.ts";
 import type { Libbpf } from "./libbpf.ts";
 
-const SERVICES_MAX = BOUNDS.mesh_services.entries;
 const BACKENDS_PER_SERVICE_MAX = 1024;
 
 interface Written {
@@ -39,7 +38,7 @@ export class ServiceTable {
     this.#servicesFd = servicesFd;
     this.#backendsFd = backendsFd;
     const value = Buffer.alloc(SIZE.mesh_service);
-    for (const key of lib.keys(servicesFd, SIZE.mesh_service_key, SERVICES_MAX)) {
+    for (const key of lib.keys(servicesFd, SIZE.mesh_service_key, BOUNDS.mesh_services.entries)) {
       if (!lib.lookup(servicesFd, key, value)) continue;
       const { id, backends } = decodeService(value);
       this.#written.set(key.toString("hex"), { key, id, backends, content: null });
@@ -48,11 +47,13 @@ export class ServiceTable {
   }
 
   set(services: readonly ServiceVip[]): void {
-    if (services.length > SERVICES_MAX)
-      throw new InterceptionError(
-        "BAD_INPUT",
-        `${services.length} virtual IPs are more than the ${SERVICES_MAX} that fit`,
-      );
+    const backends = services.reduce(
+      (sum, service) => sum + Math.min(service.backends.length, BACKENDS_PER_SERVICE_MAX),
+      0,
+    );
+    // A Service that changes holds its old and its new backends for a moment: half of the room is for that.
+    checkFits(services.length, BOUNDS.mesh_services.entries, BOUNDS.mesh_services.what);
+    checkFits(backends, BOUNDS.mesh_backends.entries / 2, BOUNDS.mesh_backends.what);
     const wanted = new Set<string>();
     for (const service of services) {
       const key = encodeServiceKey(service.ip, service.port, service.protocol);
@@ -89,4 +90,9 @@ export class ServiceTable {
     for (let slot = 0; slot < written.backends; slot++)
       this.#lib.delete(this.#backendsFd, encodeBackendKey(written.id, slot));
   }
+}
+
+function checkFits(count: number, most: number, what: string): void {
+  if (count > most)
+    throw new InterceptionError("BAD_INPUT", `${count} ${what} are more than the ${most} that fit`);
 }

@@ -62,7 +62,7 @@ test("members are where layout.ts writes and reads them", () => {
       source4: 12,
       source6: 28,
     },
-    mesh_port_key: { direction: 0, port: 2 },
+    mesh_port_set: { word: 0 },
     mesh_cidr_key: { prefix_bits: 0, direction: 4, port: 6, ip: 8 },
     mesh_endpoint: { ip: 0, port: 16 },
     mesh_service_key: { ip: 0, port: 16, protocol: 18 },
