@@ -4,8 +4,8 @@ import test from "node:test";
 import { latin1, latin1Bytes } from "../latin1.ts";
 import { Event, Http1Reader } from "./reader.ts";
 
-/** llhttp's own tests (Markdown), kept outside the repository. */
-const CORPUS = new URL("../../../../shared/corpora/http1/", import.meta.url);
+/** llhttp's own tests (Markdown). */
+const CORPUS = new URL("../../../test/corpora/llhttp/", import.meta.url);
 
 /** Where we read differently than llhttp does in its strict mode, and why. By file and title. */
 const DIFFERENT: Readonly<Record<string, string>> = {
