@@ -8,7 +8,7 @@ import {
   readFileSync,
   renameSync,
   unlinkSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 
@@ -36,15 +36,17 @@ export class StateFolder {
     }
   }
 
+  /**
+   * Replaces a file. It survives this process at once, and a power failure only some seconds later: what is kept so can be
+   * made anew after one, because no pod survives it either.
+   */
   writeText(name: string, text: string): void {
-    const temporary = join(this.path, `.${name}.new`);
-    writeDurably(temporary, text);
-    renameSync(temporary, join(this.path, name));
+    this.#replace(name, text, false);
   }
 
-  /** Several files that only make sense together: all of them or none, also over a crash. */
+  /** Several files that only make sense together: all of them or none, also over a crash or a power failure. For keys. */
   writeTogether(files: readonly (readonly [name: string, text: string])[]): void {
-    this.writeText(JOURNAL, JSON.stringify(files));
+    this.#replace(JOURNAL, JSON.stringify(files), true);
     this.#finishTogether();
   }
 
@@ -67,19 +69,29 @@ export class StateFolder {
     const journal = join(this.path, JOURNAL);
     if (!existsSync(journal)) return;
     for (const [name, text] of JSON.parse(readFileSync(journal, "utf8")) as [string, string][])
-      this.writeText(name, text);
+      this.#replace(name, text, true);
     unlinkSync(journal);
+  }
+
+  #replace(name: string, text: string, isDurable: boolean): void {
+    const temporary = join(this.path, `.${name}.new`);
+    const fd = openSync(temporary, "w", 0o600);
+    try {
+      writeFileSync(fd, text);
+      if (isDurable) fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, join(this.path, name));
+    if (isDurable) {
+      const folder = openSync(this.path, "r");
+      try {
+        fsyncSync(folder);
+      } finally {
+        closeSync(folder);
+      }
+    }
   }
 }
 
 const JOURNAL = "journal.json";
-
-function writeDurably(path: string, text: string): void {
-  const fd = openSync(path, "w", 0o600);
-  try {
-    writeSync(fd, text);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}

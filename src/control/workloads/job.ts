@@ -63,8 +63,13 @@ export function decideJob(
   if (deadlineAtMs !== null && now.nowMs >= deadlineAtMs)
     return finish("Failed", `activeDeadlineSeconds ${spec.activeDeadlineSeconds} are over`);
 
+  // A work queue: once one pod has succeeded nothing is added, and the others end by themselves.
   const left =
-    spec.completions === undefined ? (succeeded > 0 ? 0 : parallelism) : spec.completions - succeeded;
+    spec.completions !== undefined
+      ? spec.completions - succeeded
+      : succeeded > 0
+        ? active.length
+        : parallelism;
   const missing = Math.min(parallelism, left) - active.length;
   const lastFailureAtMs = failed.reduce((last, pod) => Math.max(last, pod.finishedAtMs ?? now.nowMs), 0);
   const retryAtMs =
