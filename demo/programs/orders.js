@@ -4,7 +4,7 @@ import { CANARIES } from "./canaries.js";
 import { describe, log, serveHttp } from "./http-service.js";
 
 // Host, user, password and database come from PGHOST, PGUSER, PGPASSWORD and PGDATABASE.
-const pool = new pg.Pool({ max: 8, connectionTimeoutMillis: 5_000, idleTimeoutMillis: 60_000 });
+const pool = new pg.Pool({ max: 8, connectionTimeoutMillis: 15_000, idleTimeoutMillis: 60_000 });
 pool.on("error", (error) => log({ log: "error", service: "orders", error: `postgres: ${describe(error)}` }));
 
 const TABLE = `

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { credentials, loadPackageDefinition, Metadata } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 30_000;
 
 /** A client of the pricing service at `host:port`: `quote(lines, id)` gives `{ totalCents, currency, note }`. */
 export function pricingClient(address) {
