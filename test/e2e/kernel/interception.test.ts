@@ -98,6 +98,14 @@ for (const kind of ["ebpf", "nftables"] as const) {
           listener: "outbound",
         },
         {
+          what: "TCP Fast Open",
+          to: { ip: OUTSIDE4, port: 8088 },
+          fastOpen: true,
+          send: "early",
+          pod: POD4,
+          listener: "outbound",
+        },
+        {
           what: "the sidecar's own port elsewhere",
           to: { ip: OUTSIDE4, port: 4140 },
           pod: POD4,
