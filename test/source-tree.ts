@@ -101,6 +101,8 @@ function importsOf(path: string, code: string): Import[] {
   const found: Import[] = [];
   for (const match of [...code.matchAll(STATEMENT), ...code.matchAll(DYNAMIC)]) {
     const specifier = match[1] ?? match[2] ?? "";
+    // Code that a template makes for another program has its own names.
+    if (!/^[\w@#./:-]+$/.test(specifier)) continue;
     if (specifier.startsWith("node:")) found.push({ kind: "node", name: specifier });
     else if (specifier.startsWith("#/")) found.push({ kind: "file", path: `src/${specifier.slice(2)}` });
     else if (specifier.startsWith(".")) found.push({ kind: "file", path: beside(path, specifier) });
