@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { dnsName, spiffeUri } from "#/model/identity.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { InstancePaths } from "../instance-paths.ts";
 import type { AnswerOf } from "../operator.ts";
@@ -31,6 +32,7 @@ interface Once {
 const INBOUND_PORT = 4143;
 const CONTROL_PORT = 8086;
 const DNS_PORT = 53;
+const TRUST_DOMAIN = "cluster.local";
 
 /**
  * Starts the shop with a load that ends by itself, captures all that crosses the pods' links meanwhile, and judges from
@@ -265,35 +267,26 @@ function canaries(): Record<string, string> {
 
 /** Asks each meshed pod for its certificate as any stranger could, with openssl, and checks whom it names and who signed it. */
 function certificates(paths: InstancePaths, pods: readonly PodStatus[], work: string): Claim[] {
-  const root = join(paths.stateRoot, paths.name, "control", "identity", "root.crt");
+  const root = join(paths.stateRoot, paths.name, "control", "root.crt");
   const claims: string[] = [];
   const wrong: string[] = [];
   for (const pod of pods) {
     if (pod.sidecar === null || pod.phase !== "Running") continue;
-    const shown = spawnSync(
-      "openssl",
-      [
-        "s_client",
-        "-connect",
-        `${pod.ip}:${INBOUND_PORT}`,
-        "-alpn",
-        "transport.l5d.io/v1",
-        "-showcerts",
-        "-verify_return_error",
-        "-CAfile",
-        root,
-      ],
-      { input: "", encoding: "utf8", timeout: 10_000, cwd: work },
-    );
+    const owner = pod.owner.split("/").at(-1) as string;
+    // In the shop each workload has a service account of its own name; the sidecar answers to no other name.
+    const identity = { trustDomain: TRUST_DOMAIN, namespace: pod.namespace, serviceAccount: owner };
+    const to = ["-connect", `${pod.ip}:${INBOUND_PORT}`, "-servername", dnsName(identity)];
+    const how = ["-alpn", "transport.l5d.io/v1", "-showcerts", "-verify_return_error", "-CAfile", root];
+    const options = { input: "", encoding: "utf8", timeout: 10_000, cwd: work } as const;
+    const shown = spawnSync("openssl", ["s_client", ...to, ...how], options);
     const pem = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/.exec(shown.stdout)?.[0] ?? "";
     const names = spawnSync("openssl", ["x509", "-noout", "-ext", "subjectAltName"], {
       input: pem,
       encoding: "utf8",
     }).stdout;
-    const owner = pod.owner.split("/").at(-1) as string;
     const uri = /URI:(\S+)/.exec(names)?.[1] ?? "";
     const verified = /Verify return code: 0 \(ok\)/.test(shown.stdout);
-    if (verified && uri.includes(`/ns/${pod.namespace}/sa/`)) claims.push(`${owner}=${uri}`);
+    if (verified && uri === spiffeUri(identity)) claims.push(`${owner}=${uri}`);
     else
       wrong.push(
         `${pod.name}: ${verified ? names.trim() : (/verify error:.*|Verify return code.*/i.exec(shown.stdout + shown.stderr)?.[0] ?? "no certificate")}`,
