@@ -11,6 +11,8 @@ const SOL_IP = 0;
 const SOL_IPV6 = 41;
 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST share this number.
 const SO_ORIGINAL_DST = 80;
+// Up to 32 bytes, a kernel program that answers getsockopt needs no memory allocated for it.
+const SOCKADDR_IN6_BYTES = 28;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const PR_SET_DUMPABLE = 4;
@@ -28,10 +30,10 @@ const length = Buffer.alloc(4);
 
 /**
  * Calls getsockopt(2) and gives the option's bytes (a view that the next call overwrites), or null when the kernel
- * refuses. Options of at most 64 bytes.
+ * refuses. `bytesMax` is at most 64.
  */
-export function getsockopt(fd: number, level: number, name: number): Uint8Array | null {
-  length.writeUInt32LE(value.length, 0);
+export function getsockopt(fd: number, level: number, name: number, bytesMax = 64): Uint8Array | null {
+  length.writeUInt32LE(bytesMax, 0);
   if (libc.getsockopt(fd, level, name, value, length) !== 0) return null;
   return value.subarray(0, length.readUInt32LE(0));
 }
@@ -44,8 +46,8 @@ export function getsockopt(fd: number, level: number, name: number): Uint8Array 
  */
 export function originalDestination(fd: number): SocketAddress | null {
   return (
-    readSockaddr(getsockopt(fd, SOL_IP, SO_ORIGINAL_DST)) ??
-    readSockaddr(getsockopt(fd, SOL_IPV6, SO_ORIGINAL_DST))
+    readSockaddr(getsockopt(fd, SOL_IP, SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES)) ??
+    readSockaddr(getsockopt(fd, SOL_IPV6, SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES))
   );
 }
 

@@ -259,6 +259,7 @@ for (const kind of ["ebpf", "nftables"] as const) {
           { ip: vip6, port: 53, protocol: "udp", backends: [{ ip: WORLD6, port: 5353 }] },
           { ip: vip, port: 80, protocol: "tcp", backends: [{ ip: WORLD4, port: 80 }] },
           { ip: vip, port: 81, protocol: "tcp", backends: [] },
+          { ip: vip, port: 81, protocol: "udp", backends: [] },
           {
             ip: vip,
             port: 82,
@@ -331,10 +332,16 @@ for (const kind of ["ebpf", "nftables"] as const) {
         );
       });
 
-      test("nobody ready: the connection is refused at once", async () => {
-        interceptor.update(rig.interception({ mode: "service-only" }));
-        assert.equal((await rig.run("app", { to: { ip: vip, port: 81 } })).error, "ECONNREFUSED");
-      });
+      for (const changes of [{ mode: "service-only" }, { letThroughCidrs: ["10.96.0.0/16"] }] as const) {
+        test(`nobody ready: the connection is refused at once (${Object.keys(changes).join()})`, async () => {
+          interceptor.update(rig.interception(changes));
+          assert.equal((await rig.run("app", { to: { ip: vip, port: 81 } })).error, "ECONNREFUSED");
+          assert.equal(
+            (await rig.run("app", { to: { ip: vip, port: 81 }, datagram: true, send: "q" })).error,
+            "EPERM",
+          );
+        });
+      }
 
       test("changed backends count from the next connection", async () => {
         interceptor.update(rig.interception({ mode: "service-only" }));

@@ -29,16 +29,14 @@ describe(
     });
 
     test("a process that is killed leaves interception whole, and the next one adopts it", async () => {
-      const program = `
-      import { openInterceptor } from "${new URL("../../../src/kernel/interception.ts", import.meta.url).href}";
-      openInterceptor("ebpf", "${rig.instance}").install(${JSON.stringify(rig.interception())});
-      console.log("installed");
-      setInterval(() => undefined, 60_000);`;
-      const loader = spawn(
-        process.execPath,
-        ["--disable-warning=ExperimentalWarning", "--input-type=module", "-e", program],
-        { stdio: ["ignore", "pipe", "inherit"] },
-      );
+      const file = join(import.meta.dirname, "fixtures/loader.ts");
+      const args = [
+        "--disable-warning=ExperimentalWarning",
+        file,
+        rig.instance,
+        JSON.stringify(rig.interception()),
+      ];
+      const loader = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
       await new Promise((resolve) => loader.stdout.once("data", resolve));
       const sidecar = await rig.startSidecar();
       await rig.stop(loader);
