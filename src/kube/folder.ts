@@ -23,17 +23,22 @@ export interface LoadedFolder {
 /**
  * Reads a whole folder. A file with anything wrong in it gives its problems and its last good text instead (`lastGood`
  * by path); a file that was never good gives only problems. A file that is gone is gone, unless it is in `unreadable`.
+ * `cache` saves reading files again that did not change; it holds what the folder holds.
  */
 export function loadFolder(
   files: readonly FolderFile[],
   lastGood: ReadonlyMap<string, string>,
   unreadable: ReadonlySet<string> = new Set(),
+  cache: FileCache = new Map(),
 ): LoadedFolder {
   const objects = new Map<string, LoadedObject>();
   const problems: FolderProblem[] = [];
   const good = new Map<string, string>();
+  const used: FileCache = new Map();
   const take = (file: FolderFile): FolderProblem[] => {
-    const loaded = loadFile(file);
+    const key = `${file.path}\0${file.text}`;
+    const loaded = cache.get(key) ?? loadFile(file);
+    used.set(key, loaded);
     const found = [...loaded.problems];
     for (const one of loaded.objects) {
       const other = objects.get(objectKey(one.object));
@@ -63,8 +68,13 @@ export function loadFolder(
     const text = lastGood.get(path);
     if (text !== undefined && !good.has(path)) take({ path, text });
   }
+  cache.clear();
+  for (const [key, loaded] of used) cache.set(key, loaded);
   return { objects, problems, good };
 }
+
+/** Files as they were read, by path and text. */
+export type FileCache = Map<string, { objects: LoadedObject[]; problems: FolderProblem[] }>;
 
 /** One file. Objects are given even when there are problems with others. */
 export function loadFile(file: FolderFile): { objects: LoadedObject[]; problems: FolderProblem[] } {

@@ -111,11 +111,15 @@ const SKIP_PORTS = (value: string): string | null => {
 const DURATION = (value: string): string | null =>
   /^\d+(ms|s|m|h|d)$/.test(value) ? null : "must be a duration such as 500ms or 10s";
 const LEVEL = (value: string): string | null =>
-  /^(error|warn|info|debug|trace)$/.test(value) ? null : "must be error, warn, info, debug or trace";
+  /^(error|warn|info|debug)$/.test(value) ? null : "must be error, warn, info or debug";
 
 const ENVIRONMENT: Readonly<Record<string, string>> = {
   "config.linkerd.io/proxy-outbound-connect-timeout": "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT",
   "config.linkerd.io/proxy-inbound-connect-timeout": "LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT",
+  "config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout":
+    "LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT",
+  "config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout":
+    "LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT",
   "config.linkerd.io/shutdown-grace-period": "LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD",
 };
 

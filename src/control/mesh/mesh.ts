@@ -1,6 +1,6 @@
 import type { IpAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
-import type { LoadedFolder, LoadedObject } from "#/kube/folder.ts";
+import type { FileCache, LoadedFolder, LoadedObject } from "#/kube/folder.ts";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
 import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations.ts";
 import { isWorkload, namespaceOf, templatePath } from "#/kube/objects.ts";
@@ -35,8 +35,9 @@ export interface MeshSinks {
   readonly plan: (pods: readonly PodPlan[], services: readonly ServicePlan[]) => void;
 }
 
-/** Changes within this time are taken in together. */
+/** Changes within this time are taken in together: longer where a round costs more, so that rounds take at most half of a core. */
 const JOIN_MS = 20;
+const JOIN_MS_MAX = 500;
 /** A step may enable another (a pod removed makes room for one more); more in a row would be a controller that never rests. */
 const STEPS_MAX = 50;
 
@@ -50,10 +51,12 @@ export class Mesh {
   readonly #records: PodRecords;
   #node: NodeInfo | null = null;
   #folder: LoadedFolder | null = null;
+  readonly #files: FileCache = new Map();
   #statuses: ReadonlyMap<string, PodStatus> | null = null;
   #lastGood: Map<string, string>;
   #virtualIps: Record<string, string>;
   #round: Timer | null = null;
+  #lastRoundMs = 0;
   #wake: Timer | null = null;
   #problems: readonly FolderProblem[] = [];
   #objects: readonly ObjectStatus[] = [];
@@ -82,7 +85,7 @@ export class Mesh {
         (path) => !present.has(path) && problems.some((problem) => problem.includes(path)),
       ),
     );
-    this.#folder = loadFolder(files, this.#lastGood, unreadable);
+    this.#folder = loadFolder(files, this.#lastGood, unreadable, this.#files);
     const good = new Map(this.#folder.good);
     if (!sameMap(good, this.#lastGood)) {
       this.#parts.state.writeJson("good-files.json", Object.fromEntries(good));
@@ -96,11 +99,11 @@ export class Mesh {
     // The first report of a machine that has none of our pods: it begins anew, and so do they.
     if (
       this.#statuses === null &&
-      this.#records.byUid.size > 0 &&
-      ![...this.#records.byUid.keys()].some((uid) => byUid.has(uid))
+      this.#records.size > 0 &&
+      !statuses.some((status) => this.#records.get(status.uid) !== undefined)
     ) {
       this.#parts.log.info("the machine has none of the pods that were running before; all begin anew", {
-        pods: this.#records.byUid.size,
+        pods: this.#records.size,
       });
       this.#records.clear();
     }
@@ -111,7 +114,7 @@ export class Mesh {
 
   /** Identity of a pod that runs a sidecar; null when there is no such pod. */
   identityOf(podUid: string): Identity | null {
-    const plan = this.#records.byUid.get(podUid)?.plan;
+    const plan = this.#records.get(podUid)?.plan;
     if (plan === undefined || plan.sidecar === null || this.#node === null) return null;
     return {
       trustDomain: this.#node.trustDomain,
@@ -122,7 +125,7 @@ export class Mesh {
 
   /** Whether any meshed pod runs as this identity. */
   isInUse(identity: Identity): boolean {
-    for (const { plan } of this.#records.byUid.values()) {
+    for (const { plan } of this.#records.all()) {
       if (
         plan.sidecar !== null &&
         plan.namespace === identity.namespace &&
@@ -147,6 +150,7 @@ export class Mesh {
 
   /** Makes all pods of a workload anew, by its own rules of updating. `owner` "" stands for all. */
   restart(owner: string): void {
+    this.#records.touch();
     this.#records.restarts.set(owner, new Date(this.#parts.clock.wallMs()).toISOString());
     this.#records.save();
     this.#soon();
@@ -154,9 +158,12 @@ export class Mesh {
 
   #soon(): void {
     if (this.#round !== null || !this.isReady) return;
-    this.#round = this.#parts.clock.after(JOIN_MS, () => {
+    const { clock } = this.#parts;
+    this.#round = clock.after(Math.min(JOIN_MS_MAX, Math.max(JOIN_MS, this.#lastRoundMs)), () => {
       this.#round = null;
+      const beganAtMs = clock.nowMs();
       this.#reconcile();
+      this.#lastRoundMs = clock.nowMs() - beganAtMs;
     });
   }
 
@@ -174,6 +181,7 @@ export class Mesh {
       node,
       refs: referencesIn(folder.objects),
       statuses,
+      statusesByOwner: Map.groupBy(statuses.values(), (status) => status.owner),
       meshAnnotations: config?.kind === "ConfigMap" ? (config.data ?? {}) : {},
       namespaceAnnotations: annotationsOf,
       trustAnchorsPem: this.#parts.trustAnchorsPem,
@@ -214,7 +222,7 @@ export class Mesh {
     const { services, view } = compileServices({
       node,
       objects: folder.objects,
-      pods: [...this.#records.byUid.values()].map((record) => ({
+      pods: [...this.#records.all()].map((record) => ({
         plan: record.plan,
         status: statuses.get(record.plan.uid) ?? null,
         isLeaving: record.isLeaving,
@@ -243,9 +251,7 @@ export class Mesh {
     const allocated = JSON.stringify(this.#virtualIps);
     if (state.readText("virtual-ips.json") !== allocated) state.writeText("virtual-ips.json", allocated);
     this.#sinks.view(view);
-    const plans = [...this.#records.byUid.values()]
-      .filter((record) => !record.isLeaving)
-      .map((record) => record.plan);
+    const plans = [...this.#records.all()].filter((record) => !record.isLeaving).map((record) => record.plan);
     this.#sinks.plan(plans, services);
     this.#wake?.cancel();
     this.#wake =
@@ -271,18 +277,25 @@ export class Mesh {
 
   /** Pods whose workload is no longer in the folder. */
   #letGoOrphans(folder: LoadedFolder, statuses: ReadonlyMap<string, PodStatus>): void {
-    for (const [uid, record] of this.#records.byUid) {
+    for (const record of this.#records.all()) {
+      const { uid } = record.plan;
       if (record.isLeaving || folder.objects.has(record.plan.owner)) continue;
       record.isLeaving = true;
-      if (!statuses.has(uid)) this.#records.byUid.delete(uid);
+      this.#records.touch();
+      if (!statuses.has(uid)) this.#records.delete(uid);
     }
-    for (const map of [this.#records.jobs, this.#records.restarts])
-      for (const owner of map.keys()) if (owner !== "" && !folder.objects.has(owner)) map.delete(owner);
+    for (const map of [this.#records.jobs, this.#records.restarts, this.#records.serials]) {
+      for (const owner of map.keys()) {
+        if (owner === "" || folder.objects.has(owner)) continue;
+        map.delete(owner);
+        this.#records.touch();
+      }
+    }
   }
 
   /** ConfigMaps and Secrets in volumes change in running pods, as in Kubernetes; environments do not. */
   #refreshVolumes(context: StepContext, folder: LoadedFolder, problems: FolderProblem[]): void {
-    for (const record of this.#records.byUid.values()) {
+    for (const record of this.#records.all()) {
       const { plan } = record;
       const template = this.#records.templates.get(templateKey(plan.owner, plan.templateHash));
       if (
@@ -302,7 +315,10 @@ export class Mesh {
       };
       try {
         const volumes = volumesOf(template.spec, facts, context.refs, record.claims);
-        if (JSON.stringify(volumes) !== JSON.stringify(plan.volumes)) record.plan = { ...plan, volumes };
+        if (JSON.stringify(volumes) !== JSON.stringify(plan.volumes)) {
+          record.plan = { ...plan, volumes };
+          this.#records.touch();
+        }
       } catch (error) {
         if (!(error instanceof MissingReference)) throw error;
         const loaded = folder.objects.get(plan.owner);

@@ -29,7 +29,8 @@ const FILE = "pods.json";
 /** All that the controllers remember, kept in the state folder before anybody acts on it. */
 export class PodRecords {
   readonly #state: StateFolder;
-  readonly byUid = new Map<string, PodRecord>();
+  readonly #byUid = new Map<string, PodRecord>();
+  readonly #byOwner = new Map<string, Set<PodRecord>>();
   /** By owner and hash, as long as a pod of it exists: an old pod's volumes must still be refreshed. */
   readonly templates = new Map<string, PodTemplate>();
   /** Pods made so far, by owner. */
@@ -39,38 +40,80 @@ export class PodRecords {
   readonly restarts = new Map<string, string>();
   readonly #readySinceMs = new Map<string, number>();
   readonly #finishedAtMs = new Map<string, number>();
-  #saved = "";
+  #isChanged = false;
 
   constructor(state: StateFolder) {
     this.#state = state;
     const kept = state.readJson(FILE) as Partial<Kept> | null;
-    for (const record of kept?.records ?? []) this.byUid.set(record.plan.uid, record);
+    for (const record of kept?.records ?? []) this.add(record);
+    this.#isChanged = false;
     for (const [key, template] of kept?.templates ?? []) this.templates.set(key, template);
     for (const [key, serial] of Object.entries(kept?.serials ?? {})) this.serials.set(key, serial);
     for (const [key, job] of Object.entries(kept?.jobs ?? {})) this.jobs.set(key, job);
     for (const [key, stamp] of Object.entries(kept?.restarts ?? {})) this.restarts.set(key, stamp);
   }
 
+  get(uid: string): PodRecord | undefined {
+    return this.#byUid.get(uid);
+  }
+
+  /** In the order in which they were made. */
+  all(): Iterable<PodRecord> {
+    return this.#byUid.values();
+  }
+
+  get size(): number {
+    return this.#byUid.size;
+  }
+
+  /** Pods of a workload that are still wanted. */
+  wantedOf(owner: string): PodRecord[] {
+    return [...(this.#byOwner.get(owner) ?? [])].filter((record) => !record.isLeaving);
+  }
+
+  add(record: PodRecord): void {
+    const { uid, owner } = record.plan;
+    this.#byUid.set(uid, record);
+    this.#byOwner.set(owner, (this.#byOwner.get(owner) ?? new Set()).add(record));
+    this.touch();
+  }
+
+  delete(uid: string): void {
+    const record = this.#byUid.get(uid);
+    if (record === undefined) return;
+    this.#byUid.delete(uid);
+    const siblings = this.#byOwner.get(record.plan.owner);
+    siblings?.delete(record);
+    if (siblings?.size === 0) this.#byOwner.delete(record.plan.owner);
+    this.touch();
+  }
+
+  /** Something that is kept was changed in place: `save` must write. */
+  touch(): void {
+    this.#isChanged = true;
+  }
+
   /** Forgets all pods: the agent began with none, so those that were are gone. */
   clear(): void {
-    this.byUid.clear();
+    this.#byUid.clear();
+    this.#byOwner.clear();
+    this.touch();
     this.templates.clear();
     this.jobs.clear();
   }
 
   /** Writes what changed. Call it before the plan is sent. */
   save(): void {
+    if (!this.#isChanged) return;
     const kept: Kept = {
-      records: [...this.byUid.values()],
+      records: [...this.#byUid.values()],
       templates: [...this.templates],
       serials: Object.fromEntries(this.serials),
       jobs: Object.fromEntries(this.jobs),
       restarts: Object.fromEntries(this.restarts),
     };
-    const text = JSON.stringify(kept);
-    if (text === this.#saved) return;
-    this.#state.writeText(FILE, text);
-    this.#saved = text;
+    this.#state.writeText(FILE, JSON.stringify(kept));
+    this.#isChanged = false;
   }
 
   /** Takes in what the agent reports: since when pods are ready or finished, and which ones are gone. */
@@ -83,8 +126,9 @@ export class PodRecords {
     }
     for (const map of [this.#readySinceMs, this.#finishedAtMs])
       for (const uid of map.keys()) if (!statuses.has(uid)) map.delete(uid);
-    for (const [uid, record] of this.byUid)
-      if (record.isLeaving && !statuses.has(uid)) this.byUid.delete(uid);
+    for (const [uid, record] of this.#byUid) {
+      if (record.isLeaving && !statuses.has(uid)) this.delete(uid);
+    }
   }
 
   /** As a controller sees it. */
@@ -125,10 +169,21 @@ export class PodRecords {
     };
   }
 
+  setJob(owner: string, memory: JobMemory): void {
+    const before = this.jobs.get(owner);
+    if (
+      before !== undefined &&
+      (Object.keys(memory) as (keyof JobMemory)[]).every((key) => before[key] === memory[key])
+    )
+      return;
+    this.jobs.set(owner, memory);
+    this.touch();
+  }
+
   /** Drops templates that no pod has any more. */
   forgetUnusedTemplates(): void {
     const used = new Set(
-      [...this.byUid.values()].map((record) => templateKey(record.plan.owner, record.plan.templateHash)),
+      [...this.#byUid.values()].map((record) => templateKey(record.plan.owner, record.plan.templateHash)),
     );
     for (const key of this.templates.keys()) if (!used.has(key)) this.templates.delete(key);
   }

@@ -22,6 +22,7 @@ export interface StepContext {
   readonly node: NodeInfo;
   readonly refs: References;
   readonly statuses: ReadonlyMap<string, PodStatus>;
+  readonly statusesByOwner: ReadonlyMap<string, readonly PodStatus[]>;
   readonly meshAnnotations: Readonly<Record<string, string>>;
   readonly namespaceAnnotations: (namespace: string) => Readonly<Record<string, string>>;
   readonly trustAnchorsPem: string;
@@ -43,9 +44,7 @@ export function stepWorkload(loaded: LoadedObject, records: PodRecords, context:
   const owner = objectKey(object);
   const template = templateOf(object);
   const wantedHash = hashOf(object, owner, template, records, context);
-  const mine = [...records.byUid.values()].filter(
-    (record) => record.plan.owner === owner && !record.isLeaving,
-  );
+  const mine = records.wantedOf(owner);
   // A template that cannot become a pod yet must not cost a running one: what runs is kept and scaled until it can.
   const missing = mine.some((record) => record.plan.templateHash === wantedHash)
     ? null
@@ -55,9 +54,7 @@ export function stepWorkload(loaded: LoadedObject, records: PodRecords, context:
       ? mine.reduce((best, record) => (record.serial > best.serial ? record : best)).plan.templateHash
       : wantedHash;
   const live = new Set(mine.map((record) => record.plan.uid));
-  const leaving = [...context.statuses.values()].filter(
-    (status) => status.owner === owner && !live.has(status.uid),
-  );
+  const leaving = (context.statusesByOwner.get(owner) ?? []).filter((status) => !live.has(status.uid));
   const names = new Set([...mine.map((record) => record.plan.name), ...leaving.map((status) => status.name)]);
   const situation: Situation = {
     nowMs: context.nowMs,
@@ -74,11 +71,12 @@ export function stepWorkload(loaded: LoadedObject, records: PodRecords, context:
   };
   const decision = decide(object, situation, records, owner);
   for (const uid of decision.remove) {
-    const record = records.byUid.get(uid);
+    const record = records.get(uid);
     if (record === undefined) continue;
     record.isLeaving = true;
+    records.touch();
     // One that the agent never had needs no ending.
-    if (!context.statuses.has(uid)) records.byUid.delete(uid);
+    if (!context.statuses.has(uid)) records.delete(uid);
   }
   for (const pod of decision.create) {
     // A pod of an older template (below a StatefulSet's partition, or while paused) is made as its siblings are.
@@ -131,7 +129,7 @@ function decide(object: WorkloadObject, situation: Situation, records: PodRecord
       return decideBarePod(object, situation);
     case "Job": {
       const decision = decideJob(object, situation, records.jobs.get(owner) ?? null);
-      records.jobs.set(owner, decision.memory);
+      records.setJob(owner, decision.memory);
       return decision;
     }
   }
@@ -145,11 +143,23 @@ function hashOf(
   records: PodRecords,
   context: StepContext,
 ): string {
-  const wide = context.meshAnnotations;
-  const namespace = context.namespaceAnnotations(namespaceOf(object));
-  const isMeshed = meshSettings(wide, namespace, template.metadata?.annotations).meshed;
-  return shortHash(
+  const layers = [
+    context.meshAnnotations,
+    context.namespaceAnnotations(namespaceOf(object)),
+    template.metadata?.annotations,
+  ];
+  const surroundings = {
+    // What a pod's own annotation overrides is not in here, so a change of it rolls nothing.
+    mesh: meshRelevant(...layers),
+    version: meshSettings(...layers).meshed ? context.version : undefined,
+    restarts: object.kind === "Job" ? undefined : [records.restarts.get(""), records.restarts.get(owner)],
+  };
+  const key = JSON.stringify(surroundings);
+  const known = hashes.get(object);
+  if (known?.key === key) return known.hash;
+  const hash = shortHash(
     {
+      ...surroundings,
       labels: template.metadata?.labels,
       annotations: template.metadata?.annotations,
       spec: template.spec,
@@ -158,13 +168,15 @@ function hashOf(
           ? object.spec.volumeClaimTemplates?.map((claim) => claim.metadata.name)
           : undefined,
       serviceName: object.kind === "StatefulSet" ? object.spec.serviceName : undefined,
-      mesh: meshRelevant(wide, namespace),
-      version: isMeshed ? context.version : undefined,
-      restarts: object.kind === "Job" ? undefined : [records.restarts.get(""), records.restarts.get(owner)],
     },
     8,
   );
+  hashes.set(object, { key, hash });
+  return hash;
 }
+
+/** Objects are made anew when the folder changes; until then their hash needs no second look. */
+const hashes = new WeakMap<WorkloadObject, { readonly key: string; readonly hash: string }>();
 
 function create(
   pod: NewPod,
@@ -179,7 +191,7 @@ function create(
   const serial = (records.serials.get(owner) ?? 0) + 1;
   records.serials.set(owner, serial);
   records.templates.set(templateKey(owner, hash), template);
-  records.byUid.set(plan.uid, { plan, ordinal: pod.ordinal, serial, claims, opaquePorts, isLeaving: false });
+  records.add({ plan, ordinal: pod.ordinal, serial, claims, opaquePorts, isLeaving: false });
 }
 
 function build(

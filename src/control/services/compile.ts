@@ -40,6 +40,7 @@ export function compileServices(input: ServiceInput): { services: ServicePlan[];
     protocols.set(pod.plan.uid, portProtocols);
     pods.set(pod.plan.uid, viewPod(pod, input.node, portProtocols));
   }
+  const byLabel = podsByLabel(input.pods);
   const plans: ServicePlan[] = [];
   const servicesByIp = new Map<string, ViewService>();
   const servicesByName = new Map<string, ViewService>();
@@ -47,11 +48,12 @@ export function compileServices(input: ServiceInput): { services: ServicePlan[];
     if (object.kind !== "Service") continue;
     const namespace = namespaceOf(object);
     const key = `${namespace}/${object.metadata.name}`;
-    const made = compileService(object, namespace, input, pods, slices.get(key) ?? []);
+    const selected = selectPods(object, namespace, byLabel);
+    const made = compileService(object, namespace, input, selected, pods, slices.get(key) ?? []);
     plans.push(made.plan);
     servicesByName.set(key, made.view);
     if (made.view.clusterIp !== null) servicesByIp.set(made.view.clusterIp, made.view);
-    agreeOnProtocols(object, made.view, input.pods, protocols);
+    agreeOnProtocols(object, made.view, selected, protocols);
   }
   const podsByIp = new Map<string, ViewPod>();
   const podsByName = new Map<string, ViewPod>();
@@ -71,6 +73,7 @@ function compileService(
   object: ServiceObject,
   namespace: string,
   input: ServiceInput,
+  selected: readonly KnownPod[],
   pods: ReadonlyMap<string, ViewPod>,
   slices: readonly EndpointSliceObject[],
 ): { plan: ServicePlan; view: ViewService } {
@@ -82,17 +85,7 @@ function compileService(
     isHeadless || externalName !== null ? null : (input.clusterIps.get(`${namespace}/${name}`) ?? null);
   const publishNotReady = spec.publishNotReadyAddresses ?? false;
   const ports = spec.ports ?? [];
-  // An empty selector selects nothing: such a Service's addresses come from EndpointSlices.
   const selector = Object.entries(spec.selector ?? {});
-  const selected =
-    selector.length === 0 || externalName !== null
-      ? []
-      : input.pods.filter(
-          (pod) =>
-            !pod.isLeaving &&
-            pod.plan.namespace === namespace &&
-            selector.every(([key, value]) => pod.plan.labels[key] === value),
-        );
   const endpoints: {
     podUid: string;
     ip: IpAddress;
@@ -102,6 +95,7 @@ function compileService(
     pod: ViewPod | null;
   }[] = [];
   for (const pod of selected) {
+    if (pod.isLeaving) continue;
     const { status } = pod;
     const ip = status === null ? null : parseIp(status.ip);
     if (
@@ -196,6 +190,36 @@ function compileService(
   return { plan, view };
 }
 
+/** Pods by each of their labels: most Services then look at their own pods only. */
+function podsByLabel(pods: readonly KnownPod[]): Map<string, KnownPod[]> {
+  const out = new Map<string, KnownPod[]>();
+  for (const pod of pods) {
+    for (const [label, value] of Object.entries(pod.plan.labels)) {
+      const key = labelKey(pod.plan.namespace, label, value);
+      const some = out.get(key);
+      if (some === undefined) out.set(key, [pod]);
+      else some.push(pod);
+    }
+  }
+  return out;
+}
+
+/** An empty selector selects nothing: such a Service's addresses come from EndpointSlices. */
+function selectPods(
+  object: ServiceObject,
+  namespace: string,
+  byLabel: ReadonlyMap<string, readonly KnownPod[]>,
+): readonly KnownPod[] {
+  const [first, ...rest] = Object.entries(object.spec.selector ?? {});
+  if (first === undefined || object.spec.type === "ExternalName") return [];
+  const some = byLabel.get(labelKey(namespace, ...first)) ?? [];
+  return some.filter((pod) => rest.every(([label, value]) => pod.plan.labels[label] === value));
+}
+
+function labelKey(namespace: string, label: string, value: string): string {
+  return `${namespace}\0${label}\0${value}`;
+}
+
 /** Port on the pod; 0 when the Service names a port that this pod does not have. */
 function targetPort(port: ServicePort, plan: PodPlan): number {
   const target = port.targetPort ?? port.port;
@@ -231,17 +255,10 @@ function slicesByService(objects: ReadonlyMap<string, LoadedObject>): Map<string
 function agreeOnProtocols(
   object: ServiceObject,
   view: ViewService,
-  pods: readonly KnownPod[],
+  selected: readonly KnownPod[],
   protocols: ReadonlyMap<string, Map<number, Protocol>>,
 ): void {
-  const selector = Object.entries(object.spec.selector ?? {});
-  if (selector.length === 0) return;
-  for (const pod of pods) {
-    if (
-      pod.plan.namespace !== view.namespace ||
-      !selector.every(([key, value]) => pod.plan.labels[key] === value)
-    )
-      continue;
+  for (const pod of selected) {
     const known = protocols.get(pod.plan.uid)!;
     for (const port of view.ports) {
       const source = object.spec.ports?.find(
