@@ -230,14 +230,18 @@ function servicesOf(packages) {
 
 /** Runs a command with its output in the log; `firstLine` finds in that output what went wrong. */
 function runLogged(command, args, options) {
-  fs.mkdirSync(cache, { recursive: true });
   const answer = spawnSync(
     command,
     args,
     Object.assign({ encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 64 << 20 }, options),
   );
   const output = `${answer.stdout || ""}${answer.stderr || ""}`;
-  fs.appendFileSync(log, `$ ${command} ${args.join(" ")}\n${output}\n`);
+  try {
+    fs.mkdirSync(cache, { recursive: true });
+    fs.appendFileSync(log, `$ ${command} ${args.join(" ")}\n${output}\n`);
+  } catch {
+    // A checkout that cannot be written to needs no log to get its system packages.
+  }
   return {
     missing: Boolean(answer.error && answer.error.code === "ENOENT"),
     status: answer.status,
