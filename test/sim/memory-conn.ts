@@ -139,7 +139,8 @@ export class MemoryConn implements MeteredConn {
       const bytes = this.#sendQueue[0] as Uint8Array;
       const most = Math.min(bytes.length, RECEIVED_BYTES_MAX - peer.#receivedBytes);
       // Often whole, often cut anywhere: a byte at a time would only cost time.
-      const size = this.#link.random.next() < 0.6 ? most : Math.max(1, Math.ceil(most * this.#link.random.next()));
+      const size =
+        this.#link.random.next() < 0.6 ? most : Math.max(1, Math.ceil(most * this.#link.random.next()));
       peer.#receive(bytes.slice(0, size));
       if (size === bytes.length) this.#sendQueue.shift();
       else this.#sendQueue[0] = bytes.subarray(size);

@@ -4,7 +4,16 @@ import type { Conn } from "#/base/conn.ts";
 import { ConnError } from "#/base/errors.ts";
 import { parseIdentity, sameIdentity, type PeerIdentity } from "#/model/identity.ts";
 import type { Random } from "#/base/random.ts";
-import type { Accepted, ConnectOptions, Listener, SecureClientOptions, SecureDone, SecureRefusal, SecureServerOptions, Transport } from "#/net/transport.ts";
+import type {
+  Accepted,
+  ConnectOptions,
+  Listener,
+  SecureClientOptions,
+  SecureDone,
+  SecureRefusal,
+  SecureServerOptions,
+  Transport,
+} from "#/net/transport.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { MemoryConn } from "./memory-conn.ts";
 
@@ -69,32 +78,53 @@ export class Host {
     const sidecar = this.#sidecar;
     if (sidecar === null || to.ip === this.ip) return this.connect(to, 1000, done);
     return this.#soon(() => {
-      const conn = this.#open(this, this.ip, { ip: "127.0.0.1" as IpAddress, port: 4140 }, 0.02, (accepted) => sidecar.outbound({ conn: accepted, originalDestination: to }));
+      const conn = this.#open(this, this.ip, { ip: "127.0.0.1" as IpAddress, port: 4140 }, 0.02, (accepted) =>
+        sidecar.outbound({ conn: accepted, originalDestination: to }),
+      );
       done(null, conn);
     });
   }
 
   /** A connection that is not steered at this end: the sidecar's own, or of an unmeshed pod. */
-  connect(to: SocketAddress, timeoutMs: number, done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
+  connect(
+    to: SocketAddress,
+    timeoutMs: number,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ): Cancel {
     const { clock, random, hosts } = this.#net;
     const delayMs = 0.05 + random.next();
     const target = hosts.get(to.ip);
     if (target === undefined) {
-      return clock.after(timeoutMs, () => done(new ConnError("CONNECT_TIMEOUT", `${addressKey(to)} did not answer`), null));
+      return clock.after(timeoutMs, () =>
+        done(new ConnError("CONNECT_TIMEOUT", `${addressKey(to)} did not answer`), null),
+      );
     }
     return clock.after(delayMs, () => {
       const isLocal = target === this;
       const sidecar = isLocal ? null : target.#sidecar;
-      const accept = target.#isDown ? undefined : sidecar === null ? target.#listeners.get(to.port) : sidecar.inbound;
+      const accept = target.#isDown
+        ? undefined
+        : sidecar === null
+          ? target.#listeners.get(to.port)
+          : sidecar.inbound;
       if (accept === undefined) {
         done(new ConnError("CONNECT_REFUSED", `${addressKey(to)} refused the connection`), null);
         return;
       }
-      done(null, this.#open(target, this.ip, to, delayMs, (conn) => accept({ conn, originalDestination: to })));
+      done(
+        null,
+        this.#open(target, this.ip, to, delayMs, (conn) => accept({ conn, originalDestination: to })),
+      );
     });
   }
 
-  #open(target: Host, from: IpAddress, to: SocketAddress, delayMs: number, accepted: (conn: MemoryConn) => void): Conn {
+  #open(
+    target: Host,
+    from: IpAddress,
+    to: SocketAddress,
+    delayMs: number,
+    accepted: (conn: MemoryConn) => void,
+  ): Conn {
     const { clock, random } = this.#net;
     const [near, far] = MemoryConn.pair({ clock, random, delayMs }, { ip: from, port: this.#nextPort++ }, to);
     this.#conns.add(near);
@@ -130,7 +160,11 @@ export class SimTransport implements Transport {
     this.#identity = identity;
   }
 
-  connect(to: SocketAddress, options: ConnectOptions, done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
+  connect(
+    to: SocketAddress,
+    options: ConnectOptions,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ): Cancel {
     return this.#host.connect(to, options.timeoutMs, done);
   }
 
@@ -154,7 +188,11 @@ export class SimTransport implements Transport {
     return handshake(this.#net.clock, conn, options.timeoutMs, true, done, ({ name, flaw, offered }) => {
       const alpn = options.alpn.find((one) => (offered as string[] | undefined)?.includes(one)) ?? null;
       const refusal = flaw ?? (options.alpn.length > 0 && alpn === null ? "foreign_alpn" : null);
-      conn.write(frame(refusal === null ? { name: this.#identity.name, ...(alpn === null ? {} : { alpn }) } : { refusal }));
+      conn.write(
+        frame(
+          refusal === null ? { name: this.#identity.name, ...(alpn === null ? {} : { alpn }) } : { refusal },
+        ),
+      );
       return refusal === null ? { peer: peerOf(String(name)), alpn } : { refusal: refusal as SecureRefusal };
     });
   }
@@ -162,7 +200,14 @@ export class SimTransport implements Transport {
 
 type Verdict = { readonly refusal: unknown } | { readonly peer: PeerIdentity; readonly alpn: string | null };
 
-function handshake(clock: Clock, conn: Conn, timeoutMs: number, isServer: boolean, done: SecureDone, judge: (said: Record<string, unknown>) => Verdict): Cancel {
+function handshake(
+  clock: Clock,
+  conn: Conn,
+  timeoutMs: number,
+  isServer: boolean,
+  done: SecureDone,
+  judge: (said: Record<string, unknown>) => Verdict,
+): Cancel {
   let held = Buffer.alloc(0);
   let isOver = false;
   const fail = (refusal: SecureRefusal): void => {
@@ -236,13 +281,24 @@ const vector = (lengthBytes: number, ...parts: Uint8Array[]): Buffer => {
   head.writeUIntBE(body.length, 0, lengthBytes);
   return Buffer.concat([head, body]);
 };
-const extension = (type: number, body: Uint8Array): Buffer => Buffer.concat([Buffer.from([type >> 8, type & 255]), vector(2, body)]);
+const extension = (type: number, body: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from([type >> 8, type & 255]), vector(2, body)]);
 
 /** RFC 8446 §4.1.2: as much of a ClientHello as anybody looks at before a handshake. */
 function clientHello(serverName: string, alpn: readonly string[]): Uint8Array {
   const sni = extension(0, vector(2, Buffer.from([0]), vector(2, Buffer.from(serverName))));
-  const names = alpn.length === 0 ? Buffer.alloc(0) : extension(16, vector(2, ...alpn.map((name) => vector(1, Buffer.from(name)))));
-  const body = Buffer.concat([Buffer.from([3, 3]), Buffer.alloc(32), Buffer.from([0]), vector(2, Buffer.from([0x13, 0x01])), Buffer.from([1, 0]), vector(2, sni, names)]);
+  const names =
+    alpn.length === 0
+      ? Buffer.alloc(0)
+      : extension(16, vector(2, ...alpn.map((name) => vector(1, Buffer.from(name)))));
+  const body = Buffer.concat([
+    Buffer.from([3, 3]),
+    Buffer.alloc(32),
+    Buffer.from([0]),
+    vector(2, Buffer.from([0x13, 0x01])),
+    Buffer.from([1, 0]),
+    vector(2, sni, names),
+  ]);
   return Buffer.concat([Buffer.from([22, 3, 1]), vector(2, Buffer.from([1]), vector(3, body))]);
 }
 

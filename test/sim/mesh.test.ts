@@ -83,7 +83,12 @@ function flow(mesh: SimMesh, from: SimPod, port: number, sent: Buffer): Flow {
   return own;
 }
 
-function sendPieces(conn: Conn, sent: Buffer, random: Random, after: (afterMs: number, task: () => void) => void): void {
+function sendPieces(
+  conn: Conn,
+  sent: Buffer,
+  random: Random,
+  after: (afterMs: number, task: () => void) => void,
+): void {
   const size = Math.ceil((1 + sent.length) * random.next() * random.next());
   conn.write(Uint8Array.from(sent.subarray(0, size)));
   const rest = sent.subarray(size);
@@ -107,7 +112,10 @@ function meshOfThree(mesh: SimMesh): { client: SimPod; servers: SimPod[] } {
 
 function publish(mesh: SimMesh, port: number, servers: readonly SimPod[]): void {
   mesh.control.service(at(VIP, port), `svc:${port}`, "detect");
-  mesh.control.endpoints(`svc:${port}`, servers.map((pod) => mesh.endpoint(pod, port)));
+  mesh.control.endpoints(
+    `svc:${port}`,
+    servers.map((pod) => mesh.endpoint(pod, port)),
+  );
 }
 
 forSeeds("opaque bytes come back whole, and ends stay ends", (mesh) => {
@@ -139,7 +147,12 @@ forSeeds("a server that speaks first is heard, and a reset stays a reset", (mesh
     const heard: Buffer[] = [];
     const startedAtMs = mesh.clock.nowMs();
     client.host.dial(at(VIP, 7001), (_error, conn) => {
-      conn?.setHandler({ onData: (bytes) => void heard.push(Buffer.from(bytes)), onEnd: () => undefined, onDrain: () => undefined, onClose: () => undefined });
+      conn?.setHandler({
+        onData: (bytes) => void heard.push(Buffer.from(bytes)),
+        onEnd: () => undefined,
+        onDrain: () => undefined,
+        onClose: () => undefined,
+      });
     });
     mesh.clock.runUntil(() => Buffer.concat(heard).toString() === "220 ", "the greeting");
     assert.ok(mesh.clock.nowMs() - startedAtMs < 40, `${mesh.clock.nowMs() - startedAtMs} ms`);
@@ -170,7 +183,10 @@ forSeeds("a dead endpoint is gone around, and no endpoint at all ends in a reset
 });
 
 forSeeds("a peer that cannot prove itself gets nowhere", (mesh) => {
-  const client = mesh.pod("client", "10.1.0.1", { isMeshed: true, flaw: mesh.random.next() < 0.5 ? "expired" : "unknown_issuer" });
+  const client = mesh.pod("client", "10.1.0.1", {
+    isMeshed: true,
+    flaw: mesh.random.next() < 0.5 ? "expired" : "unknown_issuer",
+  });
   const server = mesh.pod("server", "10.1.0.2", { isMeshed: true });
   let reached = 0;
   server.host.listen(7000, () => void reached++);
@@ -182,31 +198,37 @@ forSeeds("a peer that cannot prove itself gets nowhere", (mesh) => {
   assert.match(server.registry.render(), /inbound_tcp_errors_total\{error="(expired|unknown_issuer)"/);
 });
 
-forSeeds("known targets are served while the control plane is away, for hours and on new connections", (mesh) => {
-  const { client, servers } = meshOfThree(mesh);
-  for (const pod of servers) serve(pod, 7000, "echo");
-  publish(mesh, 7000, servers);
-  const once = (): Flow => {
-    const own = flow(mesh, client, 7000, Buffer.from([0, 7]));
-    mesh.clock.runUntil(() => own.closed, "the flow is over");
-    return own;
-  };
-  assert.equal(once().error, null);
-  mesh.control.setAway(true);
-  mesh.clock.run(3 * 3600_000 * mesh.random.next());
-  assert.equal(once().error, null);
-  const unknown = flow(mesh, client, 7999, Buffer.from([0]));
-  mesh.clock.runUntil(() => unknown.closed, "an unknown target fails within its bound", 3100);
-  assert.equal(unknown.error?.code, "RESET");
-  assert.match(client.registry.render(), /outbound_tcp_errors_total\{target_addr="10.9.0.1:7999",error="no_answer"\} 1/);
-  publish(mesh, 7999, servers);
-  for (const pod of servers) serve(pod, 7999, "echo");
-  mesh.control.setAway(false);
-  mesh.clock.run(10);
-  const found = flow(mesh, client, 7999, Buffer.from([0]));
-  mesh.clock.runUntil(() => found.closed, "it is over");
-  assert.equal(found.error, null);
-});
+forSeeds(
+  "known targets are served while the control plane is away, for hours and on new connections",
+  (mesh) => {
+    const { client, servers } = meshOfThree(mesh);
+    for (const pod of servers) serve(pod, 7000, "echo");
+    publish(mesh, 7000, servers);
+    const once = (): Flow => {
+      const own = flow(mesh, client, 7000, Buffer.from([0, 7]));
+      mesh.clock.runUntil(() => own.closed, "the flow is over");
+      return own;
+    };
+    assert.equal(once().error, null);
+    mesh.control.setAway(true);
+    mesh.clock.run(3 * 3600_000 * mesh.random.next());
+    assert.equal(once().error, null);
+    const unknown = flow(mesh, client, 7999, Buffer.from([0]));
+    mesh.clock.runUntil(() => unknown.closed, "an unknown target fails within its bound", 3100);
+    assert.equal(unknown.error?.code, "RESET");
+    assert.match(
+      client.registry.render(),
+      /outbound_tcp_errors_total\{target_addr="10.9.0.1:7999",error="no_answer"\} 1/,
+    );
+    publish(mesh, 7999, servers);
+    for (const pod of servers) serve(pod, 7999, "echo");
+    mesh.control.setAway(false);
+    mesh.clock.run(10);
+    const found = flow(mesh, client, 7999, Buffer.from([0]));
+    mesh.clock.runUntil(() => found.closed, "it is over");
+    assert.equal(found.error, null);
+  },
+);
 
 /** Answers every request with its path, after a while. */
 function web(mesh: SimMesh, pod: SimPod, port: number): void {
@@ -215,13 +237,21 @@ function web(mesh: SimMesh, pod: SimPod, port: number): void {
       const finish = (): void => {
         mesh.clock.after(5 * mesh.random.next(), () => {
           const text = Buffer.from(`${pod.name}${head.path}`);
-          reply.head({ status: 200, version: "1.1", reason: "OK", fields: ["content-length", String(text.length)] }, false);
+          reply.head(
+            { status: 200, version: "1.1", reason: "OK", fields: ["content-length", String(text.length)] },
+            false,
+          );
           reply.body(text, 0, text.length);
           reply.finish(null);
         });
       };
       if (last) finish();
-      return { data: (_bytes, start, stop) => reply.requestConsumed(stop - start), end: finish, abort: () => undefined, responseConsumed: () => undefined };
+      return {
+        data: (_bytes, start, stop) => reply.requestConsumed(stop - start),
+        end: finish,
+        abort: () => undefined,
+        responseConsumed: () => undefined,
+      };
     },
   };
   pod.host.listen(port, (conn) => void new Http1Server(conn, service, mesh.clock, () => undefined));
@@ -258,26 +288,35 @@ function browse(mesh: SimMesh, from: SimPod, count: number): { answers: string[]
   return own;
 }
 
-forSeeds("HTTP is balanced over what is there, through a rollout and an absent control plane, without a failed request", (mesh) => {
-  const { client, servers } = meshOfThree(mesh);
-  const [one, two, three] = servers as [SimPod, SimPod, SimPod];
-  for (const pod of servers) web(mesh, pod, 80);
-  publish(mesh, 80, [one, two]);
-  const users = Array.from({ length: 8 }, () => browse(mesh, client, 40));
-  mesh.clock.run(60 * mesh.random.next());
-  // `one` leaves as a pod is told to: out of discovery first, then drained.
-  publish(mesh, 80, [two, three]);
-  mesh.clock.run(5);
-  one.sidecar?.inbound.connections.drain();
-  mesh.control.setAway(true);
-  mesh.clock.runUntil(() => users.every(({ answers }) => answers.length === 40), "everybody has their answers");
-  for (const { answers } of users) {
-    answers.forEach((answer, i) => assert.match(answer, new RegExp(`^200 server-[234]/${i}$`)));
-  }
-  const seen = new Set(users.flatMap(({ answers }) => answers.map((answer) => answer.slice(0, 12))));
-  assert.ok(seen.has("200 server-3") && seen.has("200 server-4"), "both were used");
-  assert.match(two.registry.render(), new RegExp(`request_total\\{direction="inbound".*client_id="${identityOf("client")}"\\} \\d+`));
-});
+forSeeds(
+  "HTTP is balanced over what is there, through a rollout and an absent control plane, without a failed request",
+  (mesh) => {
+    const { client, servers } = meshOfThree(mesh);
+    const [one, two, three] = servers as [SimPod, SimPod, SimPod];
+    for (const pod of servers) web(mesh, pod, 80);
+    publish(mesh, 80, [one, two]);
+    const users = Array.from({ length: 8 }, () => browse(mesh, client, 40));
+    mesh.clock.run(60 * mesh.random.next());
+    // `one` leaves as a pod is told to: out of discovery first, then drained.
+    publish(mesh, 80, [two, three]);
+    mesh.clock.run(5);
+    one.sidecar?.inbound.connections.drain();
+    mesh.control.setAway(true);
+    mesh.clock.runUntil(
+      () => users.every(({ answers }) => answers.length === 40),
+      "everybody has their answers",
+    );
+    for (const { answers } of users) {
+      answers.forEach((answer, i) => assert.match(answer, new RegExp(`^200 server-[234]/${i}$`)));
+    }
+    const seen = new Set(users.flatMap(({ answers }) => answers.map((answer) => answer.slice(0, 12))));
+    assert.ok(seen.has("200 server-3") && seen.has("200 server-4"), "both were used");
+    assert.match(
+      two.registry.render(),
+      new RegExp(`request_total\\{direction="inbound".*client_id="${identityOf("client")}"\\} \\d+`),
+    );
+  },
+);
 
 test("the same seed gives the same run", () => {
   const trace = (): string => {

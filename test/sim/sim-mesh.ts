@@ -55,14 +55,26 @@ export class SimMesh {
       LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS: "10.0.0.0/8",
       LINKERD2_PROXY_INBOUND_IPS: ip,
     });
-    const transport = new SimTransport(this.net, host, { name: identityOf(name), flaw: options.flaw ?? null });
-    const sidecar = new Sidecar({ config, clock: this.clock, random: this.random, log: SILENT, transport, control: this.control, registry });
+    const transport = new SimTransport(this.net, host, {
+      name: identityOf(name),
+      flaw: options.flaw ?? null,
+    });
+    const sidecar = new Sidecar({
+      config,
+      clock: this.clock,
+      random: this.random,
+      log: SILENT,
+      transport,
+      control: this.control,
+      registry,
+    });
     host.intercept(sidecar.outbound.accept, sidecar.inbound.accept);
     return { name, host, registry, sidecar };
   }
 
   endpoint(pod: SimPod, port: number): Endpoint {
-    const identity = pod.sidecar === null ? null : { name: identityOf(pod.name), serverName: identityOf(pod.name) };
+    const identity =
+      pod.sidecar === null ? null : { name: identityOf(pod.name), serverName: identityOf(pod.name) };
     return {
       address: { ip: pod.host.ip, port },
       weight: 10_000,
@@ -122,7 +134,11 @@ export class SimControl implements ControlApi {
         return;
       }
       const { path, protocol } = service;
-      const policy: OutboundPolicy = { source: SOURCE, protocol, backend: { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 10_000 } };
+      const policy: OutboundPolicy = {
+        source: SOURCE,
+        protocol,
+        backend: { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 10_000 },
+      };
       sink.policy(policy);
     });
   }
@@ -167,7 +183,13 @@ export class SimControl implements ControlApi {
 const ALLOW_ALL: InboundPolicy = {
   protocol: "detect",
   labels: { name: "all" },
-  authorizations: [{ networks: [{ net: "0.0.0.0/0", except: [] }], authentication: { kind: "unauthenticated" }, labels: { name: "all" } }],
+  authorizations: [
+    {
+      networks: [{ net: "0.0.0.0/0", except: [] }],
+      authentication: { kind: "unauthenticated" },
+      labels: { name: "all" },
+    },
+  ],
 };
 
 export function at(ip: string, port: number): SocketAddress {

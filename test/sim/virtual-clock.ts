@@ -67,7 +67,7 @@ export class VirtualClock implements Clock {
   #push(entry: Entry): void {
     const heap = this.#heap;
     heap.push(entry);
-    for (let at = heap.length - 1; at > 0; ) {
+    for (let at = heap.length - 1; at > 0;) {
       const parent = (at - 1) >> 1;
       if (!isBefore(heap[at] as Entry, heap[parent] as Entry)) break;
       [heap[at], heap[parent]] = [heap[parent] as Entry, heap[at] as Entry];
@@ -82,7 +82,7 @@ export class VirtualClock implements Clock {
     if (first === undefined || last === undefined) return null;
     if (heap.length === 0) return first;
     heap[0] = last;
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       let least = at;
       for (const child of [2 * at + 1, 2 * at + 2]) {
         if (child < heap.length && isBefore(heap[child] as Entry, heap[least] as Entry)) least = child;

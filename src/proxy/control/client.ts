@@ -1,20 +1,6 @@
-import {
-  create,
-  fromBinary,
-  toBinary,
-  type DescMessage,
-  type DescMethod,
-  type MessageInitShape,
-  type MessageShape,
-} from "@bufbuild/protobuf";
 import { addressKey, parseIpBytes, type SocketAddress } from "#/base/address.ts";
-import { describeError } from "#/base/errors.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
-import { Destination, type DestinationProfile, type Update } from "#/gen/linkerd/destination_pb.ts";
-import { InboundServerPolicies } from "#/gen/linkerd/inbound_pb.ts";
-import { TcpAddressSchema } from "#/gen/linkerd/net_pb.ts";
-import { OutboundPolicies } from "#/gen/linkerd/outbound_pb.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import type { Log } from "#/net/log.ts";
@@ -22,9 +8,10 @@ import type { Cancel } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
+import { ProtoReader, ProtoWriter } from "#/wire/proto.ts";
 import type { Channel } from "./channel.ts";
 import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "./control-api.ts";
-import { decodeAddress, decodeEndpoint } from "./decode-endpoint.ts";
+import { decodeAddress, decodeEndpoint, decodeLabel } from "./decode-endpoint.ts";
 import { decodeInboundPolicy } from "./decode-inbound.ts";
 import { decodeOutboundPolicy } from "./decode-outbound.ts";
 
@@ -58,106 +45,80 @@ export class ControlClient implements ControlApi {
   }
 
   watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel {
-    const { workload: sourceWorkload, policy } = this.#parts;
-    const target = { case: "addr" as const, value: create(TcpAddressSchema, encodeAddress(address)) };
-    return this.#watch(
-      policy,
-      OutboundPolicies.method.watch,
-      { sourceWorkload, target },
-      {
-        message: (message) => {
-          const decoded = decodeOutboundPolicy(message);
-          if (decoded === null)
-            this.#parts.log.warn("an outbound policy cannot be followed; what was in force stays", {
-              target: addressKey(address),
-            });
-          else sink.policy(decoded);
-        },
-        refused: (status, reason) => {
-          if (status === GrpcStatus.NOT_FOUND || status === GrpcStatus.UNIMPLEMENTED) sink.unknown();
-          else sink.refused(reason);
-        },
+    const { workload, policy, log } = this.#parts;
+    const request = new ProtoWriter().text(1, workload).message(2, encodeAddress(address));
+    return this.#watch(policy, "io.linkerd.proxy.outbound.OutboundPolicies/Watch", request, {
+      message: (bytes) => {
+        const decoded = decodeOutboundPolicy(bytes);
+        if (decoded === null)
+          log.warn("an outbound policy cannot be followed; what was in force stays", {
+            target: addressKey(address),
+          });
+        else sink.policy(decoded);
       },
-    );
+      refused: (status, reason) => {
+        if (status === GrpcStatus.NOT_FOUND || status === GrpcStatus.UNIMPLEMENTED) sink.unknown();
+        else sink.refused(reason);
+      },
+    });
   }
 
   watchProfile(address: SocketAddress, profile: (profile: Profile | null) => void): Cancel {
     const { contextToken, destination } = this.#parts;
-    return this.#watch(
-      destination,
-      Destination.method.getProfile,
-      { path: addressKey(address), contextToken },
-      {
-        message: (message) => profile(decodeProfile(message)),
-        // Whatever the reason: there is no profile, and the policy decides alone (facts §11.2).
-        refused: () => profile(null),
-        ended: () => profile(null),
-      },
-    );
+    const request = new ProtoWriter().text(2, addressKey(address)).text(3, contextToken);
+    return this.#watch(destination, "io.linkerd.proxy.destination.Destination/GetProfile", request, {
+      message: (bytes) => profile(decodeProfile(bytes)),
+      // Whatever the reason: there is no profile, and the policy decides alone (facts §11.2).
+      refused: () => profile(null),
+      ended: () => profile(null),
+    });
   }
 
   watchEndpoints(path: string, sink: EndpointsSink): Cancel {
-    const { contextToken, destination } = this.#parts;
+    const { contextToken, destination, log } = this.#parts;
     const set = new EndpointSet(sink);
-    return this.#watch(
-      destination,
-      Destination.method.get,
-      { path, contextToken },
-      {
-        begun: () => set.begun(),
-        message: (message) => set.apply(message),
-        refused: (status, reason) => {
-          this.#parts.log.warn("the control plane knows no endpoints", { path, status, reason });
-          sink("absent", []);
-        },
+    const request = new ProtoWriter().text(2, path).text(3, contextToken);
+    return this.#watch(destination, "io.linkerd.proxy.destination.Destination/Get", request, {
+      begun: () => set.begun(),
+      message: (bytes) => {
+        if (!set.apply(new ProtoReader(bytes))) log.warn("a change of endpoints cannot be read", { path });
       },
-    );
+      refused: (status, reason) => {
+        log.warn("the control plane knows no endpoints", { path, status, reason });
+        sink("absent", []);
+      },
+    });
   }
 
   watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel {
-    const { workload, policy: channel } = this.#parts;
-    return this.#watch(
-      channel,
-      InboundServerPolicies.method.watchPort,
-      { workload, port },
-      {
-        message: (message) => {
-          const decoded = decodeInboundPolicy(message);
-          if (decoded === null)
-            this.#parts.log.warn("an inbound policy cannot be followed; what was in force stays", { port });
-          else policy(decoded);
-        },
-        refused: (status, reason) =>
-          this.#parts.log.warn("the control plane has no policy for a port; what was in force stays", {
-            port,
-            status,
-            reason,
-          }),
+    const { workload, policy: channel, log } = this.#parts;
+    const request = new ProtoWriter().text(1, workload).uint(2, port);
+    return this.#watch(channel, "io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort", request, {
+      message: (bytes) => {
+        const decoded = decodeInboundPolicy(bytes);
+        if (decoded === null)
+          log.warn("an inbound policy cannot be followed; what was in force stays", { port });
+        else policy(decoded);
       },
-    );
+      refused: (status, reason) =>
+        log.warn("the control plane has no policy for a port; what was in force stays", {
+          port,
+          status,
+          reason,
+        }),
+    });
   }
 
-  #watch<I extends DescMessage, O extends DescMessage>(
-    channel: Channel,
-    method: DescMethod & { readonly input: I; readonly output: O },
-    request: MessageInitShape<I>,
-    handler: WatchHandler<MessageShape<O>>,
-  ): Cancel {
-    return new Watch(
-      this.#parts,
-      channel,
-      `/${method.parent.typeName}/${method.name}`,
-      toBinary(method.input, create(method.input, request)),
-      method.output,
-      handler,
-    );
+  #watch(channel: Channel, method: string, request: ProtoWriter, handler: WatchHandler): Cancel {
+    return new Watch(this.#parts, channel, `/${method}`, request.finish(), handler);
   }
 }
 
-interface WatchHandler<O> {
+interface WatchHandler {
   /** A new stream begins: its first message replaces what was known. */
   begun?(): void;
-  message(message: O): void;
+  /** One message, borrowed. */
+  message(bytes: Uint8Array): void;
   /** The control plane said no, and why. Asked again much later. */
   refused(status: number, reason: string): void;
   /** The stream broke or ended. Asked again soon. */
@@ -165,13 +126,12 @@ interface WatchHandler<O> {
 }
 
 /** Keeps one server stream open for as long as it is wanted. */
-class Watch<O extends DescMessage> implements Cancel {
+class Watch implements Cancel {
   readonly #parts: ControlClientParts;
   readonly #channel: Channel;
   readonly #path: string;
   readonly #request: Uint8Array;
-  readonly #output: O;
-  readonly #handler: WatchHandler<MessageShape<O>>;
+  readonly #handler: WatchHandler;
   #call: Cancel | null = null;
   #timer: Timer | null = null;
   #isCancelled = false;
@@ -181,14 +141,12 @@ class Watch<O extends DescMessage> implements Cancel {
     channel: Channel,
     path: string,
     request: Uint8Array,
-    output: O,
-    handler: WatchHandler<MessageShape<O>>,
+    handler: WatchHandler,
   ) {
     this.#parts = parts;
     this.#channel = channel;
     this.#path = path;
     this.#request = request;
-    this.#output = output;
     this.#handler = handler;
     this.#begin();
   }
@@ -205,19 +163,7 @@ class Watch<O extends DescMessage> implements Cancel {
     registry.count(FAMILIES.controlRequestTotal, labels);
     this.#handler.begun?.();
     this.#call = this.#channel.call(this.#path, this.#request, {
-      message: (bytes) => {
-        let message: MessageShape<O>;
-        try {
-          message = fromBinary(this.#output, bytes);
-        } catch (error) {
-          log.warn("a message of the control plane cannot be decoded", {
-            path: this.#path,
-            reason: describeError(error),
-          });
-          return;
-        }
-        this.#handler.message(message);
-      },
+      message: (bytes) => this.#handler.message(bytes),
       ended: (status, reason) => {
         this.#call = null;
         registry.count(FAMILIES.controlResponseTotal, { ...labels, grpc_status: String(status) });
@@ -256,35 +202,43 @@ class EndpointSet {
     this.#isFresh = true;
   }
 
-  apply({ update }: Update): void {
-    switch (update.case) {
-      case "add":
-        this.#add(update.value);
+  /** False when the message cannot be read. */
+  apply(update: ProtoReader): boolean {
+    while (update.next()) {
+      if (update.field === 1) {
+        this.#add(update.message());
         this.#tell("known");
-        break;
-      case "remove":
-        if (this.#isFresh) break;
-        for (const message of update.value.addrs) {
-          const address = decodeAddress(message);
+      } else if (update.field === 2 && !this.#isFresh) {
+        const set = update.message();
+        while (set.next()) {
+          const address = set.field === 1 ? decodeAddress(set.message()) : null;
           if (address !== null) this.#byAddress.delete(addressKey(address));
         }
         this.#tell("known");
-        break;
-      case "noEndpoints":
+      } else if (update.field === 3) {
+        let exists = false;
+        const none = update.message();
+        while (none.next()) if (none.field === 1) exists = none.flag();
         this.#isFresh = false;
         this.#byAddress.clear();
-        this.#tell(update.value.exists ? "known" : "absent");
-        break;
-      default:
+        this.#tell(exists ? "known" : "absent");
+      }
     }
+    return update.error === null;
   }
 
-  #add(set: Extract<Update["update"], { case: "add" }>["value"]): void {
+  #add(set: ProtoReader): void {
     const old = new Map(this.#byAddress);
     if (this.#isFresh) this.#byAddress.clear();
     this.#isFresh = false;
-    for (const message of set.addrs) {
-      const endpoint = decodeEndpoint(message, set.metricLabels);
+    const messages: ProtoReader[] = [];
+    const labels: Record<string, string> = {};
+    while (set.next()) {
+      if (set.field === 1) messages.push(set.message());
+      else if (set.field === 2) decodeLabel(set.message(), labels);
+    }
+    for (const message of messages) {
+      const endpoint = decodeEndpoint(message, labels);
       if (endpoint === null) continue;
       const key = addressKey(endpoint.address);
       const known = old.get(key);
@@ -301,20 +255,30 @@ class EndpointSet {
   }
 }
 
-function decodeProfile(message: DestinationProfile): Profile {
-  return {
-    name: message.fullyQualifiedName,
-    isOpaque: message.opaqueProtocol,
-    endpoint: message.endpoint === undefined ? null : decodeEndpoint(message.endpoint, {}),
-  };
+/** `destination.DestinationProfile`. */
+function decodeProfile(bytes: Uint8Array): Profile | null {
+  const reader = new ProtoReader(bytes);
+  let name = "";
+  let isOpaque = false;
+  let endpoint: Endpoint | null = null;
+  while (reader.next()) {
+    if (reader.field === 4) isOpaque = reader.flag();
+    else if (reader.field === 5) name = reader.text();
+    else if (reader.field === 6) endpoint = decodeEndpoint(reader.message(), {});
+  }
+  return reader.error === null ? { name, isOpaque, endpoint } : null;
 }
 
-function encodeAddress({ ip, port }: SocketAddress): MessageInitShape<typeof TcpAddressSchema> {
+/** `net.TcpAddress`. */
+function encodeAddress({ ip, port }: SocketAddress): ProtoWriter {
   const bytes = parseIpBytes(ip) ?? new Uint8Array(4);
   const view = new DataView(bytes.buffer, bytes.byteOffset);
-  if (bytes.length === 4) return { ip: { ip: { case: "ipv4", value: view.getUint32(0) } }, port };
-  return {
-    ip: { ip: { case: "ipv6", value: { first: view.getBigUint64(0), last: view.getBigUint64(8) } } },
-    port,
-  };
+  const address =
+    bytes.length === 4
+      ? new ProtoWriter().fixed32(1, view.getUint32(0))
+      : new ProtoWriter().message(
+          2,
+          new ProtoWriter().fixed64(1, view.getBigUint64(0)).fixed64(2, view.getBigUint64(8)),
+        );
+  return new ProtoWriter().message(1, address).uint(2, port);
 }

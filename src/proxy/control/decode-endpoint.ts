@@ -1,65 +1,115 @@
 import { formatIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
-import type { IPAddress, TcpAddress } from "#/gen/linkerd/net_pb.ts";
-import type { ProtocolHint, TlsIdentity, WeightedAddr } from "#/gen/linkerd/destination_pb.ts";
 import type { Endpoint, EndpointIdentity } from "#/model/endpoint.ts";
 import type { Labels } from "#/model/identity.ts";
+import type { ProtoReader } from "#/wire/proto.ts";
 
-/** The endpoint that a `WeightedAddr` means, with the labels of its set; null when it has no address. */
-export function decodeEndpoint(message: WeightedAddr, setLabels: Labels): Endpoint | null {
-  const address = decodeAddress(message.addr);
-  if (address === null) return null;
+/** `destination.WeightedAddr` with the labels of its set; null when it has no address. */
+export function decodeEndpoint(reader: ProtoReader, setLabels: Labels): Endpoint | null {
+  let address: SocketAddress | null = null;
+  let weight = 0;
+  let identity: EndpointIdentity | null = null;
+  let hint: Hint = { protocol: "unknown", tunnelPort: null };
+  let authorityOverride: string | null = null;
+  const labels: Record<string, string> = { ...setLabels };
+  while (reader.next()) {
+    if (reader.field === 1) address = decodeAddress(reader.message());
+    else if (reader.field === 3) weight = reader.uint();
+    else if (reader.field === 4) decodeLabel(reader.message(), labels);
+    else if (reader.field === 5) identity = decodeIdentity(reader.message());
+    else if (reader.field === 6) hint = decodeHint(reader.message());
+    else if (reader.field === 7) authorityOverride = decodeName(reader.message()) || null;
+  }
+  if (reader.error !== null || address === null) return null;
   return {
     address,
-    weight: message.weight,
-    identity: decodeIdentity(message.tlsIdentity),
-    protocolHint: decodeHint(message.protocolHint),
-    tunnelPort: decodeTunnelPort(message.protocolHint),
-    authorityOverride: message.authorityOverride?.authorityOverride || null,
-    labels: { ...setLabels, ...message.metricLabels },
+    weight,
+    identity,
+    protocolHint: hint.protocol,
+    tunnelPort: hint.tunnelPort,
+    authorityOverride,
+    labels,
   };
 }
 
-export function decodeAddress(message: TcpAddress | undefined): SocketAddress | null {
-  const ip = decodeIp(message?.ip);
-  if (message === undefined || ip === null || message.port > 65535) return null;
-  return { ip, port: message.port };
+/** `net.TcpAddress`. */
+export function decodeAddress(reader: ProtoReader): SocketAddress | null {
+  let ip: IpAddress | null = null;
+  let port = 0;
+  while (reader.next()) {
+    if (reader.field === 1) ip = decodeIp(reader.message());
+    else if (reader.field === 2) port = reader.uint();
+  }
+  return ip === null || port > 65535 || reader.error !== null ? null : { ip, port };
 }
 
-export function decodeIp(message: IPAddress | undefined): IpAddress | null {
-  if (message?.ip.case === "ipv4") {
-    const bytes = new Uint8Array(4);
-    new DataView(bytes.buffer).setUint32(0, message.ip.value);
-    return formatIp(bytes);
+/** `net.IPAddress`: the number of an IPv4 address, or the two halves of an IPv6 one. */
+export function decodeIp(reader: ProtoReader): IpAddress | null {
+  let ip: IpAddress | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) {
+      const bytes = new Uint8Array(4);
+      new DataView(bytes.buffer).setUint32(0, reader.fixed32());
+      ip = formatIp(bytes);
+    } else if (reader.field === 2) {
+      const view = new DataView(new ArrayBuffer(16));
+      const halves = reader.message();
+      while (halves.next()) {
+        if (halves.field === 1) view.setBigUint64(0, halves.fixed64());
+        else if (halves.field === 2) view.setBigUint64(8, halves.fixed64());
+      }
+      ip = formatIp(new Uint8Array(view.buffer));
+    }
   }
-  if (message?.ip.case === "ipv6") {
-    const bytes = new Uint8Array(16);
-    const view = new DataView(bytes.buffer);
-    view.setBigUint64(0, message.ip.value.first);
-    view.setBigUint64(8, message.ip.value.last);
-    return formatIp(bytes);
+  return reader.error === null ? ip : null;
+}
+
+/** One entry of a `map<string, string>`. */
+export function decodeLabel(reader: ProtoReader, into: Record<string, string>): void {
+  let key = "";
+  let value = "";
+  while (reader.next()) {
+    if (reader.field === 1) key = reader.text();
+    else if (reader.field === 2) value = reader.text();
   }
-  return null;
+  into[key] = value;
+}
+
+/** A message that holds a string in field 1 and nothing else that we read. */
+export function decodeName(reader: ProtoReader): string {
+  let name = "";
+  while (reader.next()) if (reader.field === 1) name = reader.text();
+  return name;
 }
 
 /** A URI identity without a server name cannot be dialled: the endpoint then counts as unmeshed (facts §11.3). */
-function decodeIdentity(message: TlsIdentity | undefined): EndpointIdentity | null {
-  const serverName = message?.serverName?.name ?? "";
-  if (message?.strategy.case === "dnsLikeIdentity") {
-    const { name } = message.strategy.value;
-    return name === "" ? null : { name, serverName: serverName || name };
+function decodeIdentity(reader: ProtoReader): EndpointIdentity | null {
+  let dnsName = "";
+  let uri = "";
+  let serverName = "";
+  while (reader.next()) {
+    if (reader.field === 1) dnsName = decodeName(reader.message());
+    else if (reader.field === 3) uri = decodeName(reader.message());
+    else if (reader.field === 4) serverName = decodeName(reader.message());
   }
-  if (message?.strategy.case === "uriLikeIdentity" && serverName !== "") {
-    return { name: message.strategy.value.uri, serverName };
-  }
-  return null;
+  if (dnsName !== "") return { name: dnsName, serverName: serverName || dnsName };
+  return uri !== "" && serverName !== "" ? { name: uri, serverName } : null;
 }
 
-function decodeHint(message: ProtocolHint | undefined): Endpoint["protocolHint"] {
-  if (message?.protocol.case === "opaque") return "opaque";
-  return message?.protocol.case === "h2" ? "http2" : "unknown";
+interface Hint {
+  readonly protocol: Endpoint["protocolHint"];
+  readonly tunnelPort: number | null;
 }
 
-function decodeTunnelPort(message: ProtocolHint | undefined): number | null {
-  const port = message?.opaqueTransport?.inboundPort ?? 0;
-  return port >= 1 && port <= 65535 ? port : null;
+function decodeHint(reader: ProtoReader): Hint {
+  let protocol: Endpoint["protocolHint"] = "unknown";
+  let port = 0;
+  while (reader.next()) {
+    if (reader.field === 1) protocol = "http2";
+    else if (reader.field === 3) protocol = "opaque";
+    else if (reader.field === 2) {
+      const transport = reader.message();
+      while (transport.next()) if (transport.field === 1) port = transport.uint();
+    }
+  }
+  return { protocol, tunnelPort: port >= 1 && port <= 65535 ? port : null };
 }

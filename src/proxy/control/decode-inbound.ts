@@ -1,66 +1,106 @@
-import type { Authz, Network, ProxyProtocol, Server } from "#/gen/linkerd/inbound_pb.ts";
-import type { IPNetwork } from "#/gen/linkerd/net_pb.ts";
 import type { Authorization, InboundPolicy, Protocol } from "#/model/policy.ts";
-import { decodeIp } from "./decode-endpoint.ts";
+import { ProtoReader } from "#/wire/proto.ts";
+import { decodeIp, decodeLabel, decodeName } from "./decode-endpoint.ts";
 
-/** What a `Server` message means, or null when it cannot be followed: what was in force before then stays. */
-export function decodeInboundPolicy(message: Server): InboundPolicy | null {
-  const protocol = decodeProtocol(message.protocol);
-  if (protocol === null) return null;
+const PROTOCOLS: Readonly<Record<number, Protocol>> = {
+  1: "detect",
+  2: "opaque",
+  3: "tls",
+  4: "http1",
+  5: "http2",
+  6: "grpc",
+};
+
+/** What an `inbound.Server` says, or null when it cannot be followed: what was in force before then stays. */
+export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
+  const reader = new ProtoReader(bytes);
+  let protocol: Protocol | undefined;
   const authorizations: Authorization[] = [];
-  for (const one of message.authorizations) {
-    const authorization = decodeAuthorization(one);
-    // What cannot be read must not allow anything; leaving it out denies.
-    if (authorization !== null) authorizations.push(authorization);
+  const labels: Record<string, string> = {};
+  while (reader.next()) {
+    if (reader.field === 1) {
+      const kind = reader.message();
+      while (kind.next()) protocol = PROTOCOLS[kind.field] ?? protocol;
+    } else if (reader.field === 3) {
+      const authorization = decodeAuthorization(reader.message());
+      // What cannot be read must not allow anything; leaving it out denies.
+      if (authorization !== null) authorizations.push(authorization);
+    } else if (reader.field === 4) decodeLabel(reader.message(), labels);
   }
-  return { protocol, labels: message.labels, authorizations };
-}
-
-function decodeProtocol(message: ProxyProtocol | undefined): Protocol | null {
-  switch (message?.kind.case) {
-    case "detect":
-    case "opaque":
-    case "tls":
-    case "http1":
-    case "http2":
-    case "grpc":
-      return message.kind.case;
-    default:
-      return null;
-  }
+  return reader.error !== null || protocol === undefined ? null : { protocol, labels, authorizations };
 }
 
 /** An authorization without networks is invalid (facts §11.3). */
-function decodeAuthorization(message: Authz): Authorization | null {
-  const networks = message.networks.map(decodeNetwork).filter((network) => network !== null);
-  const authentication = decodeAuthentication(message);
-  if (networks.length === 0 || authentication === null) return null;
-  return { networks, authentication, labels: message.labels };
+function decodeAuthorization(reader: ProtoReader): Authorization | null {
+  const networks: Authorization["networks"][number][] = [];
+  const labels: Record<string, string> = {};
+  let authentication: Authorization["authentication"] | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) {
+      const network = decodeNetwork(reader.message());
+      if (network !== null) networks.push(network);
+    } else if (reader.field === 2) authentication = decodeAuthentication(reader.message());
+    else if (reader.field === 3) decodeLabel(reader.message(), labels);
+  }
+  return reader.error !== null || networks.length === 0 || authentication === null
+    ? null
+    : { networks, authentication, labels };
 }
 
-function decodeNetwork(message: Network): Authorization["networks"][number] | null {
-  const net = networkText(message.net);
-  const except = message.except.map(networkText);
-  // An exception that cannot be read would let in whom it should keep out.
-  if (net === null || except.includes(null)) return null;
-  return { net, except: except.filter((one) => one !== null) };
+function decodeNetwork(reader: ProtoReader): Authorization["networks"][number] | null {
+  let net: string | null = null;
+  const except: string[] = [];
+  while (reader.next()) {
+    if (reader.field === 1) net = networkText(reader.message());
+    else if (reader.field === 2) {
+      const one = networkText(reader.message());
+      // An exception that cannot be read would let in whom it should keep out.
+      if (one === null) return null;
+      except.push(one);
+    }
+  }
+  return net === null || reader.error !== null ? null : { net, except };
 }
 
-function networkText(message: IPNetwork | undefined): string | null {
-  const ip = decodeIp(message?.ip);
-  return message === undefined || ip === null ? null : `${ip}/${message.prefixLen}`;
+function networkText(reader: ProtoReader): string | null {
+  let ip: string | null = null;
+  let prefixBits = 0;
+  while (reader.next()) {
+    if (reader.field === 1) ip = decodeIp(reader.message());
+    else if (reader.field === 2) prefixBits = reader.uint();
+  }
+  return ip === null || reader.error !== null ? null : `${ip}/${prefixBits}`;
 }
 
-function decodeAuthentication({ authentication }: Authz): Authorization["authentication"] | null {
-  const permit = authentication?.permit;
-  if (permit?.case === "unauthenticated") return { kind: "unauthenticated" };
-  if (permit?.case !== "meshTLS") return null;
-  const { clients } = permit.value;
-  if (clients.case === "unauthenticated") return { kind: "meshed-any" };
-  if (clients.case !== "identities") return null;
-  return {
-    kind: "meshed",
-    identities: clients.value.identities.map(({ name }) => name),
-    suffixes: clients.value.suffixes.map(({ parts }) => parts),
-  };
+function decodeAuthentication(reader: ProtoReader): Authorization["authentication"] | null {
+  let permit: Authorization["authentication"] | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) permit = { kind: "unauthenticated" };
+    else if (reader.field === 2) permit = decodeMeshTls(reader.message());
+  }
+  return reader.error === null ? permit : null;
+}
+
+function decodeMeshTls(reader: ProtoReader): Authorization["authentication"] | null {
+  let clients: Authorization["authentication"] | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) clients = { kind: "meshed-any" };
+    else if (reader.field === 2) clients = decodeClients(reader.message());
+  }
+  return reader.error === null ? clients : null;
+}
+
+function decodeClients(reader: ProtoReader): Authorization["authentication"] | null {
+  const identities: string[] = [];
+  const suffixes: string[][] = [];
+  while (reader.next()) {
+    if (reader.field === 1) identities.push(decodeName(reader.message()));
+    else if (reader.field === 2) {
+      const parts: string[] = [];
+      const suffix = reader.message();
+      while (suffix.next()) if (suffix.field === 1) parts.push(suffix.text());
+      suffixes.push(parts);
+    }
+  }
+  return reader.error === null ? { kind: "meshed", identities, suffixes } : null;
 }

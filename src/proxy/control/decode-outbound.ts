@@ -1,107 +1,204 @@
-import type { Metadata } from "#/gen/linkerd/meta_pb.ts";
-import type {
-  Backend as BackendMessage,
-  GrpcRoute,
-  HttpRoute,
-  OpaqueRoute,
-  OutboundPolicy as OutboundPolicyMessage,
-  ProxyProtocol,
-  TlsRoute,
-} from "#/gen/linkerd/outbound_pb.ts";
-import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { Backend, OutboundPolicy, PolicySource, Protocol } from "#/model/policy.ts";
-import { decodeEndpoint } from "./decode-endpoint.ts";
+import { ProtoReader } from "#/wire/proto.ts";
+import { decodeEndpoint, decodeName } from "./decode-endpoint.ts";
 
-/** What an `OutboundPolicy` message means, or null when it says nothing that can be followed. */
-export function decodeOutboundPolicy(message: OutboundPolicyMessage): OutboundPolicy | null {
-  const protocol = decodeProtocol(message.protocol);
-  if (protocol === null) return null;
-  const source = decodeSource(message.metadata);
-  return { source, protocol, backend: decodeRoutes(routesOf(message.protocol), source) };
+/** What an `outbound.OutboundPolicy` says, or null when it says nothing that can be followed. */
+export function decodeOutboundPolicy(bytes: Uint8Array): OutboundPolicy | null {
+  const reader = new ProtoReader(bytes);
+  let source = NO_SOURCE;
+  let found: { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null = null;
+  while (reader.next()) {
+    if (reader.field === 2) source = decodeSource(reader.message());
+    else if (reader.field === 1) found = decodeProtocol(reader.message());
+  }
+  if (reader.error !== null || found === null) return null;
+  return { source, protocol: found.protocol, backend: decodeRoutes(found.routes, found.route, source) };
 }
+
+const NO_SOURCE: PolicySource = { group: "", kind: "default", namespace: "", name: "", section: "", port: 0 };
 
 /** `meta.Metadata`; a default has a name only. */
-export function decodeSource(message: Metadata | undefined): PolicySource {
-  const empty = { group: "", kind: "default", namespace: "", name: "", section: "", port: 0 };
-  if (message?.kind.case === "default") return { ...empty, name: message.kind.value };
-  if (message?.kind.case !== "resource") return empty;
-  const { group, kind, namespace, name, section, port } = message.kind.value;
-  return { group, kind, namespace, name, section, port };
-}
-
-function decodeProtocol(message: ProxyProtocol | undefined): Protocol | null {
-  switch (message?.kind.case) {
-    case "detect":
-    case "opaque":
-    case "http1":
-    case "http2":
-    case "grpc":
-    case "tls":
-      return message.kind.case;
-    default:
-      return null;
+export function decodeSource(reader: ProtoReader): PolicySource {
+  let source = NO_SOURCE;
+  while (reader.next()) {
+    if (reader.field === 1) source = { ...NO_SOURCE, name: reader.text() };
+    else if (reader.field === 2) source = decodeResource(reader.message());
   }
+  return source;
 }
 
-type Route = HttpRoute | GrpcRoute | OpaqueRoute | TlsRoute;
+function decodeResource(reader: ProtoReader): PolicySource {
+  const source = { ...NO_SOURCE, kind: "" };
+  while (reader.next()) {
+    if (reader.field === 1) source.group = reader.text();
+    else if (reader.field === 2) source.kind = reader.text();
+    else if (reader.field === 3) source.name = reader.text();
+    else if (reader.field === 4) source.namespace = reader.text();
+    else if (reader.field === 5) source.section = reader.text();
+    else if (reader.field === 6) source.port = reader.uint();
+  }
+  return source;
+}
+
+/** Rules of HTTP and gRPC routes are alike, and so are those of opaque and TLS routes. */
+type RouteKind = "http" | "opaque";
+
+const PROTOCOLS: Readonly<Record<number, { readonly protocol: Protocol; readonly route: RouteKind }>> = {
+  2: { protocol: "opaque", route: "opaque" },
+  3: { protocol: "http1", route: "http" },
+  4: { protocol: "http2", route: "http" },
+  5: { protocol: "grpc", route: "http" },
+  6: { protocol: "tls", route: "opaque" },
+};
+
+function decodeProtocol(
+  reader: ProtoReader,
+): { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null {
+  let found: { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null = null;
+  while (reader.next()) {
+    const known = PROTOCOLS[reader.field];
+    if (reader.field === 1) found = decodeDetect(reader.message());
+    else if (known !== undefined) found = { ...known, routes: routesIn(reader.message()) };
+  }
+  return reader.error === null ? found : null;
+}
 
 /** The routes of a detected protocol lead to the same backend until there are rules that tell requests apart. */
-function routesOf(message: ProxyProtocol | undefined): readonly Route[] {
-  const kind = message?.kind;
-  if (kind === undefined || kind.case === undefined) return [];
-  if (kind.case !== "detect") return kind.value.routes;
-  const { http1, http2, opaque } = kind.value;
-  return [http1?.routes, http2?.routes, opaque?.routes].find((routes) => (routes?.length ?? 0) > 0) ?? [];
+function decodeDetect(reader: ProtoReader): { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } {
+  let opaque: ProtoReader[] = [];
+  let http: ProtoReader[] = [];
+  while (reader.next()) {
+    if (reader.field === 2) opaque = routesIn(reader.message());
+    else if ((reader.field === 3 || reader.field === 4) && http.length === 0)
+      http = routesIn(reader.message());
+  }
+  return http.length > 0
+    ? { protocol: "detect", route: "http", routes: http }
+    : { protocol: "detect", route: "opaque", routes: opaque };
+}
+
+function routesIn(reader: ProtoReader): ProtoReader[] {
+  return repeated(reader, 1);
+}
+
+function repeated(reader: ProtoReader, field: number): ProtoReader[] {
+  const all: ProtoReader[] = [];
+  while (reader.next()) if (reader.field === field) all.push(reader.message());
+  return all;
 }
 
 /** The default route is the last one: routes with matches come before it. */
-function decodeRoutes(routes: readonly Route[], policySource: PolicySource): Backend {
+function decodeRoutes(routes: readonly ProtoReader[], kind: RouteKind, policySource: PolicySource): Backend {
   const route = routes.at(-1);
-  const rule = route?.rules.at(-1);
-  if (route === undefined || rule === undefined) return forbidden(policySource, "the policy has no route");
-  const source = decodeSource(route.metadata);
-  for (const filter of rule.filters) {
-    if (filter.kind.case === "forbidden") return forbidden(source, "the policy forbids this target");
-    if (filter.kind.case === "invalid") return forbidden(source, filter.kind.value.message);
-    if (filter.kind.case === "failureInjector" && filter.kind.value.ratio === undefined)
-      return forbidden(source, filter.kind.value.message);
+  if (route === undefined) return forbidden(policySource, "the policy has no route");
+  let source = NO_SOURCE;
+  let rule: ProtoReader | null = null;
+  while (route.next()) {
+    if (route.field === 1) source = decodeSource(route.message());
+    else if (route.field === 3) rule = route.message();
   }
-  const distribution = rule.backends?.kind;
-  if (distribution?.case === "firstAvailable")
-    return decodeBackend(distribution.value.backends[0]?.backend, source);
-  if (distribution?.case === "randomAvailable")
-    return decodeBackend(distribution.value.backends[0]?.backend?.backend, source);
-  return forbidden(source, "the route has no backend");
+  if (rule === null || route.error !== null) return forbidden(source, "the route has no rule");
+  const backendsField = kind === "http" ? 3 : 1;
+  let backend: Backend | null = null;
+  while (rule.next()) {
+    if (rule.field === 2) {
+      const refusal = decodeFilter(rule.message(), kind);
+      if (refusal !== null) return forbidden(source, refusal);
+    } else if (rule.field === backendsField) backend = decodeDistribution(rule.message(), source);
+  }
+  return backend ?? forbidden(source, "the route has no backend");
 }
 
-function decodeBackend(message: BackendMessage | undefined, routeSource: PolicySource): Backend {
-  if (message === undefined) return forbidden(routeSource, "the route has no backend");
-  const source = decodeSource(message.metadata);
-  if (message.kind.case === "forward") {
-    const endpoint = decodeEndpoint(message.kind.value, {});
+/** Why a filter lets nothing through; null when it does. */
+function decodeFilter(reader: ProtoReader, kind: RouteKind): string | null {
+  let refusal: string | null = null;
+  while (reader.next()) {
+    if (kind === "opaque" && reader.field === 1)
+      refusal = decodeName(reader.message()) || "the policy is invalid";
+    else if (kind === "opaque" && reader.field === 2) refusal = "the policy forbids this target";
+    else if (kind === "http" && reader.field === 1) refusal = decodeInjector(reader.message());
+  }
+  return refusal;
+}
+
+/** A failure injector without a ratio hits every request. */
+function decodeInjector(reader: ProtoReader): string | null {
+  let message = "the policy refuses this target";
+  let hasRatio = false;
+  while (reader.next()) {
+    if (reader.field === 2) message = reader.text();
+    else if (reader.field === 3) hasRatio = true;
+  }
+  return hasRatio ? null : message;
+}
+
+function decodeDistribution(reader: ProtoReader, source: PolicySource): Backend {
+  let first: ProtoReader | undefined;
+  while (reader.next()) {
+    if (reader.field === 2) first = repeated(reader.message(), 1)[0];
+    else if (reader.field === 3) {
+      const weighted = repeated(reader.message(), 1)[0];
+      first = weighted === undefined ? undefined : repeated(weighted, 1)[0];
+    }
+  }
+  const backend = first === undefined ? undefined : repeated(first, 1)[0];
+  return backend === undefined ? forbidden(source, "the route has no backend") : decodeBackend(backend);
+}
+
+function decodeBackend(reader: ProtoReader): Backend {
+  let source = NO_SOURCE;
+  let forward: ProtoReader | null = null;
+  let balancer: ProtoReader | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) source = decodeSource(reader.message());
+    else if (reader.field === 2) forward = reader.message();
+    else if (reader.field === 3) balancer = reader.message();
+  }
+  if (reader.error !== null) return forbidden(source, "the backend cannot be read");
+  if (forward !== null) {
+    const endpoint = decodeEndpoint(forward, {});
     return endpoint === null
       ? forbidden(source, "the backend has no address")
       : { kind: "forward", source, endpoint };
   }
-  if (message.kind.case === "balancer") {
-    const { discovery, load } = message.kind.value;
-    const path = discovery?.kind.case === "dst" ? discovery.kind.value.path : "";
-    if (path === "") return forbidden(source, "the backend names no service");
-    return {
-      kind: "balancer",
-      source,
-      path,
-      defaultRttMs: durationMs(load.value?.defaultRtt) || 30,
-      decayMs: durationMs(load.value?.decay) || 10_000,
-    };
+  return balancer === null
+    ? forbidden(source, "the backend is of no known kind")
+    : decodeBalancer(balancer, source);
+}
+
+function decodeBalancer(reader: ProtoReader, source: PolicySource): Backend {
+  let path = "";
+  let load: { defaultRttMs: number; decayMs: number } = { defaultRttMs: 30, decayMs: 10_000 };
+  while (reader.next()) {
+    if (reader.field === 1) {
+      const destination = repeated(reader.message(), 1)[0];
+      path = destination === undefined ? "" : decodeName(destination);
+    } else if (reader.field === 2 || reader.field === 3) load = decodeLoad(reader.message());
   }
-  return forbidden(source, "the backend is of no known kind");
+  return path === ""
+    ? forbidden(source, "the backend names no service")
+    : { kind: "balancer", source, path, ...load };
+}
+
+function decodeLoad(reader: ProtoReader): { defaultRttMs: number; decayMs: number } {
+  let defaultRttMs = 0;
+  let decayMs = 0;
+  while (reader.next()) {
+    if (reader.field === 1) defaultRttMs = decodeDurationMs(reader.message());
+    else if (reader.field === 2) decayMs = decodeDurationMs(reader.message());
+  }
+  return { defaultRttMs: defaultRttMs || 30, decayMs: decayMs || 10_000 };
+}
+
+function decodeDurationMs(reader: ProtoReader): number {
+  let ms = 0;
+  while (reader.next()) {
+    if (reader.field === 1) ms += reader.int() * 1000;
+    else if (reader.field === 2) ms += reader.int() / 1e6;
+  }
+  return ms;
 }
 
 function forbidden(source: PolicySource, reason: string): Backend {
   return { kind: "forbidden", source, reason };
-}
-
-function durationMs(duration: Duration | undefined): number {
-  return duration === undefined ? 0 : Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 }

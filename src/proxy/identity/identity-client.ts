@@ -1,16 +1,15 @@
 import { generateKeyPair, X509Certificate, type KeyObject } from "node:crypto";
 import { promisify } from "node:util";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import { describeError, MeshError, type Blame } from "#/base/errors.ts";
-import { CertifyRequestSchema, CertifyResponseSchema, Identity } from "#/gen/linkerd/identity_pb.ts";
 import type { Log } from "#/net/log.ts";
 import { splitPem, type Tls } from "#/net/tls.ts";
 import { subjectNames } from "#/net/peer-identity.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
+import { ProtoReader, ProtoWriter } from "#/wire/proto.ts";
 import type { Channel } from "../control/channel.ts";
 import { makeCsr } from "./csr.ts";
 
@@ -117,19 +116,11 @@ export class IdentityClient {
     const { clock, localName, log, registry, tls } = this.#parts;
     const byToken = !this.hasCertificate;
     const { privateKey, publicKey } = await generate("ec", { namedCurve: "P-256" });
-    const request = create(CertifyRequestSchema, {
-      identity: localName,
-      token: byToken ? await this.#parts.token() : new Uint8Array(0),
-      certificateSigningRequest: makeCsr(localName, privateKey, publicKey),
-    });
-    const response = fromBinary(
-      CertifyResponseSchema,
-      await this.#call(toBinary(CertifyRequestSchema, request), byToken),
-    );
-    const chain = [response.leafCertificate, ...response.intermediateCertificates].map(
-      (der) => new X509Certificate(der),
-    );
-    const notAfterMs = Number(response.validUntil?.seconds ?? 0n) * 1000;
+    const request = new ProtoWriter().text(1, localName);
+    if (byToken) request.bytes(2, await this.#parts.token());
+    request.bytes(3, makeCsr(localName, privateKey, publicKey));
+    const { ders, notAfterMs } = decodeAnswer(await this.#call(request.finish(), byToken));
+    const chain = ders.map((der) => new X509Certificate(der));
     checkChain(chain, localName, this.#parts.anchorsPem, privateKey, clock.wallMs(), notAfterMs);
     tls.setLeaf({
       keyPem: privateKey.export({ type: "pkcs8", format: "pem" }) as string,
@@ -159,8 +150,7 @@ export class IdentityClient {
         if (error === null && answer !== null) resolve(answer);
         else reject(error ?? new IdentityError("the identity service answered with nothing"));
       };
-      const path = `/${Identity.typeName}/${Identity.method.certify.name}`;
-      const call = channel.call(path, request, {
+      const call = channel.call(CERTIFY_PATH, request, {
         message: (bytes) => void (answer = Uint8Array.from(bytes)),
         ended: (status, message) => {
           const why = `the identity service refused (status ${status}: ${message}); check the token and the service account`;
@@ -178,6 +168,27 @@ export class IdentityClient {
       });
     });
   }
+}
+
+const CERTIFY_PATH = "/io.linkerd.proxy.identity.Identity/Certify";
+
+/** `identity.CertifyResponse`: the chain, leaf first, and its end. */
+function decodeAnswer(bytes: Uint8Array): { ders: Uint8Array[]; notAfterMs: number } {
+  const reader = new ProtoReader(bytes);
+  const intermediates: Uint8Array[] = [];
+  let leaf: Uint8Array | null = null;
+  let notAfterMs = 0;
+  while (reader.next()) {
+    if (reader.field === 1) leaf = reader.bytes();
+    else if (reader.field === 2) intermediates.push(reader.bytes());
+    else if (reader.field === 3) {
+      const timestamp = reader.message();
+      while (timestamp.next()) if (timestamp.field === 1) notAfterMs = timestamp.int() * 1000;
+    }
+  }
+  if (reader.error !== null)
+    throw new IdentityError(`the identity service's answer cannot be read: ${reader.error.message}`);
+  return { ders: leaf === null ? [] : [leaf, ...intermediates], notAfterMs };
 }
 
 /** A certificate that our peers would refuse must not replace one that they accept. */
