@@ -50,6 +50,11 @@ int mesh_sk_lookup(struct bpf_sk_lookup *ctx)
 		addr_set6(&local, ctx->local_ip6);
 		addr_set6(&remote, ctx->remote_ip6);
 	}
+	/*
+	 * From inside the pod. Nobody outside can pose as such: the kernel drops segments from other devices with a
+	 * loopback source or, for IPv4, with one of our addresses; for IPv6 the answer goes to ourselves, and no handshake
+	 * ends.
+	 */
 	if (addr_is_local(&remote)) {
 		/* Only the sidecar may answer here: no other process can put itself in its place. */
 		if (ctx->local_port == settings->outbound_port && addr_is_loopback(&local))

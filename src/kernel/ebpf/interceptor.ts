@@ -11,7 +11,7 @@ import { HOOKS, hooksOf, objectFile, targetInode, targetKind, withTarget, type H
 import { checkLayout } from "./layout.ts";
 import { Libbpf, type BpfObject } from "./libbpf.ts";
 import { ensureBpffs, Pins, removeEmpty, removePinned } from "./pins.ts";
-import { PodMaps } from "./pod-maps.ts";
+import { checkPinnedLayout, PodMaps } from "./pod-maps.ts";
 import { ServiceTable } from "./services.ts";
 import { readSpec } from "./spec.ts";
 
@@ -116,6 +116,7 @@ class EbpfInterceptor implements Interceptor {
   }
 
   #install(pod: PodInterception): void {
+    checkPinnedLayout(this.#lib, this.#pins.mapOf(pod.pod));
     this.#pins.prepare(pod.pod);
     const loaded: { hook: Hook; object: BpfObject }[] = [];
     try {

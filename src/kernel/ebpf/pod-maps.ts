@@ -11,6 +11,7 @@ import {
   encodePortSet,
   encodeIndex,
   encodeSettings,
+  MESH_ABI,
   SIZE,
   type TrafficCounters,
   type TrafficKey,
@@ -105,6 +106,25 @@ export class PodMaps {
     if (fd === undefined) throw new InterceptionError("MAP_FAILED", `map ${name} is closed`, { blame: "us" });
     return fd;
   }
+}
+
+/**
+ * Refuses maps that another version pinned with another layout: programs of ours could not share them, and taking the pod
+ * out of interception to make them anew would let its traffic pass meanwhile.
+ */
+export function checkPinnedLayout(lib: Libbpf, pathOf: (map: string) => string): void {
+  const fd = lib.open(pathOf("mesh_settings"));
+  if (fd === null) return;
+  // Room for settings of any version: the kernel writes as much as that version's had.
+  const settings = Buffer.alloc(4096);
+  const found = lib.lookup(fd, encodeIndex(0), settings);
+  lib.close(fd);
+  const abi = settings.readUInt32LE(0);
+  if (!found || abi === MESH_ABI) return;
+  throw new InterceptionError(
+    "LOAD_FAILED",
+    `this pod's interception was installed by another version (layout ${abi}, ours is ${MESH_ABI}): restart the pod`,
+  );
 }
 
 function distinct(name: KeySet, keys: readonly Buffer[]): Map<string, Buffer> {

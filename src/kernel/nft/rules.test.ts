@@ -86,6 +86,12 @@ test("a virtual IP is one map lookup and a random backend", () => {
   );
 });
 
+test("of two Services with one address the last counts", () => {
+  const rules = renderRules(POD, [VIP, { ...VIP, backends: VIP.backends.slice(0, 1) }]);
+  assert.equal(rules.match(/10\.96\.0\.10 \. udp \. 53/g)?.length, 1);
+  assert.match(rules, /numgen random mod 1 map/);
+});
+
 test("a Service with nobody ready is refused, not forgotten", () => {
   const rules = renderRules(POD, [{ ...VIP, backends: [] }]);
   assert.match(rules, /set pillion_dead4 \{ [^}]*10\.96\.0\.10 \. udp \. 53/);

@@ -113,7 +113,11 @@ function serviceChains(services: readonly ServiceVip[]): string[] {
   const chains: string[] = [];
   const vips: Record<"4" | "6", string[]> = { "4": [], "6": [] };
   const dead: Record<"4" | "6", string[]> = { "4": [], "6": [] };
-  services.forEach((service, i) => {
+  // As in a map of the kernel, the last of two with one address counts; nft takes no two.
+  const distinct = new Map(
+    services.map((service) => [`${service.ip} ${service.port} ${service.protocol}`, service]),
+  );
+  [...distinct.values()].forEach((service, i) => {
     const ip = checkedIp(service.ip);
     const version = ip.includes(":") ? "6" : "4";
     const backends = service.backends

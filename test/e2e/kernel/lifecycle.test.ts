@@ -6,7 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { IpAddress } from "#/base/address.ts";
+import { encodeIndex, SIZE } from "#/kernel/ebpf/layout.ts";
 import { Libbpf } from "#/kernel/ebpf/libbpf.ts";
+import { Pins } from "#/kernel/ebpf/pins.ts";
 import { VerifierError } from "#/kernel/errors.ts";
 import { detectSupport, openInterceptor, sweepLeftovers } from "#/kernel/interception.ts";
 import { cannotRun, POD4, Rig, WORLD4 } from "./rig.ts";
@@ -115,6 +117,26 @@ describe(
         { code: "BAD_INPUT" },
       );
       assert.ok(!rig.leftovers().includes("half"));
+      interceptor.close();
+    });
+
+    test("a pod of another version's layout is left as it is, and says so", () => {
+      const interceptor = openInterceptor("ebpf", rig.instance);
+      interceptor.install(rig.interception());
+      const lib = new Libbpf();
+      const fd = lib.open(new Pins(rig.instance).mapOf(rig.pod)("mesh_settings"));
+      assert.ok(fd !== null);
+      const settings = Buffer.alloc(SIZE.mesh_settings);
+      assert.ok(lib.lookup(fd, encodeIndex(0), settings));
+      settings.writeUInt32LE(99, 0);
+      lib.put(fd, encodeIndex(0), settings);
+      lib.close(fd);
+      assert.throws(
+        () => interceptor.adopt(rig.interception()),
+        /another version \(layout 99, ours is \d+\): restart the pod/,
+      );
+      assert.ok(rig.leftovers().length > 14);
+      interceptor.remove(rig.instance, rig.pod);
       interceptor.close();
     });
 
