@@ -10,6 +10,7 @@ import type { ServicePlan } from "#/model/pod-plan.ts";
 import { ControlLink } from "./control-link.ts";
 import type { Daemon } from "./daemon.ts";
 import { zoneSnapshot } from "./dns/zone.ts";
+import { explicitTargets } from "./explicit.ts";
 import { ensureDir, writeAtomic } from "./files.ts";
 import { ManifestFolder } from "./folder.ts";
 import { describeInstance, type Instance } from "./instance.ts";
@@ -86,6 +87,7 @@ export class Agent {
       slots: new SlotPool(),
       intercept,
       interceptor: intercept === "explicit" ? null : openInterceptor(intercept, instance.name),
+      explicitTargets: () => explicitTargets(this.#services),
       attest: (podUid) => this.#link.attest(podUid),
       startGate: new Gate(Math.max(4, 2 * availableParallelism())),
       programs: {

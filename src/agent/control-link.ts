@@ -67,7 +67,7 @@ export class ControlLink {
     socket.on("connect", () => this.#greet(socket));
     socket.on("error", () => {});
     socket.on("close", () => {
-      if (this.#connected)
+      if (this.#connected && !this.#closed)
         this.#options.log("warn", "lost the control plane: pods run on, and change when it is back");
       this.#connected = false;
       for (const answer of this.#questions.values()) answer(AWAY);

@@ -65,7 +65,8 @@ function askUdp(resolver: string, query: Buffer, id: number): Promise<Buffer | n
       if (message.length >= 12 && message.readUInt16BE(0) === id) finish(message);
     });
     // Connected: answers of others do not arrive, refusals do.
-    socket.connect(53, resolver, () => socket.send(query));
+    socket.on("connect", () => socket.send(query, (error) => error !== null && finish(null)));
+    socket.connect(53, resolver);
   });
 }
 

@@ -3,6 +3,7 @@ import { readFileSync, watch } from "node:fs";
 import net from "node:net";
 import { basename, dirname } from "node:path";
 import { DNS_UDP_BYTES_MAX, DnsCode, encodeDns } from "#/wire/dns.ts";
+import { seenWithoutInterception } from "../explicit.ts";
 import { answerQuery, failure } from "./answer.ts";
 import { Forwarder, framed, hostResolvers } from "./forwarder.ts";
 import { Zone, type ZoneSnapshot } from "./zone.ts";
@@ -27,8 +28,12 @@ export async function runDns(options: DnsOptions): Promise<void> {
   const zone = new LiveZone(options.zoneFile);
   const forwarder = new Forwarder(hostResolvers(readFileSync(options.resolvConf, "utf8"), options.ip));
 
-  async function serve(query: Uint8Array, transport: "udp" | "tcp"): Promise<Uint8Array | null> {
-    const reply = answerQuery(zone.current, query);
+  async function serve(
+    query: Uint8Array,
+    transport: "udp" | "tcp",
+    from: string | undefined,
+  ): Promise<Uint8Array | null> {
+    const reply = answerQuery(zone.seenFrom(from ?? ""), query);
     if (reply.kind === "silence") return null;
     if (reply.kind === "message")
       return encodeDns(reply.message, transport === "tcp" ? MESSAGE_BYTES_MAX : reply.udpBytesMax);
@@ -40,14 +45,14 @@ export async function runDns(options: DnsOptions): Promise<void> {
 
   const udp = dgram.createSocket("udp4");
   udp.on("message", (query, from) => {
-    void serve(query, "udp").then((answer) => {
+    void serve(query, "udp", from.address).then((answer) => {
       if (answer !== null) udp.send(answer, from.port, from.address, () => {});
     });
   });
   const tcp = net.createServer((socket) => {
     socket.setTimeout(IDLE_MS, () => socket.destroy());
     socket.on("error", () => {});
-    serveStream(socket, (query) => serve(query, "tcp"));
+    serveStream(socket, (query) => serve(query, "tcp", socket.remoteAddress));
   });
   tcp.maxConnections = CONNECTIONS_MAX;
   await Promise.all([
@@ -56,6 +61,10 @@ export async function runDns(options: DnsOptions): Promise<void> {
       tcp.once("error", reject).listen(options.port, options.ip, resolve),
     ),
   ]);
+  // An answer that could not be sent, a connection that could not be accepted: theirs is the loss, the server stays.
+  for (const server of [udp, tcp]) {
+    server.on("error", (error: Error) => process.stderr.write(`name server: ${error.message}\n`));
+  }
 }
 
 /** Queries of one connection, one after another (RFC 7766 allows any order; one is enough for pods). */
@@ -84,21 +93,25 @@ function serveStream(socket: net.Socket, serve: (query: Uint8Array) => Promise<U
   });
 }
 
+const EMPTY: ZoneSnapshot = {
+  clusterDomain: "cluster.local",
+  podCidr: "0.0.0.0/32",
+  serviceCidr: "0.0.0.0/32",
+  services: [],
+  pods: [],
+  explicitPods: [],
+};
+
 /** The zone as the file has it. A file that is missing or broken leaves the zone as it was. */
 class LiveZone {
   readonly #file: string;
   #text = "";
-  current: Zone;
+  #zone: Zone = new Zone(EMPTY);
+  #explicitZone: Zone = this.#zone;
+  #explicitPods: ReadonlySet<string> = new Set();
 
   constructor(file: string) {
     this.#file = file;
-    this.current = new Zone({
-      clusterDomain: "cluster.local",
-      podCidr: "0.0.0.0/32",
-      serviceCidr: "0.0.0.0/32",
-      services: [],
-      pods: [],
-    });
     this.#read();
     watch(dirname(file), (_event, name) => {
       if (name === null || name === basename(file)) this.#read();
@@ -106,11 +119,20 @@ class LiveZone {
     setInterval(() => this.#read(), RELOAD_INTERVAL_MS);
   }
 
+  /** The zone as a pod of this address sees it. */
+  seenFrom(ip: string): Zone {
+    return this.#explicitPods.has(ip) ? this.#explicitZone : this.#zone;
+  }
+
   #read(): void {
     try {
       const text = readFileSync(this.#file, "utf8");
       if (text === this.#text) return;
-      this.current = new Zone(JSON.parse(text) as ZoneSnapshot);
+      const snapshot = JSON.parse(text) as ZoneSnapshot;
+      this.#zone = new Zone(snapshot);
+      this.#explicitPods = new Set(snapshot.explicitPods);
+      const services = snapshot.explicitPods.length === 0 ? [] : seenWithoutInterception(snapshot.services);
+      this.#explicitZone = new Zone({ ...snapshot, services });
       this.#text = text;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return;

@@ -51,6 +51,7 @@ const zone = new Zone({
     service({ name: "alias", clusterIp: null, externalName: "web.shop.svc.cluster.local" }),
   ],
   pods: [{ namespace: "shop", ip: "10.201.0.5" }],
+  explicitPods: [],
 });
 
 function ask(

@@ -9,6 +9,8 @@ export interface ZoneSnapshot {
   readonly serviceCidr: string;
   readonly services: readonly ServicePlan[];
   readonly pods: readonly { readonly namespace: string; readonly ip: string }[];
+  /** Addresses of pods that reach Services by their loopback network (see `loopbackOf`). */
+  readonly explicitPods: readonly string[];
 }
 
 export function zoneSnapshot(
@@ -23,6 +25,7 @@ export function zoneSnapshot(
     serviceCidr: domain.serviceCidr,
     services,
     pods: running.map(({ namespace, ip }) => ({ namespace, ip })),
+    explicitPods: running.filter((pod) => pod.intercept === "explicit").map((pod) => pod.ip),
   };
 }
 

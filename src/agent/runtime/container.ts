@@ -67,6 +67,7 @@ export class Container {
   readonly record: ContainerRecord;
   readonly #host: ContainerHost;
   #process: SandboxedProcess | null = null;
+  #began = false;
   #up = false;
   #probes: ProbeLoop[] = [];
   #stopping = false;
@@ -82,8 +83,10 @@ export class Container {
     this.record = record;
   }
 
-  /** Begins, or goes on where an earlier agent was. */
+  /** Begins, or goes on where an earlier agent was. Repeating it does nothing. */
   start(): void {
+    if (this.#began) return;
+    this.#began = true;
     this.finished = this.#live();
   }
 
@@ -91,7 +94,9 @@ export class Container {
     return this.#up;
   }
 
+  /** An init container that has done its work counts as ready, as in Kubernetes. */
   get ready(): boolean {
+    if (this.role === "init") return this.record.done && this.record.lastExit?.code === 0;
     return this.#up && this.record.started && this.record.ready;
   }
 

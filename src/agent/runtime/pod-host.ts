@@ -15,6 +15,8 @@ export interface PodHost {
   readonly addresses: AddressPool;
   readonly slots: SlotPool;
   readonly intercept: InterceptMode;
+  /** What sidecars listen for in explicit mode (`PILLION_EXPLICIT_TARGETS`), as Services are now. */
+  explicitTargets(): string;
   /** null in explicit mode: nothing steers connections. */
   readonly interceptor: Interceptor | null;
   /** Single-use token with which a sidecar proves to the control plane whose it is. Waits while the control plane is away. */

@@ -70,6 +70,7 @@ export class PodRuntime {
   /** Gives pods without a sidecar, and what goes past one, the Services' virtual IPs. */
   applyServices(services: readonly ServicePlan[]): void {
     this.#host.interceptor?.setServices(services.flatMap(virtualIps));
+    for (const pod of this.#pods.values()) pod.sidecar?.retarget();
   }
 
   statuses(): PodStatus[] {

@@ -160,7 +160,10 @@ export class Pod {
 
   status(): PodStatus {
     const { plan, ip, startedAtMs, stopping } = this.record;
-    const containers = this.#containers.map((container) => container.status());
+    // The applications first: they are what an operator means when they name no container.
+    const order = ["app", "native-sidecar", "init"];
+    const listed = this.#containers.toSorted((a, b) => order.indexOf(a.role) - order.indexOf(b.role));
+    const containers = listed.map((container) => container.status());
     return {
       uid: plan.uid,
       name: plan.name,
@@ -395,7 +398,10 @@ export class Pod {
     } catch (error) {
       // What an earlier agent installed lives in the kernel and goes on: a running pod is not given up for this.
       if (!this.#anythingRuns()) throw error;
-      this.#host.log("warn", `pod ${this.#name()}: its interception could not be renewed: ${describeError(error)}`);
+      this.#host.log(
+        "warn",
+        `pod ${this.#name()}: its interception could not be renewed: ${describeError(error)}`,
+      );
     }
   }
 

@@ -13,6 +13,8 @@ export interface SidecarRecord {
   lastCode: number | null;
   /** It was ready and intercepting when this was written. */
   ready: boolean;
+  /** The targets that it was started with; only in explicit mode. */
+  explicitTargets: string;
 }
 
 export const NEW_SIDECAR: Readonly<SidecarRecord> = {
@@ -20,6 +22,7 @@ export const NEW_SIDECAR: Readonly<SidecarRecord> = {
   restartCount: 0,
   lastCode: null,
   ready: false,
+  explicitTargets: "",
 };
 
 export const SIDECAR_UID_FIRST = 61_100;
@@ -33,6 +36,7 @@ const SIDECAR_PIDS_MAX = 256;
 /** A sidecar that dies right after its start waits this long before the next, doubling; one that has been ready does not wait. */
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 10_000;
+const RETARGET_GRACE_MS = 3_000;
 const READY_INTERVAL_MS = 5_000;
 /** Looks in a row that a sidecar must fail before its pod counts as not ready. */
 const READY_FAILURES_MAX = 3;
@@ -62,6 +66,8 @@ export class Sidecar {
   #stopping = false;
   #complaint = "waits for its start";
   #firstReady: () => void = () => {};
+  #stop: () => void = () => {};
+  readonly #stopped: Promise<null>;
   /** Resolves when it is ready and intercepting for the first time. */
   readonly ready: Promise<void>;
   finished: Promise<void> = Promise.resolve();
@@ -81,6 +87,7 @@ export class Sidecar {
     this.record = record;
     this.#changed = changed;
     this.ready = new Promise((resolve) => (this.#firstReady = resolve));
+    this.#stopped = new Promise((resolve) => (this.#stop = () => resolve(null)));
   }
 
   start(): void {
@@ -119,6 +126,19 @@ export class Sidecar {
     };
   }
 
+  /**
+   * Explicit mode only: a sidecar learns its targets when it starts, so that another set of Services needs another start.
+   * What it has open gets a moment to end.
+   */
+  retarget(): void {
+    const process = this.#process;
+    if (this.#host.intercept !== "explicit" || process === null || this.#stopping) return;
+    if (this.record.explicitTargets === this.#host.explicitTargets()) return;
+    process.signal("SIGTERM");
+    const timer = setTimeout(() => process.kill(), RETARGET_GRACE_MS);
+    void process.exited.then(() => clearTimeout(timer));
+  }
+
   /** Asks peers to go elsewhere and waits until no inbound request is left, at most so long. */
   async drainInbound(timeoutMs: number): Promise<void> {
     this.#process?.signal("SIGUSR2");
@@ -135,6 +155,7 @@ export class Sidecar {
 
   async terminate(graceMs: number): Promise<void> {
     this.#stopping = true;
+    this.#stop();
     const process = this.#process;
     if (process !== null) {
       process.signal("SIGTERM");
@@ -150,10 +171,8 @@ export class Sidecar {
     let adopt = this.record.launch;
     while (!this.#stopping) {
       // Only first starts queue: a sidecar that died, or is taken over, has applications waiting for it.
-      const leave =
-        this.record.launch === null && this.record.restartCount === 0
-          ? await this.#host.startGate.enter()
-          : () => {};
+      const isFirst = this.record.launch === null && this.record.restartCount === 0;
+      const leave = isFirst ? await this.#enterGate() : () => {};
       try {
         if (this.#stopping) return;
         const process = adopt === null ? await this.#launch() : this.#adopt(adopt);
@@ -191,8 +210,17 @@ export class Sidecar {
       } finally {
         leave();
       }
-      if (retryMs > 0) await delay(retryMs);
+      if (retryMs > 0) await Promise.race([delay(retryMs), this.#stopped]);
     }
+  }
+
+  /** Waits for its turn, but not when its pod has to go. */
+  async #enterGate(): Promise<() => void> {
+    const turn = this.#host.startGate.enter();
+    const leave = await Promise.race([turn, this.#stopped]);
+    if (leave !== null) return leave;
+    void turn.then((late) => late());
+    return () => {};
   }
 
   #adopt(record: LaunchRecord): SandboxedProcess {
@@ -203,9 +231,10 @@ export class Sidecar {
   async #launch(): Promise<SandboxedProcess | null> {
     this.#complaint = "waits for a token of the control plane";
     this.#changed();
-    const token = await this.#host.attest(this.#pod.uid);
-    if (this.#stopping) return null;
+    const token = await Promise.race([this.#host.attest(this.#pod.uid), this.#stopped]);
+    if (token === null || this.#stopping) return null;
     this.#complaint = "is starting";
+    this.record.explicitTargets = this.#host.intercept === "explicit" ? this.#host.explicitTargets() : "";
     return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(token));
   }
 
@@ -218,6 +247,7 @@ export class Sidecar {
       LINKERD2_PROXY_INBOUND_IPS: place.podIp,
       PILLION_TOKEN_FD: String(SECRET_FD),
       PILLION_INTERCEPT: intercept,
+      ...(intercept === "explicit" ? { PILLION_EXPLICIT_TARGETS: this.#host.explicitTargets() } : {}),
     };
     const sandbox = sandboxArguments({
       hostname: this.#pod.hostname,

@@ -44,6 +44,7 @@ function makeRuntime(): PodRuntime {
     slots: new SlotPool(),
     intercept: "explicit",
     interceptor: null,
+    explicitTargets: () => "",
     attest: async () => await Promise.resolve("no-control-plane"),
     startGate: new Gate(4),
     programs: { packageRoot, nodeDir: dirname(process.execPath), sourceDir: join(packageRoot, "src") },

@@ -140,30 +140,38 @@ export class Machine {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  /** Whatever of this instance is still on the machine, as sentences. */
   leftovers(): string[] {
-    const found: string[] = [];
-    // A zombie is nobody's leftover but its parent's to collect.
-    const list = `for d in $(grep -l 'pillion/${this.name}' /proc/[0-9]*/cgroup 2>/dev/null); do grep -H State "\${d%cgroup}status"; done`;
-    const states = spawnSync("sh", ["-c", list], { encoding: "utf8" }).stdout.split("\n");
-    const processes = states.filter((line) => line !== "" && !line.includes("zombie")).join("\n");
-    if (processes.trim() !== "") found.push(`processes: ${processes.trim()}`);
-    const groups = spawnSync("sh", ["-c", `find /sys/fs/cgroup -type d -path '*/pillion/${this.name}*'`], {
-      encoding: "utf8",
-    }).stdout;
-    if (groups.trim() !== "") found.push(`cgroups: ${groups.trim()}`);
-    const mounts = readFileSync("/proc/self/mounts", "utf8")
-      .split("\n")
-      .filter((line) => line.includes(`${this.dir}/`) && !line.includes("machine-netns"));
-    if (mounts.length > 0) found.push(`mounts: ${mounts.join("\n")}`);
-    const links = this.run("ip", "-o", "link")
-      .stdout.split("\n")
-      .filter((line) => line.includes("pln"));
-    if (links.length > 0) found.push(`links: ${links.join("\n")}`);
-    const tables = this.run("nft", "list", "tables").stdout.trim();
-    if (tables !== "") found.push(`nft: ${tables}`);
-    return found;
+    return leftovers(this.name, this.dir, (...argv) => this.run(...argv).stdout);
   }
+}
+
+/** Whatever of an instance is still on the machine, as sentences. `run` runs a command in the machine's network. */
+export function leftovers(name: string, dir: string, run: (...argv: string[]) => string): string[] {
+  const found: string[] = [];
+  const shell = (script: string): string =>
+    spawnSync("sh", ["-c", script], { encoding: "utf8" }).stdout.trim();
+  // A zombie is nobody's leftover but its parent's to collect.
+  const states = shell(
+    `for d in $(grep -l 'pillion/${name}' /proc/[0-9]*/cgroup 2>/dev/null); do grep -H State "\${d%cgroup}status"; done`,
+  );
+  const processes = states.split("\n").filter((line) => line !== "" && !line.includes("zombie"));
+  if (processes.length > 0) found.push(`processes: ${processes.join("\n")}`);
+  const groups = shell(`find /sys/fs/cgroup -type d -path '*/pillion/${name}*'`);
+  if (groups !== "") found.push(`cgroups: ${groups}`);
+  const pins = shell(`ls -d /sys/fs/bpf/pillion/${name} 2>/dev/null`);
+  if (pins !== "") found.push(`pins: ${pins}`);
+  const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n");
+  const ours = mounts.filter((line) => line.includes(`${dir}/`) && !line.includes("machine-netns"));
+  if (ours.length > 0) found.push(`mounts: ${ours.join("\n")}`);
+  const links = run("ip", "-o", "link")
+    .split("\n")
+    .filter((line) => line.includes("pln"));
+  if (links.length > 0) found.push(`links: ${links.join("\n")}`);
+  const tables = run("nft", "list", "tables").trim();
+  if (tables !== "") found.push(`nft: ${tables}`);
+  const files = shell(`ls -A ${dir}/run/${name} 2>/dev/null`);
+  if (files !== "") found.push(`run folder: ${files}`);
+  return found;
 }
 
 /** A container that sleeps; `changes` say what else it is. */
