@@ -171,7 +171,6 @@ export interface PodSpec {
   readonly subdomain?: string;
   readonly hostAliases?: readonly { readonly ip: string; readonly hostnames?: readonly string[] }[];
   readonly shareProcessNamespace?: boolean;
-  readonly enableServiceLinks?: boolean;
   readonly dnsConfig?: { readonly searches?: readonly string[] };
   readonly securityContext?: {
     readonly runAsUser?: number;

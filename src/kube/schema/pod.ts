@@ -299,7 +299,10 @@ export const podSpec: Schema = object(
     setHostnameAsFQDN: only([false], "the hostname is the short name; delete the field"),
     hostAliases: list(object({ ip: checked("ip"), hostnames: list(text) }, ["ip"])),
     shareProcessNamespace: bool,
-    enableServiceLinks: bool,
+    enableServiceLinks: only(
+      [false],
+      "variables for Services are not set; use their names, and delete the field",
+    ),
     dnsPolicy: only(
       ["ClusterFirst", "ClusterFirstWithHostNet"],
       "pods always use the mesh's DNS, which asks the machine's for other names; delete the field",
