@@ -72,7 +72,12 @@ test("reads what Node's TLS client sends, at any length of it", () => {
   for (let stop = 0; stop < bytes.length; stop++)
     assert.equal(inspectClientHello(bytes, 0, stop).kind, "incomplete");
   const plain = nodeHello({});
-  assert.deepEqual(inspectClientHello(plain, 0, plain.length), { kind: "hello", sni: null, alpn: [], resumes: false });
+  assert.deepEqual(inspectClientHello(plain, 0, plain.length), {
+    kind: "hello",
+    sni: null,
+    alpn: [],
+    resumes: false,
+  });
 });
 
 test("reads a hello inside a larger buffer, and one without extensions (RFC 5246 §7.4.1.2)", () => {
@@ -95,7 +100,11 @@ test("puts a hello together from several records (RFC 8446 §5.1)", () => {
     const records: number[] = [];
     for (let at = 0; at < whole.length; at += size) records.push(...record(whole.slice(at, at + size)));
     const bytes = Uint8Array.from(records);
-    assert.deepEqual(inspectClientHello(bytes), { kind: "hello", sni: "web", alpn: ["a", "b"], resumes: false }, `${size}`);
+    assert.deepEqual(
+      inspectClientHello(bytes),
+      { kind: "hello", sni: "web", alpn: ["a", "b"], resumes: false },
+      `${size}`,
+    );
     for (let stop = 0; stop < bytes.length; stop++) {
       assert.equal(inspectClientHello(bytes, 0, stop).kind, "incomplete", `${size} ${stop}`);
     }
