@@ -93,6 +93,10 @@ const folder = mkdtempSync(join(tmpdir(), "pillion-bench-"));
 chmodSync(folder, 0o755);
 const worlds: Namespaces[] = [];
 const running: Subject[] = [];
+// Whatever ends this process, nothing that it started may stay.
+process.on("exit", () => {
+  for (const world of worlds) world.close();
+});
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void finish(130));
 try {
   await main();
@@ -285,12 +289,12 @@ function cells(row: Row, reference: Row | undefined): string[] {
 
 async function finish(code: number): Promise<never> {
   for (const subject of running) await subject.stop();
-  for (const world of worlds) world.close();
   if (code === 0 && options.profile !== undefined) {
     for (const file of readdirSync(options.profile).filter((name) => name.endsWith(".cpuprofile"))) {
       console.log(`\n${file}: self time\n${describeProfile(join(options.profile, file))}`);
     }
   }
+  for (const world of worlds) world.close();
   rmSync(folder, { recursive: true, force: true });
   process.exit(code);
 }

@@ -89,7 +89,11 @@ async function startSide(
     },
   );
   const tokenPipe = sidecar.stdio[3];
-  if (tokenPipe !== null && tokenPipe !== undefined && "end" in tokenPipe) tokenPipe.end(settings.token);
+  if (tokenPipe !== null && tokenPipe !== undefined && "end" in tokenPipe) {
+    // A sidecar that ended before it read its token is told of below.
+    tokenPipe.on("error", () => undefined);
+    tokenPipe.end(settings.token);
+  }
   await firstLine(sidecar, (line) => line.includes('"message":"ready"'));
   const readyMs = performance.now() - startMs;
   return { measured: { role: side, pid: sidecar.pid ?? 0, readyMs }, children: [sidecar, control] };
