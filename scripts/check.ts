@@ -45,8 +45,7 @@ const STEPS: readonly Step[] = [
   tests("wire", "test/wire/**/*.test.ts"),
   tests("sim", "test/sim/**/*.test.ts"),
   separateTests("e2e", "test/e2e/**/*.test.ts"),
-  // Corpora are read by unit tests, beside the machine that they judge; what needs a process of its own is here.
-  ...(existsSync("test/conformance") ? [separateTests("conformance", "test/conformance/**/*.test.ts")] : []),
+  separateTests("conformance", "test/conformance/**/*.test.ts"),
 ];
 
 const unknown = wantedSteps.filter((name) => STEPS.every((step) => step.name !== name));
