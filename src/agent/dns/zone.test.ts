@@ -135,6 +135,7 @@ test("what is not there is NXDOMAIN, what has no such type is empty, both with S
   assert.equal(says("nothing.shop.svc.cluster.local", "A"), "NXDOMAIN SOA");
   assert.equal(says("web.shop.svc.cluster.local", "AAAA"), "none SOA");
   assert.equal(says("99.0.202.10.in-addr.arpa", "PTR"), "NXDOMAIN SOA");
+  assert.equal(says("web", "TXT"), "NXDOMAIN SOA");
 });
 
 test("a name between others exists (RFC 8020 §2)", () => {

@@ -129,8 +129,13 @@ export class Zone {
     }
   }
 
-  /** Names that nobody else can know: the cluster's domain, and the reverse of its addresses. */
+  /**
+   * Names that nobody else can know: the cluster's domain, the reverse of its addresses, and names of one label, which
+   * mean something only beside a search list. Some resolvers (c-ares, for TXT) ask for those as they stand; sent on to
+   * the machine's resolvers they would at best be refused, at worst wait for nobody.
+   */
   #isOurs(name: string): boolean {
+    if (!name.includes(".")) return true;
     if (name === this.#domain || name.endsWith(`.${this.#domain}`)) return true;
     const reverse = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa$/.exec(name);
     if (reverse === null) return false;
