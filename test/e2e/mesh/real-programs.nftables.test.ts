@@ -1,0 +1,3 @@
+import { realPrograms } from "./real-programs.ts";
+
+realPrograms("nftables");
