@@ -180,7 +180,7 @@ export class SimTransport implements Transport {
       const expected = parseIdentity(options.expected);
       const peer = peerOf(String(name));
       if (expected === null || !sameIdentity(expected, peer.identity)) return { refusal: "wrong_identity" };
-      return { peer, alpn: alpn === undefined ? null : String(alpn) };
+      return { peer, alpn: typeof alpn === "string" ? alpn : null };
     });
   }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { cannotRun, Mesh, until, type Pod } from "./rig/mesh.ts";
 import type { WorkerContext } from "./rig/worker.ts";
@@ -43,7 +44,7 @@ function keep({ net, state }: WorkerContext, host: string, port: number): Promis
   });
 }
 function kept({ state }: WorkerContext): Promise<string> {
-  const socket = state["kept"] as import("node:net").Socket;
+  const socket = state["kept"] as Socket;
   return new Promise((done) => {
     if (socket.destroyed) done("destroyed");
     socket.once("data", (bytes: Buffer) => done(bytes.toString("latin1")));
@@ -146,7 +147,7 @@ describe("a sidecar and its control plane", { skip }, () => {
     assert.equal(await outside("/proxy-log-level", "PUT"), 403);
     assert.equal((await client.admin("/nothing")).status, 404);
     assert.equal((await client.admin("/proxy-log-level")).text, "debug\n");
-    await client.run(({ state }) => void (state["kept"] as import("node:net").Socket).destroy());
+    await client.run(({ state }) => void (state["kept"] as Socket).destroy());
     assert.equal((await client.admin("/shutdown", "POST")).status, 200);
     await until(() => client.sidecar?.exitCode === 0, "the sidecar has ended");
   });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { cannotRun, identityName, Mesh, until, type Pod } from "./rig/mesh.ts";
 import type { WorkerContext } from "./rig/worker.ts";
@@ -194,7 +195,7 @@ describe("what no sidecar accepts", { skip }, () => {
       ({ net }, host) =>
         new Promise((done) =>
           net
-            .connect({ host, port: 4143 }, function (this: import("node:net").Socket) {
+            .connect({ host, port: 4143 }, function (this: Socket) {
               this.write("GET / HTTP/1.1\r\n\r\n");
             })
             .on("error", () => undefined)

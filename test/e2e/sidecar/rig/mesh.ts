@@ -4,12 +4,13 @@ import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { prepareRole } from "#/net/stripped-source.ts";
 import type { StubEndpoint, StubTable } from "./control-stub.ts";
 import type { WorkerContext } from "./worker.ts";
 
 const NODE = process.execPath;
 const HERE = import.meta.dirname;
-const MAIN = join(HERE, "../../../../src/main.ts");
+const SOURCE = join(HERE, "../../../../src");
 const SIDECAR_UID = 61_100;
 const GATEWAY = "10.213.0.1";
 const CONTROL_NAME = identityName("control", "pillion");
@@ -40,6 +41,8 @@ const ip = (...args: string[]): void =>
  */
 export class Mesh {
   readonly folder: string = mkdtempSync(join(tmpdir(), "pillion-sidecar-"));
+  /** As the agent starts it. */
+  readonly sidecarMain: string = prepareRole(SOURCE, "proxy/main.ts", "runSidecar", this.folder);
   readonly #prefix = `pt${process.pid}`;
   readonly #hub = `${this.#prefix}-hub`;
   readonly #pods: Pod[] = [];
@@ -315,8 +318,7 @@ export class Pod {
       "--bounding-set=-all",
       NODE,
       "--disable-warning=ExperimentalWarning",
-      MAIN,
-      "sidecar",
+      this.#mesh.sidecarMain,
     ];
     const sidecar = spawn("ip", args, { stdio: ["ignore", "ignore", "pipe", fd], env: settings });
     closeSync(fd);
