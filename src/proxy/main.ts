@@ -147,6 +147,9 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   try {
     await transport.listen(config.adminListen, ({ conn }) => admin.accept(conn));
     await new Promise<void>((certified) => identity.start(certified));
+    // The first connection of the workload must not wait for this one.
+    destination.keepOpen();
+    policy.keepOpen();
     sidecar = new Sidecar({ config, clock, random, log, transport, control, registry });
     await portsKnown(sidecar, clock);
     await sidecar.listen();

@@ -69,6 +69,7 @@ export class Channel {
   #attempt: Cancel | null = null;
   #backoffMs = 0;
   #isClosed = false;
+  #isKeptOpen = false;
   readonly #waiting = new Set<Call>();
   readonly #watchers = new Set<() => void>();
 
@@ -87,6 +88,12 @@ export class Channel {
     this.#watchers.add(changed);
   }
 
+  /** Connects now, and again whenever the connection is lost, whether or not calls wait for it. */
+  keepOpen(): void {
+    this.#isKeptOpen = true;
+    this.#connect();
+  }
+
   /** Begins a call. `path` is `/package.Service/Method`; `request` its encoded message. */
   call(path: string, request: Uint8Array, handler: CallHandler): Cancel {
     const call = new Call(path, this.#authority, request, handler);
@@ -95,7 +102,7 @@ export class Channel {
         call.refuse(GrpcStatus.UNAVAILABLE, this.#isClosed ? "the channel is closed" : "too many calls wait"),
       );
     } else if (this.#client !== null && this.#client.usable) {
-      call.start(this.#client);
+      call.start(this.#client, this.#answered);
     } else {
       this.#waiting.add(call);
       call.unqueue = () => this.#waiting.delete(call);
@@ -118,7 +125,8 @@ export class Channel {
   }
 
   #connect(): void {
-    if (this.#attempt !== null || this.#isClosed || this.#waiting.size === 0) return;
+    if (this.#attempt !== null || this.#isClosed) return;
+    if (this.#waiting.size === 0 && !this.#isKeptOpen) return;
     const { clock, random } = this.#parts;
     const waitMs = this.#backoffMs * (0.5 + random.next());
     const timer: Timer = clock.after(waitMs, () => {
@@ -156,9 +164,14 @@ export class Channel {
     this.#parts.log.info("connected to the control plane", { address: this.#authority });
     for (const call of this.#waiting) {
       this.#waiting.delete(call);
-      call.start(client, () => (this.#backoffMs = 0));
+      call.start(client, this.#answered);
     }
   }
+
+  /** Only an answer shows that the control plane works; a connection alone may be one that it drops at once. */
+  readonly #answered = (): void => {
+    this.#backoffMs = 0;
+  };
 
   #setConnected(isConnected: boolean): void {
     if (this.#isConnected === isConnected) return;
@@ -258,7 +271,7 @@ class Call implements Cancel, ResponseSink {
   readonly #handler: CallHandler;
   readonly #reader = new GrpcMessageReader();
   #sink: RequestSink | null = null;
-  #answered: (() => unknown) | null = null;
+  #answered: (() => void) | null = null;
   #isOver = false;
 
   constructor(path: string, authority: string, request: Uint8Array, handler: CallHandler) {
@@ -277,7 +290,7 @@ class Call implements Cancel, ResponseSink {
     this.#handler = handler;
   }
 
-  start(client: Http2Client, answered: (() => unknown) | null = null): void {
+  start(client: Http2Client, answered: () => void): void {
     this.unqueue = () => undefined;
     this.#answered = answered;
     const sink = client.call(this.#head, false, this);
