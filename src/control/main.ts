@@ -25,8 +25,6 @@ import { unavailable } from "./rpc/status.ts";
 import { StateFolder } from "./state-folder.ts";
 
 export interface ControlOptions {
-  /** Of the mesh on this machine. Pods' names follow from it. */
-  readonly instance: string;
   /** Keys and everything else that outlives this process. Made 0700 when missing. */
   readonly stateDir: string;
   /** Where the agent connects. */
@@ -60,7 +58,6 @@ export async function runControl(
     await control.listen();
     log.info("the control plane waits for the agent", {
       socket: options.socketPath,
-      instance: options.instance,
     });
     await Promise.race([ended(surroundings.signal), control.failed]);
   } finally {
@@ -144,7 +141,7 @@ class Control {
         trustAnchorsPem: authority.trustAnchorsPem,
         version: this.#options.version ?? ownVersion(),
         newUid: randomUUID,
-        seed: this.#options.instance,
+        seed: node.instance,
       },
       { view: (view) => live.publish(view), plan: (pods, services) => this.#link.setPlan(pods, services) },
     );

@@ -20,6 +20,7 @@ const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
 
 /** Answers what the operator's command asks. */
 export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority: Authority): ControlAnswer {
+  mesh.catchUp();
   switch (question.kind) {
     case "status":
       return {
@@ -34,8 +35,11 @@ export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority:
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);
       if (typeof found === "string") return { kind: "error", message: found };
-      if (question.target === "") mesh.restart("");
-      else for (const object of found) mesh.restart(`${object.kind}/${object.namespace}/${object.name}`);
+      mesh.restart(
+        question.target === ""
+          ? [""]
+          : found.map((object) => `${object.kind}/${object.namespace}/${object.name}`),
+      );
       return { kind: "ok", done: false, message: `restarting ${found.map(nameOf).join(", ")}` };
     }
     case "rollout-status": {

@@ -17,6 +17,8 @@ export interface CertifyInput {
   readonly token: Uint8Array;
   readonly csr: Uint8Array;
   readonly caller: Caller | null;
+  /** Which SANs a token's certificate gets, where that is not as the token's grant says. */
+  readonly form?: SanForm;
   /** Whether any pod still runs as this identity: a certificate outlives its pod by at most its own life. */
   readonly inUse: (identity: Identity) => boolean;
 }
@@ -76,7 +78,7 @@ export async function certify(
   if (verdict.kind === "refused") return { kind: "refused", code: "unauthenticated", reason: verdict.reason };
   return {
     kind: "issued",
-    leaf: await authority.issue(identity, request.publicKey, verdict.grant.form),
+    leaf: await authority.issue(identity, request.publicKey, input.form ?? verdict.grant.form),
     podUid: verdict.grant.podUid,
   };
 }

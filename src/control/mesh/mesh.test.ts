@@ -517,7 +517,7 @@ test("minReadySeconds is waited for without anybody reporting anything", () => {
   );
   world.clock.advance(11_000);
   assert.equal(world.mesh.objects[0]!.summary, "1/1 ready");
-  world.mesh.restart("Deployment/default/front");
+  world.mesh.restart(["Deployment/default/front"]);
   world.settle();
   assert.equal(world.pods.length, 2);
   world.clock.advance(11_000);

@@ -148,12 +148,21 @@ export class Mesh {
     return this.#problems;
   }
 
-  /** Makes all pods of a workload anew, by its own rules of updating. `owner` "" stands for all. */
-  restart(owner: string): void {
+  /** Makes all pods of these workloads anew, each by its own rules of updating; "" stands for all. */
+  restart(owners: readonly string[]): void {
+    const stamp = new Date(this.#parts.clock.wallMs()).toISOString();
+    for (const owner of owners) this.#records.restarts.set(owner, stamp);
     this.#records.touch();
-    this.#records.restarts.set(owner, new Date(this.#parts.clock.wallMs()).toISOString());
-    this.#records.save();
     this.#soon();
+    this.catchUp();
+  }
+
+  /** Takes in at once what has come, so that whoever asks next hears of it. */
+  catchUp(): void {
+    if (this.#round === null) return;
+    this.#round.cancel();
+    this.#round = null;
+    this.#reconcile();
   }
 
   #soon(): void {

@@ -36,6 +36,8 @@ export function identityMethods(
             token: request.token,
             csr: request.certificateSigningRequest,
             caller: call.caller,
+            // The listener without TLS is for a linkerd2-proxy, which knows the DNS form only.
+            ...(call.isTrusted ? { form: "dns" as const } : {}),
             inUse,
           });
           if (answer.kind === "refused") {

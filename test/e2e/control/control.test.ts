@@ -255,9 +255,11 @@ test("scaling touches no other pod; a rollout restart replaces each by its own r
       .then((answer) => answer.kind),
     "error",
   );
+  const old = new Set(agent.plan!.pods.map((pod) => pod.uid));
   const asked = await agent.ask({ kind: "rollout-restart", namespace: "shop", target: "deployment/web" });
   assert.equal(asked.kind, "ok");
-  const old = new Set(agent.plan!.pods.map((pod) => pod.uid));
+  const begun = await agent.ask({ kind: "rollout-status", namespace: "shop", target: "deployment/web" });
+  assert.equal(begun.kind === "ok" && begun.done, false);
   for (let round = 0; round < 40; round++) {
     const seen = agent.plan!;
     // Kubernetes' defaults: 25 % more, 25 % fewer.
@@ -268,7 +270,7 @@ test("scaling touches no other pod; a rollout restart replaces each by its own r
   }
   const done = await agent.ask({ kind: "rollout-status", namespace: "shop", target: "deployment/web" });
   assert.ok(agent.plan!.pods.every((pod) => !old.has(pod.uid)));
-  assert.equal(done.kind, "ok");
+  assert.equal(done.kind === "ok" && done.done, true);
 });
 
 test("there is no token for a pod that nobody planned", async () => {

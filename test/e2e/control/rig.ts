@@ -41,7 +41,6 @@ export class Rig implements AsyncDisposable {
     const both = Promise.withResolvers<void>();
     this.#running = runControl(
       {
-        instance: "test",
         stateDir: join(this.dir, "state"),
         socketPath: join(this.dir, "control.sock"),
         version: "1",
