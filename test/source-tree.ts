@@ -39,7 +39,7 @@ export function textFiles(): { path: string; text: string }[] {
     ".*rc.json",
     "pillion",
   ];
-  const isText = (path: string): boolean => !/\.(o|der|pem|bin|png)$|^LICENSE$|^test\/corpora\//.test(path);
+  const isText = (path: string): boolean => !/\.(o|der|pem|bin|png)$|^LICENSE$/.test(path);
   const paths = new Set(
     globSync(patterns, { cwd: ROOT, withFileTypes: true })
       .filter((entry) => entry.isFile())

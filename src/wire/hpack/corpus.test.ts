@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { corpus } from "../../../test/corpora.ts";
 import { ByteWriter } from "./byte-writer.ts";
 import { Decoded, HpackDecoder } from "./decoder.ts";
 import { HpackEncoder } from "./encoder.ts";
 
 /** http2jp/hpack-test-case: lists of fields as several encoders wrote them. */
-const CORPUS = new URL("../../../test/corpora/hpack/", import.meta.url);
+const CORPUS = corpus("hpack");
 
 interface Story {
   readonly cases: readonly {
@@ -17,6 +18,7 @@ interface Story {
 }
 
 function stories(folder: string): Story[] {
+  assert.ok(CORPUS !== null);
   const at = new URL(`${folder}/`, CORPUS);
   const files = readdirSync(at).filter((name) => name.endsWith(".json"));
   assert.ok(files.length >= 20, `only ${files.length} stories in ${at.pathname}`);
@@ -32,12 +34,9 @@ function fieldsOf(headers: Story["cases"][number]["headers"]): string[] {
 
 const TABLE_BYTES: Readonly<Record<string, number>> = { "nghttp2-16384-4096": 16384 };
 
-for (const folder of [
-  "go-hpack",
-  "nghttp2-16384-4096",
-  "nghttp2-change-table-size",
-  "swift-nio-hpack-huffman",
-]) {
+const ENCODERS = ["go-hpack", "nghttp2-16384-4096", "nghttp2-change-table-size", "swift-nio-hpack-huffman"];
+
+for (const folder of CORPUS === null ? [] : ENCODERS) {
   test(`decodes what ${folder} encoded (RFC 7541 §3)`, () => {
     for (const story of stories(folder)) {
       const decoder = new HpackDecoder({ tableBytesMax: TABLE_BYTES[folder] ?? 4096, listBytesMax: 1 << 20 });
@@ -51,7 +50,7 @@ for (const folder of [
   });
 }
 
-for (const huffman of [false, true]) {
+for (const huffman of CORPUS === null ? [] : [false, true]) {
   test(`decodes what it encodes itself, huffman ${huffman} (RFC 7541 §3)`, (t) => {
     let wireBytes = 0;
     let textBytes = 0;
