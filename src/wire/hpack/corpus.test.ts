@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { corpus } from "../../../test/corpora.ts";
 import { ByteWriter } from "./byte-writer.ts";
 import { Decoded, HpackDecoder } from "./decoder.ts";
 import { HpackEncoder } from "./encoder.ts";
 
 /** http2jp/hpack-test-case: lists of fields as several encoders wrote them. */
-const CORPUS = corpus("hpack");
+const CORPUS = new URL("../../../../shared/corpora/hpack/", import.meta.url);
+/** Corpora are others' and no part of this repository: they lie beside the checkout, or nowhere. */
+const isHere = existsSync(CORPUS);
+if (!isHere) console.log(`corpus "hpack" is not beside this checkout: its tests are left out`);
 
 interface Story {
   readonly cases: readonly {
@@ -18,7 +20,6 @@ interface Story {
 }
 
 function stories(folder: string): Story[] {
-  assert.ok(CORPUS !== null);
   const at = new URL(`${folder}/`, CORPUS);
   const files = readdirSync(at).filter((name) => name.endsWith(".json"));
   assert.ok(files.length >= 20, `only ${files.length} stories in ${at.pathname}`);
@@ -36,7 +37,7 @@ const TABLE_BYTES: Readonly<Record<string, number>> = { "nghttp2-16384-4096": 16
 
 const ENCODERS = ["go-hpack", "nghttp2-16384-4096", "nghttp2-change-table-size", "swift-nio-hpack-huffman"];
 
-for (const folder of CORPUS === null ? [] : ENCODERS) {
+for (const folder of !isHere ? [] : ENCODERS) {
   test(`decodes what ${folder} encoded (RFC 7541 §3)`, () => {
     for (const story of stories(folder)) {
       const decoder = new HpackDecoder({ tableBytesMax: TABLE_BYTES[folder] ?? 4096, listBytesMax: 1 << 20 });
@@ -50,7 +51,7 @@ for (const folder of CORPUS === null ? [] : ENCODERS) {
   });
 }
 
-for (const huffman of CORPUS === null ? [] : [false, true]) {
+for (const huffman of !isHere ? [] : [false, true]) {
   test(`decodes what it encodes itself, huffman ${huffman} (RFC 7541 §3)`, (t) => {
     let wireBytes = 0;
     let textBytes = 0;

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import test from "node:test";
-import { corpus } from "../../../test/corpora.ts";
 import { latin1, latin1Bytes } from "../latin1.ts";
 import { Event, Http1Reader } from "./reader.ts";
 
 /** llhttp's own tests (Markdown). */
-const CORPUS = corpus("http1");
+const CORPUS = new URL("../../../../shared/corpora/http1/", import.meta.url);
+/** Corpora are others' and no part of this repository: they lie beside the checkout, or nowhere. */
+const isHere = existsSync(CORPUS);
+if (!isHere) console.log(`corpus "http1" is not beside this checkout: its tests are left out`);
 
 /** Where we read differently than llhttp does in its strict mode, and why. By file and title. */
 const DIFFERENT: Readonly<Record<string, string>> = {
@@ -64,7 +66,6 @@ interface Case {
 
 function casesOf(role: "request" | "response"): Case[] {
   const cases: Case[] = [];
-  assert.ok(CORPUS !== null);
   const folder = new URL(`${role}/`, CORPUS);
   for (const file of readdirSync(folder).filter((name) => name.endsWith(".md"))) {
     const text = readFileSync(new URL(file, folder), "utf8");
@@ -186,8 +187,7 @@ function comparable(messages: readonly Message[], ended: boolean): unknown[] {
   }));
 }
 
-
-for (const role of CORPUS === null ? [] : (["request", "response"] as const)) {
+for (const role of !isHere ? [] : (["request", "response"] as const)) {
   test(`agrees with llhttp on each ${role} of its tests, but for the listed ones`, () => {
     const cases = casesOf(role);
     assert.ok(cases.length > 40, `only ${cases.length} cases`);
