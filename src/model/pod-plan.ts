@@ -35,7 +35,7 @@ export interface ContainerPlan {
   readonly name: string;
   /**
    * Command and args joined. Here and in the values of `env`, `$(NAME)` is left only for the agent to replace, where NAME is
-   * a variable with a `field`; every other `$(…)` is literal text.
+   * a variable with a `field` (`withFieldVariables`); every other `$(…)` is literal text.
    */
   readonly argv: readonly string[];
   readonly workingDir: string | null;
