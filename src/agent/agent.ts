@@ -11,7 +11,7 @@ import { ControlLink } from "./control-link.ts";
 import type { Daemon } from "./daemon.ts";
 import { zoneSnapshot } from "./dns/zone.ts";
 import { explicitTargets } from "./explicit.ts";
-import { ensureDir, writeAtomic } from "./files.ts";
+import { ensureDir, readIfThere, writeAtomic } from "./files.ts";
 import { ManifestFolder } from "./folder.ts";
 import { describeInstance, type Instance } from "./instance.ts";
 import { LogRotation } from "./log-rotation.ts";
@@ -35,6 +35,8 @@ export interface AgentOptions {
   readonly serviceCidr: string;
   readonly stateRoot: string;
   readonly runRoot: string;
+  /** See `NodeInfo.testWithoutTls`. */
+  readonly testWithoutTls?: boolean;
 }
 
 const CONTROL_PORT = 8086;
@@ -78,6 +80,7 @@ export class Agent {
       intercept,
       clusterDomain: CLUSTER_DOMAIN,
       trustDomain: TRUST_DOMAIN,
+      testWithoutTls: options.testWithoutTls ?? false,
     };
     this.#host = {
       instance,
@@ -127,6 +130,7 @@ export class Agent {
     const ended = new Promise<void>((resolve) => (this.#end = resolve));
     const socket = join(this.#instance.runDir, "agent.sock");
     await this.#operators.listen(socket);
+    this.#keepToSettings();
     log(
       "info",
       `instance ${this.#instance.name}: interception by ${this.#node.intercept}, pods ${this.#instance.podCidr}, folder ${this.#folder.path}`,
@@ -138,6 +142,21 @@ export class Agent {
     this.#dns.start();
     this.#link.open();
     await ended;
+  }
+
+  /** What runs was made with certain networks and a way of interception; another agent can only go on with the same. */
+  #keepToSettings(): void {
+    const file = join(this.#instance.runDir, "settings.json");
+    const { podCidr, serviceCidr, intercept } = this.#node;
+    const ours = JSON.stringify({ podCidr, serviceCidr, intercept });
+    const theirs = readIfThere(file);
+    const hasPods = existsSync(join(this.#instance.stateDir, "agent", "pods"));
+    if (theirs !== null && theirs !== ours && hasPods) {
+      throw new Error(
+        `pods of this instance run with ${theirs}, not ${ours}: give the same options, or end them with \`pillion down\` first`,
+      );
+    }
+    writeAtomic(file, ours);
   }
 
   async #serve(request: OperatorRequest, say: (answer: OperatorAnswer) => void): Promise<void> {

@@ -50,6 +50,13 @@ export function describeInstance(options: InstanceOptions): Instance {
   };
 }
 
+const USUAL_ROOTS = ["/var/lib/pillion", "/run/pillion"];
+
+/** State and run folders of all instances, which no sandbox may show: ours' siblings, and those in the usual places. */
+export function hiddenRoots(instance: Instance): string[] {
+  return [...new Set([join(instance.stateDir, ".."), join(instance.runDir, ".."), ...USUAL_ROOTS])];
+}
+
 /** First and last address of an IPv4 CIDR as numbers. Throws when the text is none. */
 export function cidrRange(cidr: string): [first: number, last: number] {
   const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\/(\d+)$/.exec(cidr);

@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { Daemon } from "./daemon.ts";
 import { ensureDir } from "./files.ts";
-import type { Instance } from "./instance.ts";
+import { hiddenRoots, type Instance } from "./instance.ts";
 import type { Cgroups } from "./runtime/cgroups.ts";
 import type { LaunchSpec } from "./runtime/launch.ts";
 import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type Programs } from "./runtime/pod-host.ts";
@@ -108,7 +108,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
         scratchDir: null,
         etcFiles: [{ source: HOST_RESOLV_CONF, target: HOST_RESOLV_CONF }],
         binds: [...shape.binds, ...programBinds(programs)],
-        hidden: [join(instance.stateDir, ".."), join(instance.runDir, "..")],
+        hidden: hiddenRoots(instance),
         shown: [],
         overlays: new Map(),
         workingDir: "/",

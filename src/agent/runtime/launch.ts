@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
 import { isAlive, processRef, findByInnerPid, signal, type ProcessRef } from "../processes.ts";
 import { TOOL_ENV, shellQuote } from "../run-command.ts";
+import { seccompFilter } from "./seccomp.ts";
 import { groupPids, type Cgroup, type Cgroups } from "./cgroups.ts";
 
 /** How to start one sandboxed program. */
@@ -21,9 +22,11 @@ export interface LaunchSpec {
   readonly secret: string | null;
 }
 
-export const SECRET_FD = 5;
+export const SECRET_FD = 6;
 const ARGUMENTS_FD = 3;
 const STATUS_FD = 4;
+const FILTER_FD = 5;
+const FILTER: Uint8Array | null = seccompFilter();
 
 export interface Exit {
   /** As a shell tells it: 128 + signal number when a signal ended it. */
@@ -79,11 +82,12 @@ export class SandboxedProcess {
     const log = openSync(spec.logFile, "a", 0o666);
     const status = openSync(spec.statusFile, "w", 0o600);
     const args = openUnnamed(`${spec.statusFile}.args`, spec.sandbox.map((arg) => `${arg}\0`).join(""));
+    const filter = FILTER === null ? null : openUnnamed(`${spec.statusFile}.filter`, FILTER);
     const secret = spec.secret === null ? null : openUnnamed(`${spec.statusFile}.secret`, spec.secret);
     try {
       const oomKillsBefore = cgroups.oomKills(spec.cgroup);
       const child = spawn("/bin/sh", ["-c", startScript(spec), "pillion", ...spec.argv], {
-        stdio: ["ignore", log, log, args, status, ...(secret === null ? [] : [secret])],
+        stdio: ["ignore", log, log, args, status, filter ?? "ignore", ...(secret === null ? [] : [secret])],
         // Its own session: a terminal's Ctrl-C is for the agent, which ends pods in order.
         detached: true,
         env: TOOL_ENV,
@@ -102,6 +106,7 @@ export class SandboxedProcess {
       closeSync(log);
       closeSync(status);
       closeSync(args);
+      if (filter !== null) closeSync(filter);
       if (secret !== null) closeSync(secret);
     }
   }
@@ -186,7 +191,8 @@ export function tail(file: string, bytes: number): string {
 function startScript(spec: LaunchSpec): string {
   const enter = spec.cgroup.dirs.map((dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 128`);
   const net = spec.netns === null ? "" : `nsenter --net=${shellQuote(spec.netns)} -- `;
-  const sandbox = `bwrap --args ${ARGUMENTS_FD} --json-status-fd ${STATUS_FD} -- "$@"`;
+  const filter = FILTER === null ? "" : ` --seccomp ${FILTER_FD}`;
+  const sandbox = `bwrap${filter} --args ${ARGUMENTS_FD} --json-status-fd ${STATUS_FD} -- "$@"`;
   if (spec.overlays.length === 0) return [...enter, `exec ${net}${sandbox}`].join("\n");
   const mounts = spec.overlays.map(
     ({ at, upper, lower }) =>
@@ -200,7 +206,7 @@ function startScript(spec: LaunchSpec): string {
 }
 
 /** A file that has no name any more, to be read from its start. */
-function openUnnamed(path: string, content: string): number {
+function openUnnamed(path: string, content: string | Uint8Array): number {
   writeFileSync(path, content, { mode: 0o600 });
   const fd = openSync(path, "r");
   unlinkSync(path);

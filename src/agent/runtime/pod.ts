@@ -3,7 +3,9 @@ import { join } from "node:path";
 import type { IpAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
 import type { PodInterception } from "#/kernel/interception.ts";
+import { fieldVariables, withFieldVariables } from "#/model/field-variables.ts";
 import type { ContainerPlan, PodPhase, PodPlan, PodStatus } from "#/model/pod-plan.ts";
+import { hiddenRoots } from "../instance.ts";
 import { ensureDir, removeTree, writeAtomic } from "../files.ts";
 import { isAlive } from "../processes.ts";
 import { shellQuote } from "../run-command.ts";
@@ -21,7 +23,6 @@ import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
 import {
   containerCapabilities,
   dropPrivileges,
-  isBelow,
   isLoaderVariable,
   missingMountPoints,
   sandboxArguments,
@@ -504,7 +505,7 @@ export class Pod {
       argv: [
         ...dropPrivileges(runAs),
         ...(loader.length > 0 ? ["/usr/bin/env", ...loader] : []),
-        ...plan.argv,
+        ...plan.argv.map((word) => withFieldVariables(word, this.#fieldVariables(plan))),
       ],
       logFile: this.logFile(plan.name),
       statusFile,
@@ -551,12 +552,20 @@ export class Pod {
 
   #environment(plan: ContainerPlan, uid: number): [string, string][] {
     const env = new Map(defaultEnvironment(this.record.plan.hostname, homeOf(uid), SHOWN_NODE_DIR));
+    const fields = this.#fieldVariables(plan);
     for (const each of plan.env) {
-      if ("value" in each) env.set(each.name, each.value);
-      else
-        env.set(each.name, each.field === "status.hostIP" ? this.#host.instance.gatewayIp : this.record.ip);
+      env.set(
+        each.name,
+        "value" in each ? withFieldVariables(each.value, fields) : (fields.get(each.name) ?? ""),
+      );
     }
     return [...env];
+  }
+
+  #fieldVariables(plan: ContainerPlan): ReadonlyMap<string, string> {
+    return fieldVariables(plan.env, (field) =>
+      field === "status.hostIP" ? this.#host.instance.gatewayIp : this.record.ip,
+    );
   }
 
   /** How to enter the container: its cgroups, its namespaces, then its user and limits. Readable by root only. */
@@ -604,13 +613,8 @@ export class Pod {
     }));
   }
 
-  /** State and run folders of every instance: ours are below the roots that all share. */
-  #hidden(): string[] {
-    const { stateDir, runDir } = this.#host.instance;
-    const roots = [join(stateDir, ".."), join(runDir, "..")];
-    return roots.filter(
-      (root, index) => !roots.some((other, at) => at !== index && isBelow(root, [other]) && root !== other),
-    );
+  #hidden(): readonly string[] {
+    return hiddenRoots(this.#host.instance);
   }
 
   #volumeFolders(): VolumeFolders {

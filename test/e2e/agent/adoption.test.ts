@@ -119,7 +119,7 @@ test("nothing is left by a sweep after the agent was killed with pods running", 
   );
   await machine.kill();
   assert.notDeepEqual(machine.leftovers(), []);
-  await machine.start();
+  await machine.start(false);
   assert.deepEqual(await machine.ask("sweep"), []);
   assert.deepEqual(machine.leftovers(), []);
 });

@@ -143,7 +143,7 @@ test("init containers run in order, a native sidecar stays, and a failing one ho
   await machine.until("log", async () => (await machine.log("init", "main")) === "one\nhelper\ntwo\n");
   assert.match(
     await state("init"),
-    /terminated:Completed:0:0 running::null:0 terminated:Completed:0:0 running/,
+    /^Running running::null:0 running::null:0 terminated:Completed:0:0 terminated:Completed:0:0$/,
   );
   await machine.until("Failed", async () => (await state("stuck")).startsWith("Failed terminated:Error:9"));
 });

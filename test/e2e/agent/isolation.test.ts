@@ -25,11 +25,16 @@ before(async () => {
       ],
       { fsGroup: 3456, supplementalGroups: [4567] },
     ),
+    pod("filtered", [
+      sh(
+        "unshare --user true && echo possible; unshare --user --map-root-user --mount mount -t tmpfs x /tmp && echo possible; keyctl show && echo possible; unshare --uts true; echo $?; sleep 1000",
+      ),
+    ]),
     pod("greedy", [container({ capabilitiesAdd: ["SYS_ADMIN"] })]),
   );
   await machine.until(
     "both pods ready",
-    async () => (await machine.status()).filter((each) => each.ready).length === 2,
+    async () => (await machine.status()).filter((each) => each.ready).length === 3,
   );
 });
 after(() => machine.close());
@@ -104,6 +109,14 @@ test("mounting, tracing, loading and writing to the machine are refused", async 
     const result = await inRoot(`(${script}) 2>&1`);
     assert.notEqual(result.code, 0, `${name} was possible: ${result.stdout}`);
   }
+});
+
+test("user namespaces are refused to a pod's programs", async () => {
+  const log = await machine.until("its log", async () => {
+    const text = await machine.log("filtered", "main");
+    return /^\d+$/m.test(text) && text;
+  });
+  assert.doesNotMatch(log, /^possible$/m);
 });
 
 test("each container has a private /tmp, /run, /var/tmp and /var/log", async () => {

@@ -39,8 +39,8 @@ export class Machine {
     assert.equal(made.status, 0, `unshare: ${String(made.stderr)}`);
   }
 
-  /** Starts the driver and lets it take over what is there. */
-  async start(): Promise<void> {
+  /** Starts the driver and lets it take over what is there, unless it is only to sweep. */
+  async start(takeOver: boolean = true): Promise<void> {
     const driver = spawn(
       "nsenter",
       [
@@ -62,7 +62,12 @@ export class Machine {
       if (message.error !== undefined) waiting?.reject(new Error(message.error));
       else waiting?.resolve(message.value);
     });
-    await this.ask("open");
+    driver.on("exit", (code) => {
+      for (const { reject } of this.#waiting.values())
+        reject(new Error(`the driver ended with ${code}: ${this.stderr}`));
+      this.#waiting.clear();
+    });
+    if (takeOver) await this.ask("open");
   }
 
   ask(kind: string, more: object = {}): Promise<unknown> {
@@ -133,7 +138,8 @@ export class Machine {
 
   /** Ends everything and removes the pretended machine. */
   async close(): Promise<void> {
-    if (this.#driver === null) await this.start();
+    await this.kill();
+    await this.start(false);
     await this.ask("sweep");
     this.#driver?.stdin.end();
     spawnSync("umount", [this.#netns]);

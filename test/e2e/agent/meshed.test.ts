@@ -108,7 +108,7 @@ test("a sidecar sees neither the state folder nor other pods, and its token is n
   for (const path of ["state", "run"])
     assert.equal(existsSync(`/proc/${pid}/root${join(mesh.dir, path)}`), false, path);
   const environ = readFileSync(`/proc/${pid}/environ`, "latin1");
-  assert.match(environ, /PILLION_TOKEN_FD=5/);
+  assert.match(environ, /PILLION_TOKEN_FD=6/);
   assert.doesNotMatch(environ + readFileSync(`/proc/${pid}/cmdline`, "latin1"), /TOKEN_FILE|eyJ/);
 });
 
