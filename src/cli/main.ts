@@ -211,9 +211,14 @@ function makeProgram(): Command {
     .action(async (options: { instance: string; intercept: UpOptions["intercept"]; once: boolean }) => {
       const { demo } = await import("./demo/demo.ts");
       const instance = options.instance === "default" ? "demo" : options.instance;
+      const test = {
+        withoutTls: process.env["PILLION_TEST_WITHOUT_TLS"] === "1",
+        unmeshed: process.env["PILLION_TEST_UNMESHED"] ?? "",
+      };
+      const where = instancePaths(instance, process.env);
       process.exitCode = await demo(
-        instancePaths(instance, process.env),
-        { intercept: options.intercept, once: options.once },
+        where,
+        { intercept: options.intercept, once: options.once, test },
         print,
         printProgress,
       );

@@ -16,6 +16,8 @@ export interface UpOptions {
   readonly podCidr: string;
   readonly serviceCidr: string;
   readonly timeoutSeconds: number;
+  /** See `NodeInfo.testWithoutTls`. */
+  readonly testWithoutTls?: boolean;
   /** Where progress goes, a line at a time. */
   readonly say: (line: string) => void;
 }
@@ -29,6 +31,7 @@ interface AgentStart {
   readonly serviceCidr: string;
   readonly stateRoot: string;
   readonly runRoot: string;
+  readonly testWithoutTls: boolean;
 }
 
 /** How often the agent is asked while waiting. Its answer costs it well below a millisecond. */
@@ -85,6 +88,7 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
     serviceCidr: options.serviceCidr,
     stateRoot: paths.stateRoot,
     runRoot: paths.runRoot,
+    testWithoutTls: options.testWithoutTls ?? false,
   };
   const main = fileURLToPath(new URL("../main.ts", import.meta.url));
   const child = spawn(process.execPath, [...process.execArgv, main, "agent", JSON.stringify(start)], {

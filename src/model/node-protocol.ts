@@ -54,6 +54,11 @@ export interface NodeInfo {
   readonly intercept: "ebpf" | "nftables" | "explicit";
   readonly clusterDomain: string;
   readonly trustDomain: string;
+  /**
+   * A hook for tests of tests: sidecars are told that nobody has one, so they send in plaintext. Whoever claims that
+   * traffic is encrypted must notice.
+   */
+  readonly testWithoutTls?: boolean;
 }
 
 export type ControlQuestion =

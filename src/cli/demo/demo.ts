@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +12,12 @@ import { proveClaims } from "./once.ts";
 export interface DemoOptions {
   readonly intercept: UpOptions["intercept"];
   readonly once: boolean;
+  /** Hooks for the test that shows that the proof can fail. */
+  readonly test: {
+    readonly withoutTls: boolean;
+    /** Name of a workload to leave out of the mesh; "" for none. */
+    readonly unmeshed: string;
+  };
 }
 
 type Print = (line: string) => void;
@@ -34,6 +40,7 @@ export async function demo(
   }
   const shop = mkdtempSync(join(tmpdir(), "pillion-shop-"));
   cpSync(join(FOLDER, "shop"), shop, { recursive: true });
+  if (options.test.unmeshed !== "") leaveOut(join(shop, `${options.test.unmeshed}.yaml`));
   const ending = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => ending.abort());
   const start: UpOptions = {
@@ -43,6 +50,7 @@ export async function demo(
     podCidr: POD_CIDR,
     serviceCidr: SERVICE_CIDR,
     timeoutSeconds: 120,
+    testWithoutTls: options.test.withoutTls,
     say: progress,
   };
   try {
@@ -63,6 +71,15 @@ export async function demo(
     if ((await statusIfRunning(paths)) !== null) await down(paths, () => {});
     rmSync(shop, { recursive: true, force: true });
   }
+}
+
+/** Takes a file's workloads out of the mesh. */
+function leaveOut(file: string): void {
+  const yaml = readFileSync(file, "utf8");
+  writeFileSync(
+    file,
+    yaml.replaceAll(/^( {4})metadata:$/gm, "$1metadata:\n$1  annotations: { linkerd.io/inject: disabled }"),
+  );
 }
 
 async function aborted(signal: AbortSignal): Promise<null> {

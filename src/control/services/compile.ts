@@ -290,7 +290,7 @@ function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, P
         ? null
         : { kind: kind.toLowerCase(), name: workload },
     templateHash: plan.templateHash,
-    isMeshed: plan.sidecar !== null,
+    isMeshed: plan.sidecar !== null && node.testWithoutTls !== true,
     isReady: status?.ready ?? false,
     isLeaving: pod.isLeaving || (status?.terminating ?? false),
     hostname: plan.hostname,
