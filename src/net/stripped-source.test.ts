@@ -15,7 +15,10 @@ function source(path: string, text: string): void {
 const prepare = (): string => prepareRole(join(folder, "src"), "role/main.ts", "run", join(folder, "out"));
 
 test("writes what the entry imports, and nothing else, ready to run", () => {
-  source("role/main.ts", 'import { word } from "#/deep/word.ts";\nimport type { Word } from "./type.ts";\nexport async function run(env: Record<string, unknown>): Promise<void> {\n  const { tail } = await import("./tail.ts");\n  const w: Word = word;\n  process.stdout.write(w + tail + typeof env);\n}\n');
+  source(
+    "role/main.ts",
+    'import { word } from "#/deep/word.ts";\nimport type { Word } from "./type.ts";\nexport async function run(env: Record<string, unknown>): Promise<void> {\n  const { tail } = await import("./tail.ts");\n  const w: Word = word;\n  process.stdout.write(w + tail + typeof env);\n}\n',
+  );
   source("role/type.ts", "export type Word = string;\n");
   source("role/tail.ts", 'export const tail: string = "!";\n');
   source("role/other.ts", 'export { x } from "some-package";\n');
@@ -35,7 +38,12 @@ test("other source is another folder, and a package is refused", () => {
 });
 
 test("the sidecar can be prepared so: it imports no package", () => {
-  const main = prepareRole(join(import.meta.dirname, ".."), "proxy/main.ts", "runSidecar", join(folder, "sidecar"));
+  const main = prepareRole(
+    join(import.meta.dirname, ".."),
+    "proxy/main.ts",
+    "runSidecar",
+    join(folder, "sidecar"),
+  );
   // Without settings it starts and says what is missing.
   let status = 0;
   try {

@@ -9,14 +9,14 @@ import { dirname, join, relative, resolve } from "node:path";
  * sidecar, measured), so processes that run in large numbers are started from this.
  *
  * `into` holds one folder per content, made whole or not at all; a second call with the same source only looks. It is
- * readable by everybody and should be writable by root alone. `call` is the exported function to run, given `process.env`.
+ * readable by everybody and should be writable by root alone. `call` is the exported function to run, given the environment.
  *
  * Throws when the entry imports a package: there is no node_modules beside what is written.
  */
 export function prepareRole(sourceRoot: string, entry: string, call: string, into: string): string {
   const modules = new Map<string, string>();
   collect(resolve(sourceRoot), resolve(sourceRoot, entry), modules);
-  const main = `import { ${call} } from "./${asJs(entry)}";\nawait ${call}(process.env);\n`;
+  const main = `import { ${call} } from "./${asJs(entry)}";\nconst { env } = process;\nawait ${call}(env);\n`;
   const digest = createHash("sha256").update(main);
   for (const [path, text] of modules) digest.update(path).update("\0").update(text).update("\0");
   const folder = join(into, digest.digest("hex").slice(0, 16));
@@ -50,8 +50,11 @@ function collect(root: string, file: string, modules: Map<string, string>): void
   const imported: string[] = [];
   const text = stripped.replace(SPECIFIER, (whole, before: string, specifier: string, after: string) => {
     if (specifier.startsWith("node:")) return whole;
-    if (!specifier.endsWith(".ts")) throw new Error(`${path} imports ${specifier}, which is no module of ours`);
-    imported.push(specifier.startsWith("#/") ? join(root, specifier.slice(2)) : resolve(dirname(file), specifier));
+    if (!specifier.endsWith(".ts"))
+      throw new Error(`${path} imports ${specifier}, which is no module of ours`);
+    imported.push(
+      specifier.startsWith("#/") ? join(root, specifier.slice(2)) : resolve(dirname(file), specifier),
+    );
     return `${before}${asJs(specifier)}${after}`;
   });
   modules.set(path, text);

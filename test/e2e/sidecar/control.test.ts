@@ -16,7 +16,11 @@ function echo({ net }: WorkerContext, port: number): Promise<null> {
   return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
 }
 
-function ask({ net }: WorkerContext, host: string, port: number): Promise<{ text: string; error: string; ms: number }> {
+function ask(
+  { net }: WorkerContext,
+  host: string,
+  port: number,
+): Promise<{ text: string; error: string; ms: number }> {
   return new Promise((resolve) => {
     const outcome = { text: "", error: "", ms: 0 };
     const startedAtMs = performance.now();
@@ -75,7 +79,8 @@ describe("a sidecar and its control plane", { skip }, () => {
 
   test("renews its certificate in time, proven by the one in force, and no connection notices", async () => {
     await client.run(keep, VIP, 7000);
-    const renewals = (): number => mesh.controlLines.filter((line) => line === `certified ${client.identity} certificate`).length;
+    const renewals = (): number =>
+      mesh.controlLines.filter((line) => line === `certified ${client.identity} certificate`).length;
     await until(() => renewals() >= 2, "two renewals by certificate", 12_000);
     assert.equal(mesh.controlLines.filter((line) => line === `certified ${client.identity} token`).length, 1);
     assert.equal(await client.run(kept), "still here");
@@ -85,7 +90,14 @@ describe("a sidecar and its control plane", { skip }, () => {
 
   test("keeps the certificate in force when a renewal fails, and is ready until it ends", async () => {
     await mesh.set({ certificateSeconds: 3600 });
-    await until(() => client.logs.some((line) => line["message"] === "certificate issued" && Number(line["validSeconds"]) > 3000), "a long certificate", 10_000);
+    await until(
+      () =>
+        client.logs.some(
+          (line) => line["message"] === "certificate issued" && Number(line["validSeconds"]) > 3000,
+        ),
+      "a long certificate",
+      10_000,
+    );
     assert.equal((await client.admin("/ready")).status, 200);
   });
 
@@ -110,7 +122,11 @@ describe("a sidecar and its control plane", { skip }, () => {
 
   test("is found again within 5 s when it is back", async () => {
     await mesh.startControl();
-    await until(async () => (await client.metric(/^pillion_control_connected/)) === 1, "the sidecar is connected again", 5000);
+    await until(
+      async () => (await client.metric(/^pillion_control_connected/)) === 1,
+      "the sidecar is connected again",
+      5000,
+    );
     assert.equal((await client.run(ask, VIP, 7000)).text, "\x00ping");
   });
 
@@ -122,7 +138,8 @@ describe("a sidecar and its control plane", { skip }, () => {
     assert.match(status, /Uid:\t61100\t61100\t61100\t61100\n/);
     // PR_SET_DUMPABLE 0: its files in /proc belong to root.
     assert.equal(statSync(`/proc/${pid}/environ`).uid, 0);
-    for (const fd of readdirSync(`/proc/${pid}/fd`)) assert.doesNotMatch(readlinkSync(`/proc/${pid}/fd/${fd}`), /token/);
+    for (const fd of readdirSync(`/proc/${pid}/fd`))
+      assert.doesNotMatch(readlinkSync(`/proc/${pid}/fd/${fd}`), /token/);
   });
 
   test("the admin server reads for anybody, and changes state for loopback only", async () => {
@@ -130,10 +147,13 @@ describe("a sidecar and its control plane", { skip }, () => {
       stranger.run(
         ({ http }, host, at, verb) =>
           new Promise<number>((resolve, reject) => {
-            const request = http.request({ host, port: 4191, path: at, method: verb, agent: false }, (response) => {
-              response.resume();
-              resolve(response.statusCode ?? 0);
-            });
+            const request = http.request(
+              { host, port: 4191, path: at, method: verb, agent: false },
+              (response) => {
+                response.resume();
+                resolve(response.statusCode ?? 0);
+              },
+            );
             request.on("error", reject);
             request.end();
           }),

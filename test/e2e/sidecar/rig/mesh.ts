@@ -338,7 +338,11 @@ export class Pod {
     );
     if (sidecar.exitCode !== null)
       throw new Error(`the sidecar of ${this.name} ended: ${JSON.stringify(this.logs)}`);
-    await until(async () => (await this.metric(/^pillion_control_connected/)) === 1, "it is connected to the control plane", 10_000);
+    await until(
+      async () => (await this.metric(/^pillion_control_connected/)) === 1,
+      "it is connected to the control plane",
+      10_000,
+    );
   }
 
   /** Reasons of refused inbound or outbound connections in the log so far. */
