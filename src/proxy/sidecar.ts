@@ -1,7 +1,8 @@
+import { addressKey } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import type { Log } from "#/net/log.ts";
-import type { Listener, Transport } from "#/net/transport.ts";
+import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
@@ -144,11 +145,14 @@ export class Sidecar {
       }
     }
     for (const { listen, target } of config.explicitTargets) {
-      this.#listeners.push(
-        await transport.listen(listen, ({ conn }) =>
-          this.outbound.accept({ conn, originalDestination: target }),
-        ),
-      );
+      try {
+        const accept = ({ conn }: Accepted): void =>
+          this.outbound.accept({ conn, originalDestination: target });
+        this.#listeners.push(await transport.listen(listen, accept));
+      } catch (error) {
+        // One Service that cannot be had must not take the others with it.
+        log.error("a Service is not reachable from this workload", { target: addressKey(target), error });
+      }
     }
   }
 

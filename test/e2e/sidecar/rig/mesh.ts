@@ -4,13 +4,13 @@ import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { prepareRole } from "#/net/stripped-source.ts";
+import { strippedSources } from "#/agent/stripped-sources.ts";
 import type { StubEndpoint, StubTable } from "./control-stub.ts";
 import type { WorkerContext } from "./worker.ts";
 
 const NODE = process.execPath;
 const HERE = import.meta.dirname;
-const SOURCE = join(HERE, "../../../../src");
+const PACKAGE = join(HERE, "../../../..");
 const SIDECAR_UID = 61_100;
 const GATEWAY = "10.213.0.1";
 const CONTROL_NAME = identityName("control", "pillion");
@@ -42,7 +42,7 @@ const ip = (...args: string[]): void =>
 export class Mesh {
   readonly folder: string = mkdtempSync(join(tmpdir(), "pillion-sidecar-"));
   /** As the agent starts it. */
-  readonly sidecarMain: string = prepareRole(SOURCE, "proxy/main.ts", "runSidecar", this.folder);
+  readonly sidecarMain: string = this.#strip();
   readonly #prefix = `pt${process.pid}`;
   readonly #hub = `${this.#prefix}-hub`;
   readonly #pods: Pod[] = [];
@@ -214,6 +214,16 @@ export class Mesh {
     rmSync(this.folder, { recursive: true });
   }
 
+  /** The sidecar as JavaScript, with the alias that our package gives its sources. */
+  #strip(): string {
+    const sources = strippedSources(PACKAGE, this.folder);
+    writeFileSync(
+      join(sources, "package.json"),
+      JSON.stringify({ type: "module", imports: { "#/*": "./*" } }),
+    );
+    return join(sources, "main.js");
+  }
+
   #makeCertificates(): void {
     this.selfSigned("root", "keyUsage=critical,keyCertSign");
     this.leaf("control", CONTROL_NAME);
@@ -319,6 +329,7 @@ export class Pod {
       NODE,
       "--disable-warning=ExperimentalWarning",
       this.#mesh.sidecarMain,
+      "sidecar",
     ];
     const sidecar = spawn("ip", args, { stdio: ["ignore", "ignore", "pipe", fd], env: settings });
     closeSync(fd);
