@@ -66,7 +66,7 @@ describe("a sidecar and its control plane", { skip }, () => {
     mesh = await Mesh.start();
     await mesh.set({ certificateSeconds: 4 });
     server = await mesh.pod("server", { isMeshed: true, inboundPorts: [7000] });
-    client = await mesh.pod("client", { isMeshed: true, env: { PILLION_DISCOVERY_TIMEOUT: "700ms" } });
+    client = await mesh.pod("client", { isMeshed: true, env: { PILLION_DISCOVERY_TIMEOUT: "1500ms" } });
     stranger = await mesh.pod("stranger", { isMeshed: false });
     await mesh.set({
       services: { [`${VIP}:7000`]: { protocol: "opaque", path: "echo:7000" } },
@@ -112,7 +112,7 @@ describe("a sidecar and its control plane", { skip }, () => {
   test("an unknown target of the mesh then fails with a reason, within its bound; one outside is passed through", async () => {
     const inside = await client.run(ask, "10.214.0.77", 7000);
     assert.equal(inside.error, "ECONNRESET");
-    assert.ok(inside.ms > 600 && inside.ms < 3000, `${inside.ms} ms`);
+    assert.ok(inside.ms > 1400 && inside.ms < 4000, `${inside.ms} ms`);
     assert.ok(client.refusals().includes("no_answer"));
     // The mesh is 10.213.0.0/16 and 10.214.0.0/16; the stranger has an address outside of it, too.
     stranger.configure("addr", "add", "10.220.0.1/32", "dev", "eth0");
@@ -138,8 +138,15 @@ describe("a sidecar and its control plane", { skip }, () => {
     assert.match(status, /Uid:\t61100\t61100\t61100\t61100\n/);
     // PR_SET_DUMPABLE 0: its files in /proc belong to root.
     assert.equal(statSync(`/proc/${pid}/environ`).uid, 0);
-    for (const fd of readdirSync(`/proc/${pid}/fd`))
-      assert.doesNotMatch(readlinkSync(`/proc/${pid}/fd/${fd}`), /token/);
+    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+      let file = "";
+      try {
+        file = readlinkSync(`/proc/${pid}/fd/${fd}`);
+      } catch {
+        // Closed since it was listed.
+      }
+      assert.doesNotMatch(file, /token/);
+    }
   });
 
   test("the admin server reads for anybody, and changes state for loopback only", async () => {

@@ -3,7 +3,8 @@
  * answer what the test has put into a table. Started with a folder of certificates and an address to listen on; takes the
  * whole table as one JSON line on stdin, again after each change. Messages are the real ones over the real RPC server.
  */
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -107,6 +108,10 @@ function watched(make: () => Uint8Array, watcher: Watcher): () => void {
   return () => watchers.delete(send);
 }
 
+const run = promisify(execFile);
+const openssl = (...args: string[]): Promise<unknown> => run("openssl", args, { cwd: folder });
+let requests = 1000;
+
 const certify: MethodHandler = {
   isOpen: true,
   unary: async (bytes, call) => {
@@ -114,30 +119,28 @@ const certify: MethodHandler = {
     const token = Buffer.from(request.token).toString();
     if (token !== table.token && (token !== "" || call.caller === null))
       throw new RpcError(GrpcStatus.UNAUTHENTICATED, "the token is not known");
-    writeFileSync(join(folder, "request.der"), request.certificateSigningRequest);
-    writeFileSync(join(folder, "leaf.ext"), `subjectAltName=critical,DNS:${request.identity}\n`);
-    const openssl = (...args: string[]): Buffer =>
-      execFileSync("openssl", args, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
-    openssl("req", "-inform", "DER", "-in", "request.der", "-verify", "-noout");
-    const leaf = openssl(
+    // Never blocks: discovery has to answer meanwhile.
+    const name = `request-${++requests}`;
+    writeFileSync(join(folder, `${name}.der`), request.certificateSigningRequest);
+    writeFileSync(join(folder, `${name}.ext`), `subjectAltName=critical,DNS:${request.identity}\n`);
+    await openssl("req", "-inform", "DER", "-in", `${name}.der`, "-verify", "-noout");
+    const root = ["-CA", "root.pem", "-CAkey", "root.key", "-set_serial", String(requests), "-days", "1"];
+    await openssl(
       "x509",
       "-req",
       "-inform",
       "DER",
       "-in",
-      "request.der",
-      "-CA",
-      "root.pem",
-      "-CAkey",
-      "root.key",
-      "-CAcreateserial",
-      "-days",
-      "1",
+      `${name}.der`,
+      ...root,
       "-extfile",
-      "leaf.ext",
+      `${name}.ext`,
       "-outform",
       "DER",
+      "-out",
+      `${name}.leaf`,
     );
+    const leaf = readFileSync(join(folder, `${name}.leaf`));
     process.stdout.write(`certified ${request.identity} ${call.caller === null ? "token" : "certificate"}\n`);
     const seconds = BigInt(Math.floor(Date.now() / 1000) + table.certificateSeconds);
     return toBinary(
