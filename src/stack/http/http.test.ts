@@ -349,6 +349,30 @@ test("a draining server finishes what it has and sends new requests away", () =>
   assert.deepEqual(first.events, ["head 200", "finish"]);
 });
 
+test("a request that crosses the end of a drained connection is given back, not lost (RFC 9113 §6.8)", () => {
+  const service = new ScriptedService();
+  const { clock, client, server } = connect("2", service, { meshed: true });
+  server.drain();
+  const reply = new RecordingReply();
+  client.call(request(), true, reply);
+  clock.settle();
+  assert.deepEqual(reply.events, ["fail REFUSED safe"]);
+  assert.equal(service.calls.length, 0);
+});
+
+test("a connection that breaks before a request has left gives it back; one that may have left stays lost", () => {
+  const { clock, client, ends } = connect("2", new ScriptedService());
+  const sent = new RecordingReply();
+  client.call(request(), true, sent);
+  clock.settle();
+  const unsent = new RecordingReply();
+  client.call(request(), true, unsent);
+  ends[0].close(new ConnError("RESET", "gone"));
+  clock.settle();
+  assert.deepEqual(unsent.events, ["fail RESET safe"]);
+  assert.deepEqual(sent.events, ["fail RESET"]);
+});
+
 test("a gRPC answer that breaks off ends with a status (facts §8.4)", () => {
   const service = new ScriptedService();
   const { clock, client } = connect("2", service);

@@ -180,11 +180,11 @@ class ClientStream extends Http2Stream implements RequestSink {
     );
   }
 
-  receiveLost(reason: string): void {
+  receiveLost(reason: string, isUnsent: boolean): void {
     this.gone = true;
     const reply = this.#reply;
     this.#reply = UNHEARD;
-    reply.fail(fault("RESET", reason));
+    reply.fail(fault("RESET", reason, { safe: isUnsent }));
   }
 
   protected credited(bytes: number): void {

@@ -33,12 +33,15 @@ export class Http2Link implements ConnHandler {
   readonly #streams = new Map<number, Http2Stream>();
   /** Streams with body bytes to offer at the end of this turn. */
   #dirty: Http2Stream[] = [];
+  /** Streams that were begun in this turn: nothing of them has left yet. */
+  #unsent: Http2Stream[] = [];
   /** Streams that the socket, not their window, holds back. */
   readonly #stalled = new Set<Http2Stream>();
   #flowing = true;
   #flushSoon = false;
   #over = false;
   #ending = false;
+  #draining = false;
   #timer: Timer | null = null;
   #timerAtMs = Infinity;
 
@@ -66,6 +69,7 @@ export class Http2Link implements ConnHandler {
 
   add(stream: Http2Stream): void {
     this.#streams.set(stream.id, stream);
+    if (stream.local) this.#unsent.push(stream);
   }
 
   /** Something was written to the machine: its output leaves at the end of this turn, joined with all else of the turn. */
@@ -101,6 +105,7 @@ export class Http2Link implements ConnHandler {
   drain(): void {
     if (this.#over || this.#ending) return;
     this.#ending = true;
+    this.#draining = true;
     this.machine.goAway(0);
     this.touch();
     this.#endIfIdle();
@@ -110,6 +115,8 @@ export class Http2Link implements ConnHandler {
     if (!this.#ending || this.#over || this.#streams.size > 0) return;
     this.#clock.soon(() => {
       if (this.#over || this.#streams.size > 0) return;
+      // RFC 9113 §6.8: requests that are on their way to us must learn that nobody looked at them.
+      if (this.#draining) this.machine.goAwayFinal();
       this.#flush();
       this.#conn.end();
     });
@@ -202,7 +209,7 @@ export class Http2Link implements ConnHandler {
         case Event.ERROR: {
           const reason = machine.error?.message ?? "protocol error";
           const out = machine.takeOutput();
-          if (out !== null) this.#conn.write(out);
+          if (out !== null) this.#write(out);
           this.#finish(null, `the connection broke HTTP/2: ${reason}`);
           this.#conn.end();
           return;
@@ -223,7 +230,7 @@ export class Http2Link implements ConnHandler {
       }
       const out = this.machine.takeOutput();
       if (out === null) break;
-      if (!this.#conn.write(out)) {
+      if (!this.#write(out)) {
         this.#flowing = false;
         break;
       }
@@ -233,6 +240,11 @@ export class Http2Link implements ConnHandler {
     }
     this.#flushSoon = false;
     if (!this.#over) this.#setTimer();
+  }
+
+  #write(out: Uint8Array): boolean {
+    if (this.#unsent.length > 0) this.#unsent = [];
+    return this.#conn.write(out);
   }
 
   #offerStalled(): void {
@@ -263,9 +275,10 @@ export class Http2Link implements ConnHandler {
     this.#over = true;
     this.#timer?.cancel();
     const left = [...this.#streams.values()];
+    const unsent = new Set(this.#unsent.splice(0));
     this.#streams.clear();
     this.#stalled.clear();
-    for (const stream of left) stream.receiveLost(reason);
+    for (const stream of left) stream.receiveLost(reason, unsent.has(stream));
     this.#owner.closed(error);
     if (error === null) this.#conn.end();
   }
@@ -304,8 +317,8 @@ export abstract class Http2Stream {
   abstract receiveData(bytes: Uint8Array, start: number, stop: number): void;
   abstract receiveEnd(trailers: Fields | null): void;
   abstract receiveReset(errorCode: number): void;
-  /** The connection is gone. */
-  abstract receiveLost(reason: string): void;
+  /** The connection is gone; `isUnsent`: before a byte of this stream had left. */
+  abstract receiveLost(reason: string, isUnsent: boolean): void;
   /** So many bytes of ours are on their way. */
   protected abstract credited(bytes: number): void;
 
