@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 /** A container's log and the one before it: at most twice this on disk, and what is written between two looks. */
 const LOG_BYTES_MAX = 10 * 1024 * 1024;
-const LOOK_INTERVAL_MS = 500;
+const LOOK_INTERVAL_MS = 1_000;
 
 /**
  * Keeps logs bounded. Programs hold their log file open (it outlives the agent), so it is copied and cut in place; they

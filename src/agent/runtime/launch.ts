@@ -18,6 +18,8 @@ export interface LaunchSpec {
   readonly logFile: string;
   /** bubblewrap writes the process id inside and, at the end, the exit code here: so they outlive the agent. */
   readonly statusFile: string;
+  /** A path for standard input that stays open and says nothing, as a container with `stdin` has it. Default: /dev/null. */
+  readonly stdinFile?: string | null;
   /** What the program reads from file descriptor `SECRET_FD` until its end, or null. Never on a file system by name. */
   readonly secret: string | null;
 }
@@ -84,6 +86,8 @@ export class SandboxedProcess {
     const args = openUnnamed(`${spec.statusFile}.args`, spec.sandbox.map((arg) => `${arg}\0`).join(""));
     const filter = FILTER === null ? null : openUnnamed(`${spec.statusFile}.filter`, FILTER);
     const secret = spec.secret === null ? null : openUnnamed(`${spec.statusFile}.secret`, spec.secret);
+    // An agent that died between starting a program and writing that down has left it here.
+    if (groupPids(spec.cgroup.v2).length > 0) cgroups.kill(spec.cgroup);
     try {
       const oomKillsBefore = cgroups.oomKills(spec.cgroup);
       const child = spawn("/bin/sh", ["-c", startScript(spec), "pillion", ...spec.argv], {
@@ -193,6 +197,11 @@ function startScript(spec: LaunchSpec): string {
   const net = spec.netns === null ? "" : `nsenter --net=${shellQuote(spec.netns)} -- `;
   const filter = FILTER === null ? "" : ` --seccomp ${FILTER_FD}`;
   const sandbox = `bwrap${filter} --args ${ARGUMENTS_FD} --json-status-fd ${STATUS_FD} -- "$@"`;
+  if (typeof spec.stdinFile === "string") {
+    // Open at both ends, so that it never comes to an end.
+    const path = shellQuote(spec.stdinFile);
+    enter.push(`rm -f ${path}; mkfifo -m 600 ${path} && exec 0<>${path} || exit 128`);
+  }
   if (spec.overlays.length === 0) return [...enter, `exec ${net}${sandbox}`].join("\n");
   const mounts = spec.overlays.map(
     ({ at, upper, lower }) =>

@@ -235,6 +235,7 @@ export class Pod {
   /** Brings it up and stays until it has to end or has ended by itself. Whatever exists already is taken over. */
   async #run(): Promise<void> {
     const { plan } = this.record;
+    refuseUnsupported(plan);
     const app = this.#createCgroups();
     if (!this.#host.network.namespaces().includes(plan.uid) || !this.#anythingRuns()) {
       this.#enter(Stage.NETWORK);
@@ -488,6 +489,7 @@ export class Pod {
       sandbox: sandboxArguments({
         hostname: pod.hostname,
         scratchDir,
+        readOnly: plan.readOnlyRootFilesystem,
         etcFiles: this.#etcFiles(),
         binds: [
           ...binds,
@@ -509,6 +511,7 @@ export class Pod {
       ],
       logFile: this.logFile(plan.name),
       statusFile,
+      stdinFile: plan.stdin ? join(this.#runDir(), "status", `${plan.name}.stdin`) : null,
       secret: null,
     };
   }
@@ -684,6 +687,21 @@ export class Pod {
 
   #save(): void {
     writeAtomic(join(this.#dir(), "pod.json"), JSON.stringify(this.record));
+  }
+}
+
+/** What would behave otherwise than asked for is not started. */
+function refuseUnsupported(plan: PodPlan): void {
+  if (plan.shareProcessNamespace) {
+    throw new Error(
+      "shareProcessNamespace is not supported on one machine: each container has its own; remove it from the pod",
+    );
+  }
+  const terminal = [...plan.initContainers, ...plan.containers].find((container) => container.tty);
+  if (terminal !== undefined) {
+    throw new Error(
+      `container ${terminal.name} asks for a terminal (tty), which containers do not get here: use \`pillion exec\` for one`,
+    );
   }
 }
 

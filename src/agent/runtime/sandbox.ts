@@ -15,6 +15,8 @@ export interface SandboxView {
   readonly shown: readonly string[];
   /** Replacements of machine directories that lack a mount point (see `missingMountPoints`). */
   readonly overlays: ReadonlyMap<string, string>;
+  /** Also the private folders are read-only: only volumes can be written (readOnlyRootFilesystem). */
+  readonly readOnly?: boolean;
   readonly workingDir: string;
   readonly env: readonly (readonly [string, string])[];
 }
@@ -83,6 +85,8 @@ export function sandboxArguments(view: SandboxView): string[] {
       }
     }
   }
+  if (view.readOnly === true)
+    for (const name of ["run", "tmp", "var/tmp", "var/log"]) args.push("--remount-ro", `/${name}`);
   args.push("--remount-ro", "/", "--remount-ro", "/dev", "--chdir", view.workingDir);
   return args;
 }

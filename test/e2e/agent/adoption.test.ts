@@ -43,7 +43,7 @@ test("the next agent takes over pods whose agent was killed", async () => {
   const victims = pidsOf("mortal").filter(
     (pid) => !readFileSync(`/proc/${pid}/cmdline`, "latin1").startsWith("bwrap"),
   );
-  for (const pid of victims) process.kill(pid, "SIGKILL");
+  machine.run("kill", "-KILL", ...victims.map(String));
   await machine.start();
   await machine.apply(steady, mortal, brief);
   await machine.until("steady is ready", async () => (await machine.pod("steady"))?.ready);
@@ -93,7 +93,7 @@ test("after everything was killed, pods begin anew: init containers first", asyn
   await machine.apply(steady, order);
   await machine.until("ready", async () => (await machine.pod("order"))?.ready);
   await machine.kill();
-  for (const name of ["steady", "order"]) for (const pid of pidsOf(name)) process.kill(pid, "SIGKILL");
+  for (const name of ["steady", "order"]) machine.run("kill", "-KILL", ...pidsOf(name).map(String));
   await machine.start();
   await machine.apply(steady, order);
   await machine.until(

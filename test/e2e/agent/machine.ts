@@ -72,6 +72,7 @@ export class Machine {
 
   ask(kind: string, more: object = {}): Promise<unknown> {
     const id = this.#nextId++;
+    if (this.#driver === null) return Promise.reject(new Error("no driver runs"));
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
       this.#driver?.stdin.write(`${JSON.stringify({ id, kind, ...more })}\n`);
