@@ -26,10 +26,9 @@ spec:
 `;
 
 // The boot rig of Linkerd's own facts, without redirection: what a proxy needs of its control plane to become ready.
-test(
-  "a linkerd2-proxy boots under our control plane and becomes ready",
-  { skip: PROXY === undefined ? "PILLION_LINKERD2_PROXY does not name a linkerd2-proxy binary" : false },
-  async () => {
+// Only where PILLION_LINKERD2_PROXY names a binary: none is distributed in a form that an installer could fetch.
+if (PROXY !== undefined) {
+  test("a linkerd2-proxy boots under our control plane and becomes ready", async () => {
     await using rig = new Rig();
     const agent = await rig.start();
     agent.report();
@@ -70,8 +69,8 @@ test(
     } finally {
       proxy.kill("SIGKILL");
     }
-  },
-);
+  });
+}
 
 async function untilReady(port: number): Promise<void> {
   const deadline = Date.now() + READY_MS;
