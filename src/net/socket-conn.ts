@@ -9,6 +9,8 @@ import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 const BUFFERED_BYTES_HIGH = 256 * 1024;
 /** … until it is down to this. */
 const BUFFERED_BYTES_LOW = 64 * 1024;
+/** Turns of the event loop that a reset waits for a FIN under way. */
+const RESET_TURNS_MAX = 3;
 /** Writes of one turn are copied together up to here, and given as a list beyond. */
 const JOIN_BYTES_MAX = 16 * 1024;
 
@@ -46,6 +48,7 @@ export class SocketConn implements Conn {
   #isEnded = false;
   #isFinished = false;
   #isReset = false;
+  #resetTurns = 0;
   #remoteEnded = false;
   #endTold = false;
   #isClosed = false;
@@ -114,12 +117,22 @@ export class SocketConn implements Conn {
     this.#isEnded = true;
     this.#error ??= new ConnError("ABORTED", "the connection was reset by this side");
     this.#isReset = true;
-    if (this.#tcp === this.#socket) this.#tcp.resetAndDestroy();
     // The TCP socket must not go while OpenSSL is calling us from inside its own work on it (Node 26 crashes).
-    else this.#clock.soon(this.#resetBelow);
+    if (this.#tcp !== this.#socket || this.#isShuttingDown) this.#clock.soon(this.#resetBelow);
+    else this.#tcp.resetAndDestroy();
+  }
+
+  /** The FIN was asked for and has not gone yet. A handle in that state refuses to be reset, and then never closes (Node 26). */
+  get #isShuttingDown(): boolean {
+    return this.#isFinished && !this.#socket.writableFinished;
   }
 
   readonly #resetBelow = (): void => {
+    // The FIN goes in the next turn, unless bytes that TLS still holds stand before it: those do not hinder a reset.
+    if (this.#isShuttingDown && this.#resetTurns++ < RESET_TURNS_MAX) {
+      this.#clock.soon(this.#resetBelow);
+      return;
+    }
     if (!this.#tcp.destroyed) this.#tcp.resetAndDestroy();
     this.#socket.destroy();
   };
