@@ -15,16 +15,19 @@ import { ensureDir, readIfThere, writeAtomic } from "./files.ts";
 import { ManifestFolder } from "./folder.ts";
 import { describeInstance, type Instance } from "./instance.ts";
 import { LogRotation } from "./log-rotation.ts";
-import { CONTROL_UID, controlProcess, controlSocketDir, dnsProcess, zoneFile } from "./mesh-processes.ts";
+import { controlProcess, controlSocketDir, dnsProcess, zoneFile } from "./mesh-processes.ts";
 import { OperatorSocket } from "./operator-socket.ts";
-import { AddressPool, SlotPool } from "./runtime/addresses.ts";
+import { AddressPool, lowerHalf, SlotPool } from "./runtime/addresses.ts";
 import { Cgroups } from "./runtime/cgroups.ts";
 import { PodNetwork } from "./runtime/network.ts";
 import { Gate, type InterceptMode, type PodHost } from "./runtime/pod-host.ts";
 import { PodRuntime } from "./runtime/pod-runtime.ts";
+import { ProcessTrees } from "./runtime/process-trees.ts";
 import { SIDECAR_NAME } from "./runtime/sidecar.ts";
+import { ONE_USER, OWN_USERS } from "./runtime/users.ts";
 import { strippedSources } from "./stripped-sources.ts";
 import { cgroupBase, sweep } from "./sweep.ts";
+import { NOT_KEPT, readPages } from "./unprivileged.ts";
 
 export interface AgentOptions {
   readonly instance: string;
@@ -37,6 +40,8 @@ export interface AgentOptions {
   readonly runRoot: string;
   /** See `NodeInfo.testWithoutTls`. */
   readonly testWithoutTls?: boolean;
+  /** We are the one user of a user namespace whose first process ends at `down`. */
+  readonly unprivileged?: boolean;
 }
 
 const CONTROL_PORT = 8086;
@@ -56,6 +61,7 @@ export class Agent {
   readonly #operators: OperatorSocket;
   readonly #rotation: LogRotation;
   readonly #node: NodeInfo;
+  readonly #isUnprivileged: boolean;
   #folder: ManifestFolder;
   #services: readonly ServicePlan[] = [];
   /** A plan has come since the folder was last sent. */
@@ -66,8 +72,9 @@ export class Agent {
 
   constructor(options: AgentOptions, packageRoot: string) {
     const instance = describeInstance({ ...options, name: options.instance });
+    this.#isUnprivileged = options.unprivileged ?? false;
     this.#instance = instance;
-    const intercept = chooseInterception(options.intercept);
+    const intercept = chooseInterception(options.intercept, this.#isUnprivileged);
     ensureDir(instance.runDir, 0o755);
     ensureDir(join(instance.stateDir, "agent"));
     this.#node = {
@@ -84,9 +91,12 @@ export class Agent {
     };
     this.#host = {
       instance,
-      cgroups: new Cgroups(cgroupBase(instance.name)),
+      cgroups: this.#isUnprivileged
+        ? new ProcessTrees(join(instance.runDir, "groups"))
+        : new Cgroups(cgroupBase(instance.name)),
+      users: this.#isUnprivileged ? ONE_USER : OWN_USERS,
       network: new PodNetwork(instance),
-      addresses: new AddressPool(instance.podCidr),
+      addresses: new AddressPool(this.#isUnprivileged ? lowerHalf(instance.podCidr) : instance.podCidr),
       slots: new SlotPool(),
       intercept,
       interceptor: intercept === "explicit" ? null : openInterceptor(intercept, instance.name),
@@ -108,7 +118,7 @@ export class Agent {
     this.#dns = dnsProcess(this.#host);
     this.#link = new ControlLink({
       socketPath: join(controlSocketDir(instance), "control.sock"),
-      controlUid: CONTROL_UID,
+      controlUid: this.#host.users.control,
       node: this.#node,
       folder: () => this.#folder.content,
       pods: () => this.#runtime.statuses(),
@@ -142,6 +152,8 @@ export class Agent {
     this.#dns.start();
     this.#link.open();
     await ended;
+    // Process 1 of our PID namespace: nothing is left when it has gone.
+    if (this.#isUnprivileged) process.kill(1, "SIGTERM");
   }
 
   /** What runs was made with certain networks and a way of interception; another agent can only go on with the same. */
@@ -182,6 +194,8 @@ export class Agent {
         // After the answer has gone out.
         setTimeout(() => this.#end(), 50);
         return;
+      case "pages":
+        return say({ kind: "pages", pages: await readPages(this.#traffic()) });
       default:
         throw new Error(
           `this agent does not know the request "${String((request as { kind: unknown }).kind)}": are command and agent of one version?`,
@@ -202,7 +216,7 @@ export class Agent {
     if (this.#zoneTimer !== null) clearTimeout(this.#zoneTimer);
     this.#host.interceptor?.close();
     say("removing network, cgroups and files");
-    const problems = await sweep(this.#instance);
+    const problems = await sweep(this.#instance, this.#host.cgroups);
     for (const problem of problems) say(problem);
     for (const name of ["control.json", "dns.json"])
       rmSync(join(this.#instance.stateDir, "agent", name), { force: true });
@@ -219,6 +233,7 @@ export class Agent {
       planned: this.#planned,
       pods: this.#runtime.statuses(),
       services: this.#services,
+      notKept: this.#isUnprivileged ? NOT_KEPT : [],
     };
   }
 
@@ -321,8 +336,12 @@ export class Agent {
   }
 }
 
-function chooseInterception(wanted: AgentOptions["intercept"]): InterceptMode {
+function chooseInterception(wanted: AgentOptions["intercept"], isUnprivileged: boolean): InterceptMode {
   if (wanted === "explicit") return "explicit";
+  if (isUnprivileged && wanted === "ebpf")
+    throw new Error(
+      "interception by eBPF needs root: use sudo, or --intercept=auto for nftables in a user namespace",
+    );
   const support = detectSupport();
   if (wanted === "auto") {
     if (support.ebpf.ok) return "ebpf";
@@ -330,7 +349,8 @@ function chooseInterception(wanted: AgentOptions["intercept"]): InterceptMode {
       throw new Error(
         `neither eBPF nor nftables works here: ${support.ebpf.reason}; ${support.nftables.reason}`,
       );
-    log("warn", `eBPF does not work here, nftables is used instead: ${support.ebpf.reason}`);
+    if (!isUnprivileged)
+      log("warn", `eBPF does not work here, nftables is used instead: ${support.ebpf.reason}`);
     return "nftables";
   }
   if (!support[wanted].ok)

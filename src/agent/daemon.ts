@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
 import { describeError } from "#/base/errors.ts";
 import { ensureParent, readIfThere, writeAtomic } from "./files.ts";
-import type { Cgroups } from "./runtime/cgroups.ts";
 import { SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./runtime/launch.ts";
+import type { ProcessGroups } from "./runtime/process-groups.ts";
 
 export interface DaemonOptions {
   readonly name: string;
-  readonly cgroups: Cgroups;
+  readonly cgroups: ProcessGroups;
   /** How to start it; made anew for each start. */
   spec(): LaunchSpec;
   /** Where what runs is remembered for the next agent. */

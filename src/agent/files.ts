@@ -28,6 +28,15 @@ export function readIfThere(path: string): string | null {
   }
 }
 
+/** Gives a file to a user and group; where they are not mapped in our user namespace (EINVAL), it stays ours. */
+export function giveTo(path: string, uid: number, gid: number): void {
+  try {
+    chownSync(path, uid, gid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+  }
+}
+
 export function removeTree(path: string): void {
   rmSync(path, { recursive: true, force: true });
 }

@@ -4,20 +4,20 @@ import { join } from "node:path";
 import { Daemon } from "./daemon.ts";
 import { ensureDir } from "./files.ts";
 import { hiddenRoots, type Instance } from "./instance.ts";
-import type { Cgroups } from "./runtime/cgroups.ts";
 import type { LaunchSpec } from "./runtime/launch.ts";
+import type { ProcessGroups } from "./runtime/process-groups.ts";
 import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type Programs } from "./runtime/pod-host.ts";
 import { dropPrivileges, sandboxArguments, type SandboxBind } from "./runtime/sandbox.ts";
+import type { Users } from "./runtime/users.ts";
 import type { DnsOptions } from "./dns/server.ts";
 
-export const CONTROL_UID = 61_000;
-export const DNS_UID = 61_001;
 const DAEMON_PIDS_MAX = 256;
 const HOST_RESOLV_CONF = "/etc/resolv.conf";
 
 export interface MeshProcessesHost {
   readonly instance: Instance;
-  readonly cgroups: Cgroups;
+  readonly cgroups: ProcessGroups;
+  readonly users: Users;
   readonly programs: Programs;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
@@ -38,11 +38,11 @@ export function controlProcess(host: MeshProcessesHost, trustDomain: string): Da
   const socketDir = controlSocketDir(instance);
   for (const dir of [stateDir, socketDir]) {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
-    chownSync(dir, CONTROL_UID, CONTROL_UID);
+    chownSync(dir, host.users.control, host.users.control);
   }
   return daemon(host, {
     name: "control",
-    uid: CONTROL_UID,
+    uid: host.users.control,
     capabilities: [],
     binds: [stateDir, socketDir].map((dir) => ({ source: dir, target: dir, readOnly: false })),
     options: {
@@ -68,7 +68,7 @@ export function dnsProcess(host: MeshProcessesHost): Daemon {
   };
   return daemon(host, {
     name: "dns",
-    uid: DNS_UID,
+    uid: host.users.dns,
     capabilities: ["NET_BIND_SERVICE"],
     binds: [{ source: join(zone, ".."), target: join(zone, ".."), readOnly: true }],
     options,
@@ -122,6 +122,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
           groups: [],
           capabilities: shape.capabilities,
           ambient: true,
+          keepGroups: host.users.isOneForAll,
         }),
         `${SHOWN_NODE_DIR}/node`,
         ...NODE_FLAGS,

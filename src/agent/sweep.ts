@@ -6,25 +6,27 @@ import { runCommand } from "./run-command.ts";
 import { Cgroups } from "./runtime/cgroups.ts";
 import { delay } from "./runtime/launch.ts";
 import { PodNetwork } from "./runtime/network.ts";
+import type { ProcessGroups } from "./runtime/process-groups.ts";
 
 /**
  * Removes everything that an instance has on this machine but its lasting state (keys, claims): processes, cgroups, mounts,
  * namespaces, links, rules, pins, files of the run folder. Works on what it finds, so also after everything was killed.
  * Gives what could not be removed, as sentences.
  */
-export async function sweep(instance: Instance): Promise<string[]> {
+export async function sweep(
+  instance: Instance,
+  groups: ProcessGroups = new Cgroups(cgroupBase(instance.name)),
+): Promise<string[]> {
   const problems: string[] = [];
-  const cgroups = new Cgroups(cgroupBase(instance.name));
-  for (let pass = 0; !cgroups.remove(""); pass++) {
+  for (let pass = 0; !groups.remove(""); pass++) {
     if (pass === 100) {
-      problems.push(
-        `processes of instance ${instance.name} do not die: see cgroup.procs below ${cgroups.v2Root}/${cgroupBase(instance.name)}`,
-      );
+      const where = groups.create("", null).v2;
+      problems.push(`processes of instance ${instance.name} do not die: see the groups below ${where}`);
       break;
     }
     await delay(pass < 20 ? 5 : 50);
   }
-  sweepLeftovers(instance.name);
+  if (groups instanceof Cgroups) sweepLeftovers(instance.name);
   await new PodNetwork(instance).sweep();
   await unmountBelow(instance.runDir);
   removeTree(instance.runDir);

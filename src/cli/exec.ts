@@ -3,6 +3,7 @@ import { constants } from "node:os";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { ask } from "./operator.ts";
+import { enterMachine, findMachine, isOrdinaryUser } from "./own-machine.ts";
 import { findContainer, findPod } from "./pod-reference.ts";
 
 export interface ExecOptions {
@@ -31,7 +32,9 @@ export async function exec(paths: InstancePaths, options: ExecOptions): Promise<
     },
     "exec",
   );
-  const [program, ...args] = argv as [string, ...string[]];
+  const machine = isOrdinaryUser() ? findMachine(paths) : null;
+  const words = machine === null ? argv : [...enterMachine(machine), ...argv];
+  const [program, ...args] = words as [string, ...string[]];
   return await new Promise<number>((resolve, reject) => {
     const child = spawn(program, args, { stdio: "inherit" });
     child.on("error", (error) => reject(new CommandError(`cannot run ${program}: ${error.message}`)));

@@ -1,3 +1,4 @@
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { CommandError } from "./exit.ts";
 
@@ -10,12 +11,25 @@ export interface InstancePaths {
   readonly agentLog: string;
 }
 
+const SYSTEM_ROOTS = { state: "/var/lib/pillion", run: "/run/pillion" };
+
+/** Where an ordinary user's programs keep such things (XDG Base Directory Specification 0.8). */
+function userRoots(env: NodeJS.ProcessEnv): { state: string; run: string } {
+  const state = env["XDG_STATE_HOME"] ?? join(env["HOME"] ?? homedir(), ".local/state");
+  const run = env["XDG_RUNTIME_DIR"];
+  return {
+    state: join(state, "pillion"),
+    run: run === undefined ? `/tmp/pillion-${process.getuid?.() ?? 0}` : join(run, "pillion"),
+  };
+}
+
 export function instancePaths(name: string, env: NodeJS.ProcessEnv): InstancePaths {
   if (!/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) {
     throw new CommandError(`--instance "${name}": use at most 32 of a-z, 0-9 and "-"`, 2);
   }
-  const stateRoot = env["PILLION_STATE_DIR"] ?? "/var/lib/pillion";
-  const runRoot = env["PILLION_RUN_DIR"] ?? "/run/pillion";
+  const roots = process.getuid?.() === 0 ? SYSTEM_ROOTS : userRoots(env);
+  const stateRoot = env["PILLION_STATE_DIR"] ?? roots.state;
+  const runRoot = env["PILLION_RUN_DIR"] ?? roots.run;
   return {
     name,
     stateRoot,

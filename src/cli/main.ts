@@ -8,6 +8,7 @@ import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { instancePaths } from "./instance-paths.ts";
 import { logs } from "./logs.ts";
+import { closeMachine, findMachine, isOrdinaryUser } from "./own-machine.ts";
 import { rolloutRestart, rolloutStatus } from "./rollout.ts";
 import { stat } from "./stat/stat.ts";
 import { status } from "./status.ts";
@@ -249,7 +250,10 @@ function makeProgram(): Command {
 
 /** Clears what an instance left whose agent is gone. */
 async function sweepStopped(paths: InstancePaths): Promise<void> {
-  if (process.getuid?.() !== 0) throw new CommandError("only root can clean up; try again with sudo");
+  if (isOrdinaryUser()) {
+    await closeMachine(paths, findMachine(paths));
+    return;
+  }
   const { describeInstance } = await import("#/agent/instance.ts");
   const { sweep } = await import("#/agent/sweep.ts");
   const problems = await sweep(

@@ -1,6 +1,7 @@
 import type { ControlAnswer } from "#/model/node-protocol.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { InstancePaths } from "./instance-paths.ts";
+import { notKeptLines } from "./not-kept.ts";
 import { ask } from "./operator.ts";
 import { ageText, table } from "./table.ts";
 import { describeProblem } from "./up.ts";
@@ -33,6 +34,7 @@ export async function status(
           objects: known?.objects ?? [],
           problems: known?.problems ?? [],
           certificates: known?.certificates ?? [],
+          notKept: agent.notKept,
           ok: well,
         },
         null,
@@ -48,7 +50,7 @@ export async function status(
   for (const certificate of known?.certificates ?? []) {
     lines.push(`${certificate.name} certificate ends in ${ageText(certificate.notAfterMs - Date.now())}`);
   }
-  lines.push("", podTable(agent.pods));
+  lines.push(...notKeptLines(agent.notKept), "", podTable(agent.pods));
   if (known !== null && known.objects.length > 0) {
     lines.push(
       "",

@@ -3,11 +3,14 @@ import { mkdirSync, openSync, readFileSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { NOT_KEPT } from "#/agent/unprivileged.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import type { AnswerOf } from "./operator.ts";
+import { notKeptLines } from "./not-kept.ts";
 import { AgentAway, answers, ask } from "./operator.ts";
+import { closeMachine, enterMachine, findMachine, isOrdinaryUser, openMachine } from "./own-machine.ts";
 
 export interface UpOptions {
   readonly folder: string;
@@ -31,6 +34,7 @@ interface AgentStart {
   readonly serviceCidr: string;
   readonly stateRoot: string;
   readonly runRoot: string;
+  readonly unprivileged: boolean;
   readonly testWithoutTls: boolean;
 }
 
@@ -55,9 +59,11 @@ export async function up(paths: InstancePaths, options: UpOptions): Promise<Answ
 
 /** Ends an instance, telling what is being done. */
 export async function down(paths: InstancePaths, say: (line: string) => void): Promise<void> {
+  const machine = isOrdinaryUser() ? findMachine(paths) : null;
   for await (const answer of answers(paths, { kind: "down" })) {
     if (answer.kind === "progress") say(answer.message);
   }
+  if (machine !== null) await closeMachine(paths, machine);
 }
 
 export async function statusIfRunning(paths: InstancePaths): Promise<AnswerOf<"status"> | null> {
@@ -70,11 +76,9 @@ export async function statusIfRunning(paths: InstancePaths): Promise<AnswerOf<"s
 }
 
 async function startAgent(paths: InstancePaths, options: UpOptions): Promise<void> {
-  if (process.getuid?.() !== 0) {
-    throw new CommandError(
-      "`up` needs root to make namespaces and load programs into the kernel; try again with sudo",
-    );
-  }
+  const unprivileged = isOrdinaryUser() || process.env["PILLION_UNPRIVILEGED"] === "1";
+  const machine = isOrdinaryUser() ? await openMachine(paths) : null;
+  if (unprivileged) for (const line of notKeptLines(NOT_KEPT)) options.say(line);
   // Other users' processes (the control plane) must get through to their own folders; the agent's is nobody else's.
   mkdirSync(dirname(dirname(paths.agentLog)), { recursive: true, mode: 0o755 });
   mkdirSync(dirname(paths.agentLog), { recursive: true, mode: 0o700 });
@@ -88,10 +92,13 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
     serviceCidr: options.serviceCidr,
     stateRoot: paths.stateRoot,
     runRoot: paths.runRoot,
+    unprivileged,
     testWithoutTls: options.testWithoutTls ?? false,
   };
   const main = fileURLToPath(new URL("../main.ts", import.meta.url));
-  const child = spawn(process.execPath, [...process.execArgv, main, "agent", JSON.stringify(start)], {
+  const argv = [process.execPath, ...process.execArgv, main, "agent", JSON.stringify(start)];
+  const [program, ...args] = machine === null ? argv : [...enterMachine(machine), ...argv];
+  const child = spawn(program as string, args, {
     detached: true,
     stdio: ["ignore", log, log],
     cwd: "/",

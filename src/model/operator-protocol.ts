@@ -2,13 +2,15 @@ import type { PodStatus, ServicePlan } from "./pod-plan.ts";
 import type { ControlAnswer, ControlQuestion, NodeInfo } from "./node-protocol.ts";
 
 /**
- * What the operator's command asks of the agent: newline-delimited JSON over `agent.sock` (root only, checked by
- * SO_PEERCRED). One request a connection; several answers where the kind says so, the last with `done`.
+ * What the operator's command asks of the agent: newline-delimited JSON over `agent.sock` (only for the user who
+ * started the mesh, checked by SO_PEERCRED). One request a connection; several answers where the kind says so, the last with `done`.
  */
 export type OperatorRequest =
   | { readonly kind: "status" }
   /** Answers "traffic" once: kernel telemetry and where each sidecar's metrics are. */
   | { readonly kind: "traffic" }
+  /** The sidecars' metrics, read by the agent: for a command that cannot reach the pods' addresses itself. */
+  | { readonly kind: "pages" }
   /** How to run a command in a container: answered by "exec", then the command line runs it itself (it is root). */
   | {
       readonly kind: "exec";
@@ -38,8 +40,11 @@ export type OperatorAnswer =
       readonly planned: boolean;
       readonly pods: readonly PodStatus[];
       readonly services: readonly ServicePlan[];
+      /** Promises of the mesh that this way of running cannot keep, a sentence each. */
+      readonly notKept: readonly string[];
     }
   | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
+  | { readonly kind: "pages"; readonly pages: readonly { readonly podUid: string; readonly text: string }[] }
   /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */
   | { readonly kind: "exec"; readonly argv: readonly string[] }
   | { readonly kind: "logs"; readonly file: string }

@@ -1,5 +1,5 @@
 import type { IpAddress } from "#/base/address.ts";
-import { cidrRange, ipv4FromNumber, ipv4ToNumber } from "../instance.ts";
+import { cidrBits, cidrRange, ipv4FromNumber, ipv4ToNumber } from "../instance.ts";
 
 /**
  * Hands out pod addresses. An address comes back into use as late as possible: somebody may still be dialling the pod
@@ -41,6 +41,21 @@ export class AddressPool {
   release(ip: IpAddress): void {
     this.#used.delete(ipv4ToNumber(ip));
   }
+}
+
+/**
+ * The address that is reserved for a pod's sidecar, where its connections are told from the application's by their
+ * source: the pod's own, in the upper half of the network. Pods have the lower half then.
+ */
+export function sidecarSource(cidr: string, podIp: IpAddress): IpAddress {
+  const [first, last] = cidrRange(cidr);
+  return ipv4FromNumber(ipv4ToNumber(podIp) + (last - first + 1) / 2);
+}
+
+/** The lower half of a network. */
+export function lowerHalf(cidr: string): string {
+  const [first] = cidrRange(cidr);
+  return `${ipv4FromNumber(first)}/${cidrBits(cidr) + 1}`;
 }
 
 /** Hands out small numbers, lowest first: they become sidecars' user ids and link names. */

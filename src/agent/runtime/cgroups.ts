@@ -1,27 +1,14 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Cgroup, CgroupLimits, ProcessGroups } from "./process-groups.ts";
 
-/** Limits of one container. null: none. */
-export interface CgroupLimits {
-  readonly cpuLimitMillis: number | null;
-  readonly cpuRequestMillis: number | null;
-  readonly memoryLimitBytes: number | null;
-  readonly pidsMax: number;
-}
-
-/** One container's group in every hierarchy that this machine has. */
-export interface Cgroup {
-  /** Directory in the v2 hierarchy: what eBPF programs attach to and what is killed as a whole. */
-  readonly v2: string;
-  /** Every directory that a process has to enter, v2 last. */
-  readonly dirs: readonly string[];
-}
+export type { Cgroup, CgroupLimits } from "./process-groups.ts";
 
 /**
  * The machine's cgroup hierarchies: either pure v2, or v2 beside v1 controllers (systemd's "hybrid" layout and many
  * containers). Limits go to whichever hierarchy has the controller; membership in v2 is always kept.
  */
-export class Cgroups {
+export class Cgroups implements ProcessGroups {
   readonly v2Root: string;
   readonly #v1Roots: ReadonlyMap<string, string>;
   readonly #base: string;
@@ -55,6 +42,13 @@ export class Cgroups {
     }
     dirs.push(v2);
     return { v2, dirs };
+  }
+
+  /** Processes entered it themselves, by `dirs`. */
+  joined(): void {}
+
+  pids(cgroup: Cgroup): number[] {
+    return groupPids(cgroup.v2);
   }
 
   /** How often the kernel has killed a process of this group for want of memory. */

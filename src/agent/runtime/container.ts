@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import type { ContainerPlan, ContainerStatus, HookPlan, PodPlan } from "#/model/pod-plan.ts";
 import { TOOL_ENV, type CommandResult } from "../run-command.ts";
-import type { Cgroup, Cgroups } from "./cgroups.ts";
+import type { Cgroup, ProcessGroups } from "./process-groups.ts";
 import { SandboxedProcess, delay, tail, type Exit, type LaunchRecord, type LaunchSpec } from "./launch.ts";
 import { ProbeLoop, runProbe, type ProbeTarget } from "./probes.ts";
 import { FRESH_BACKOFF, nextRestart, type BackoffState } from "./restart-backoff.ts";
@@ -39,7 +39,7 @@ export const NEW_CONTAINER: Readonly<ContainerRecord> = {
 
 /** What a container needs from its pod. */
 export interface ContainerHost {
-  readonly cgroups: Cgroups;
+  readonly cgroups: ProcessGroups;
   readonly podIp: string;
   readonly restartPolicy: PodPlan["restartPolicy"];
   readonly graceMs: number;

@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync } from "no
 import { isAlive, processRef, findByInnerPid, signal, type ProcessRef } from "../processes.ts";
 import { TOOL_ENV, shellQuote } from "../run-command.ts";
 import { seccompFilter } from "./seccomp.ts";
-import { groupPids, type Cgroup, type Cgroups } from "./cgroups.ts";
+import type { Cgroup, ProcessGroups } from "./process-groups.ts";
 
 /** How to start one sandboxed program. */
 export interface LaunchSpec {
@@ -53,14 +53,14 @@ export class SandboxedProcess {
   readonly record: LaunchRecord;
   /** Resolves once, when the program and everything it left behind is gone. */
   readonly exited: Promise<Exit>;
-  readonly #cgroups: Cgroups;
+  readonly #cgroups: ProcessGroups;
   readonly #cgroup: Cgroup;
   readonly #statusFile: string;
   #main: ProcessRef | null = null;
   #gone = false;
 
   private constructor(
-    cgroups: Cgroups,
+    cgroups: ProcessGroups,
     spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">,
     record: LaunchRecord,
     monitorGone: Promise<void>,
@@ -71,7 +71,7 @@ export class SandboxedProcess {
     this.record = record;
     this.exited = monitorGone.then(async () => {
       // What the program forked and left running goes with it, as when process 1 of a container ends.
-      for (let pass = 0; pass < 200 && groupPids(spec.cgroup.v2).length > 0; pass++) {
+      for (let pass = 0; pass < 200 && cgroups.pids(spec.cgroup).length > 0; pass++) {
         cgroups.kill(spec.cgroup);
         await delay(pass < 10 ? 2 : 25);
       }
@@ -80,14 +80,14 @@ export class SandboxedProcess {
     });
   }
 
-  static launch(cgroups: Cgroups, spec: LaunchSpec): SandboxedProcess {
+  static launch(cgroups: ProcessGroups, spec: LaunchSpec): SandboxedProcess {
     const log = openSync(spec.logFile, "a", 0o666);
     const status = openSync(spec.statusFile, "w", 0o600);
     const args = openUnnamed(`${spec.statusFile}.args`, spec.sandbox.map((arg) => `${arg}\0`).join(""));
     const filter = FILTER === null ? null : openUnnamed(`${spec.statusFile}.filter`, FILTER);
     const secret = spec.secret === null ? null : openUnnamed(`${spec.statusFile}.secret`, spec.secret);
     // An agent that died between starting a program and writing that down has left it here.
-    if (groupPids(spec.cgroup.v2).length > 0) cgroups.kill(spec.cgroup);
+    if (cgroups.pids(spec.cgroup).length > 0) cgroups.kill(spec.cgroup);
     try {
       const oomKillsBefore = cgroups.oomKills(spec.cgroup);
       const child = spawn("/bin/sh", ["-c", startScript(spec), "pillion", ...spec.argv], {
@@ -105,6 +105,7 @@ export class SandboxedProcess {
         pid: child.pid ?? 0,
         startTicks: 0,
       };
+      cgroups.joined(spec.cgroup, [monitor]);
       return new SandboxedProcess(cgroups, spec, { monitor, oomKillsBefore, startedAtMs: Date.now() }, gone);
     } finally {
       closeSync(log);
@@ -117,7 +118,7 @@ export class SandboxedProcess {
 
   /** Takes over what an earlier agent launched; when it has ended meanwhile, `exited` says how. */
   static adopt(
-    cgroups: Cgroups,
+    cgroups: ProcessGroups,
     spec: Pick<LaunchSpec, "cgroup" | "statusFile" | "logFile">,
     record: LaunchRecord,
   ): SandboxedProcess {
@@ -132,8 +133,12 @@ export class SandboxedProcess {
 
   /** The program itself. null until it is up, or when it has ended. */
   main(): ProcessRef | null {
-    if (this.#main === null || !isAlive(this.#main))
-      this.#main = findByInnerPid(groupPids(this.#cgroup.v2), 2);
+    if (this.#main === null || !isAlive(this.#main)) {
+      this.#main = findByInnerPid(this.#cgroups.pids(this.#cgroup), 2);
+      const init = this.#main === null ? null : this.init();
+      // So that it is found when the monitor is gone.
+      if (init !== null) this.#cgroups.joined(this.#cgroup, [this.record.monitor, init]);
+    }
     return this.#main;
   }
 

@@ -17,6 +17,8 @@ export interface PublishedPort {
 interface Job {
   readonly uid: string;
   readonly ip: IpAddress;
+  /** A second address, for the sidecar's own connections. */
+  readonly sourceIp: IpAddress | null;
   readonly slot: number;
   readonly settle: (error: Error | null) => void;
 }
@@ -67,9 +69,15 @@ export class PodNetwork {
   }
 
   /** Makes the pod's namespace with `lo` and `eth0` up and the default route to the gateway. */
-  add(uid: string, ip: IpAddress, slot: number): Promise<void> {
+  add(uid: string, ip: IpAddress, slot: number, sourceIp: IpAddress | null = null): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ uid, ip, slot, settle: (error) => (error === null ? resolve() : reject(error)) });
+      this.#queue.push({
+        uid,
+        ip,
+        sourceIp,
+        slot,
+        settle: (error) => (error === null ? resolve() : reject(error)),
+      });
       if (!this.#flushing) {
         this.#flushing = true;
         setImmediate(() => void this.#flush());
@@ -170,6 +178,7 @@ export class PodNetwork {
       `link add eth0 address ${macOf(job.ip)} type veth peer name ${this.#linkName(job.slot)} netns /proc/${process.pid}/ns/net`,
       "link set eth0 addrgenmode none",
       `addr add ${job.ip}/${cidrBits(this.#instance.podCidr)} dev eth0`,
+      ...(job.sourceIp === null ? [] : [`addr add ${job.sourceIp}/32 dev eth0`]),
       "link set lo up",
       "link set eth0 up",
       `route add default via ${this.#instance.gatewayIp}`,
@@ -177,7 +186,8 @@ export class PodNetwork {
     // As container runtimes do: ports below 1024 and ping need no capability inside a pod's own namespace.
     const sysctls = [
       "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start",
-      'echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range',
+      // Refused in a user namespace, where not all of these groups exist; ping is all that is missing then.
+      'echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range 2>/dev/null',
     ];
     // What an attempt that failed half-way left behind is made anew.
     return [

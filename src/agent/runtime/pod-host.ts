@@ -1,16 +1,19 @@
 import type { Interceptor } from "#/kernel/interception.ts";
 import type { Instance } from "../instance.ts";
 import type { AddressPool, SlotPool } from "./addresses.ts";
-import type { Cgroups } from "./cgroups.ts";
 import type { PodNetwork } from "./network.ts";
+import type { ProcessGroups } from "./process-groups.ts";
 import type { SandboxBind } from "./sandbox.ts";
+import type { Users } from "./users.ts";
 
 export type InterceptMode = "ebpf" | "nftables" | "explicit";
 
 /** What all pods of a machine share. */
 export interface PodHost {
   readonly instance: Instance;
-  readonly cgroups: Cgroups;
+  readonly cgroups: ProcessGroups;
+  /** Under which users the parts run. */
+  readonly users: Users;
   readonly network: PodNetwork;
   readonly addresses: AddressPool;
   readonly slots: SlotPool;

@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { IpAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
@@ -6,7 +6,7 @@ import type { PodInterception } from "#/kernel/interception.ts";
 import { fieldVariables, withFieldVariables } from "#/model/field-variables.ts";
 import type { ContainerPlan, PodPhase, PodPlan, PodStatus } from "#/model/pod-plan.ts";
 import { hiddenRoots } from "../instance.ts";
-import { ensureDir, removeTree, writeAtomic } from "../files.ts";
+import { ensureDir, giveTo, removeTree, writeAtomic } from "../files.ts";
 import { isAlive } from "../processes.ts";
 import { shellQuote } from "../run-command.ts";
 import { defaultEnvironment, homeOf, podFiles } from "./container-environment.ts";
@@ -18,6 +18,7 @@ import {
   type ContainerRole,
 } from "./container.ts";
 import type { Cgroup } from "./cgroups.ts";
+import { sidecarSource } from "./addresses.ts";
 import { delay, type LaunchSpec, type SandboxedProcess } from "./launch.ts";
 import { SHOWN_NODE_DIR, SHOWN_PACKAGE, type PodHost } from "./pod-host.ts";
 import {
@@ -28,7 +29,7 @@ import {
   sandboxArguments,
   type RunAs,
 } from "./sandbox.ts";
-import { NEW_SIDECAR, SIDECAR_UID_FIRST, Sidecar, sidecarLimits, type SidecarRecord } from "./sidecar.ts";
+import { NEW_SIDECAR, Sidecar, sidecarLimits, type SidecarRecord } from "./sidecar.ts";
 import { prepareVolumes, refreshFiles, removeVolumes, subPathOf, type VolumeFolders } from "./volumes.ts";
 
 /** What a pod waits for. */
@@ -239,7 +240,7 @@ export class Pod {
     const app = this.#createCgroups();
     if (!this.#host.network.namespaces().includes(plan.uid) || !this.#anythingRuns()) {
       this.#enter(Stage.NETWORK);
-      await this.#host.network.add(plan.uid, this.record.ip as IpAddress, this.record.slot);
+      await this.#host.network.add(plan.uid, this.record.ip as IpAddress, this.record.slot, this.#sourceIp());
     }
     this.#volumes = await prepareVolumes(plan, this.#volumeFolders());
     this.#writePodFiles();
@@ -381,6 +382,7 @@ export class Pod {
     const { plan } = this.record;
     const { interceptor, instance, network, cgroups } = this.#host;
     if (interceptor === null) return;
+    const sourceIp = this.#sourceIp();
     const sidecar = plan.sidecar === null ? null : cgroups.create(`${plan.uid}/sidecar`, null);
     const interception: PodInterception = {
       instance: instance.name,
@@ -388,9 +390,10 @@ export class Pod {
       netnsPath: network.namespacePath(plan.uid),
       appCgroup: app.v2,
       sidecarCgroup: sidecar?.v2 ?? "",
-      podIps: [this.record.ip as IpAddress],
+      podIps: [this.record.ip as IpAddress, ...(sourceIp === null ? [] : [sourceIp])],
       mode: plan.sidecar === null ? "service-only" : "meshed",
-      sidecarUid: SIDECAR_UID_FIRST + this.record.slot,
+      sidecarUid: this.#host.users.sidecar(this.record.slot),
+      ...(sourceIp === null ? {} : { exempt: { sourceAddress: sourceIp } }),
       skipInboundPorts: plan.sidecar?.skipInboundPorts ?? [],
       skipOutboundPorts: plan.sidecar?.skipOutboundPorts ?? [],
       letThroughCidrs: plan.sidecar?.letThroughCidrs ?? [],
@@ -418,6 +421,7 @@ export class Pod {
       plan.sidecar,
       {
         podIp: this.record.ip,
+        sourceIp: this.#sourceIp(),
         slot: this.record.slot,
         netns: this.#host.network.namespacePath(plan.uid),
         cgroup,
@@ -501,11 +505,12 @@ export class Pod {
         shown: [this.#host.programs.packageRoot],
         overlays: new Map(overlays.map(({ lower, at }) => [lower, at])),
         workingDir: plan.workingDir ?? "/",
+        seenAs: this.#seenAs(runAs),
         env: environment.filter(([name]) => !isLoaderVariable(name)),
       }),
       overlays,
       argv: [
-        ...dropPrivileges(runAs),
+        ...(this.#seenAs(runAs) === null ? dropPrivileges(runAs) : []),
         ...(loader.length > 0 ? ["/usr/bin/env", ...loader] : []),
         ...plan.argv.map((word) => withFieldVariables(word, this.#fieldVariables(plan))),
       ],
@@ -530,7 +535,7 @@ export class Pod {
       // The upper folder's mode and owner are what a container sees of the merged one.
       const stat = statSync(lower);
       chmodSync(upper, stat.mode & 0o7777);
-      chownSync(upper, stat.uid, stat.gid);
+      giveTo(upper, stat.uid, stat.gid);
       for (const name of names) {
         const source = binds.find((bind) => bind.target.endsWith(`/${name}`))?.source;
         if (source !== undefined && statSync(source).isFile()) {
@@ -550,7 +555,21 @@ export class Pod {
       gid: plan.runAsGroup ?? 0,
       groups,
       capabilities: containerCapabilities(plan.capabilitiesAdd, plan.capabilitiesDrop),
+      keepGroups: this.#host.users.isOneForAll,
     };
+  }
+
+  /** Where we can become no other user, a container that asks for one gets a user namespace in which it is that one. */
+  #seenAs(runAs: RunAs): { uid: number; gid: number } | null {
+    if (!this.#host.users.isOneForAll || (runAs.uid === 0 && runAs.gid === 0)) return null;
+    return { uid: runAs.uid, gid: runAs.gid };
+  }
+
+  /** nftables tells the sidecar by its user, and where there is but one, by a reserved address. */
+  #sourceIp(): IpAddress | null {
+    const { users, interceptor, instance } = this.#host;
+    if (!users.isOneForAll || interceptor === null || this.record.plan.sidecar === null) return null;
+    return sidecarSource(instance.podCidr, this.record.ip as IpAddress);
   }
 
   #environment(plan: ContainerPlan, uid: number): [string, string][] {
@@ -589,6 +608,10 @@ export class Pod {
       ...exported.map(([name, value]) => `export ${name}=${shellQuote(value)}`),
       [
         `exec /usr/bin/nsenter --target ${init.pid} --mount --pid --net --ipc --uts --`,
+        // Last, because it is the end of what we may do in the others.
+        ...(this.#seenAs(runAs) === null
+          ? []
+          : ["/usr/bin/nsenter --target 1 --user --preserve-credentials --"]),
         `/bin/sh -c 'cd "$0" && exec "$@"' ${shellQuote(plan.workingDir ?? "/")}`,
         ...dropPrivileges(runAs).map(shellQuote),
         ...(loader.length > 0 ? ["/usr/bin/env", ...loader] : []),
@@ -718,7 +741,7 @@ function makeScratch(dir: string): void {
     const stat = statSync(join("/var/log", entry.name));
     const path = join(dir, "var-log", entry.name);
     ensureDir(path);
-    chownSync(path, stat.uid, stat.gid);
+    giveTo(path, stat.uid, stat.gid);
     chmodSync(path, stat.mode & 0o7777);
   }
 }

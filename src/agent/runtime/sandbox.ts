@@ -18,6 +18,8 @@ export interface SandboxView {
   /** Also the private folders are read-only: only volumes can be written (readOnlyRootFilesystem). */
   readonly readOnly?: boolean;
   readonly workingDir: string;
+  /** The user that the program sees itself as, by a user namespace of its own, where we can become no other. */
+  readonly seenAs?: { readonly uid: number; readonly gid: number } | null;
   readonly env: readonly (readonly [string, string])[];
 }
 
@@ -62,6 +64,8 @@ export function sandboxArguments(view: SandboxView): string[] {
     view.hostname,
     "--clearenv",
   ];
+  if (view.seenAs)
+    args.push("--unshare-user", "--uid", String(view.seenAs.uid), "--gid", String(view.seenAs.gid));
   for (const [name, value] of view.env) args.push("--setenv", name, value);
   args.push(...rootArguments(view.overlays));
   for (const [path, replacement] of view.overlays) args.push("--ro-bind", replacement, path);
@@ -235,6 +239,8 @@ export interface RunAs {
   readonly capabilities: readonly string[];
   /** The capabilities are in effect although the user is not root. Default: only root has them in effect, as in containers. */
   readonly ambient?: boolean;
+  /** In a user namespace where groups cannot be set. */
+  readonly keepGroups?: boolean;
 }
 
 /** The last program before the container's own: it gives up everything that the container is not to have. */
@@ -246,7 +252,11 @@ export function dropPrivileges(runAs: RunAs): string[] {
     String(runAs.uid),
     "--regid",
     String(runAs.gid),
-    ...(runAs.groups.length === 0 ? ["--clear-groups"] : ["--groups", runAs.groups.join(",")]),
+    ...(runAs.keepGroups === true
+      ? ["--keep-groups"]
+      : runAs.groups.length === 0
+        ? ["--clear-groups"]
+        : ["--groups", runAs.groups.join(",")]),
     "--bounding-set",
     bounding,
     "--inh-caps",

@@ -25,7 +25,6 @@ export const NEW_SIDECAR: Readonly<SidecarRecord> = {
   explicitTargets: "",
 };
 
-export const SIDECAR_UID_FIRST = 61_100;
 export const SIDECAR_NAME = "pillion-sidecar";
 const ADMIN_PORT = 4191;
 /** What a sidecar answers when a connection to this destination reaches it: proof that steering works. */
@@ -43,6 +42,8 @@ const READY_FAILURES_MAX = 3;
 
 export interface SidecarPlace {
   readonly podIp: string;
+  /** Reserved for its own connections, by which they are told from the application's; null where its user tells them. */
+  readonly sourceIp: string | null;
   readonly slot: number;
   readonly netns: string;
   readonly cgroup: Cgroup;
@@ -99,7 +100,7 @@ export class Sidecar {
   }
 
   get uid(): number {
-    return SIDECAR_UID_FIRST + this.#place.slot;
+    return this.#host.users.sidecar(this.#place.slot);
   }
 
   get process(): SandboxedProcess | null {
@@ -247,6 +248,7 @@ export class Sidecar {
       LINKERD2_PROXY_INBOUND_IPS: place.podIp,
       PILLION_TOKEN_FD: String(SECRET_FD),
       PILLION_INTERCEPT: intercept,
+      ...(place.sourceIp === null ? {} : { PILLION_SOURCE_IP: place.sourceIp }),
       ...(intercept === "explicit" ? { PILLION_EXPLICIT_TARGETS: this.#host.explicitTargets() } : {}),
     };
     const sandbox = sandboxArguments({
@@ -266,7 +268,13 @@ export class Sidecar {
       sandbox,
       overlays: [],
       argv: [
-        ...dropPrivileges({ uid: this.uid, gid: this.uid, groups: [], capabilities: [] }),
+        ...dropPrivileges({
+          uid: this.uid,
+          gid: this.uid,
+          groups: [],
+          capabilities: [],
+          keepGroups: this.#host.users.isOneForAll,
+        }),
         `${SHOWN_NODE_DIR}/node`,
         ...NODE_FLAGS,
         SHOWN_MAIN,

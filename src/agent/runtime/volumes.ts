@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
 import {
   chmodSync,
-  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -16,6 +15,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import type { PodPlan, VolumePlan } from "#/model/pod-plan.ts";
+import { giveTo } from "../files.ts";
 import { mustRun, runCommand } from "../run-command.ts";
 import { isBelow } from "./sandbox.ts";
 
@@ -147,7 +147,7 @@ function hostPath(name: string, path: string, type: string, hidden: readonly str
 function giveToGroup(path: string, gid: number): void {
   const stat = statSync(path);
   if (stat.gid === gid) return;
-  chownSync(path, stat.uid, gid);
+  giveTo(path, stat.uid, gid);
   chmodSync(path, (stat.mode & 0o7777) | 0o2770);
 }
 
@@ -173,7 +173,7 @@ export function writeFiles(dir: string, files: readonly PlannedFile[], fsGroup: 
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     writeFileSync(path, Buffer.from(file.base64, "base64"));
     chmodSync(path, fsGroup === null ? file.mode : file.mode | 0o440);
-    if (fsGroup !== null) chownSync(path, 0, fsGroup);
+    if (fsGroup !== null) giveTo(path, 0, fsGroup);
   }
   const next = join(dir, "..data.new");
   rmSync(next, { force: true });

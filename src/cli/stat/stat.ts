@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { InstancePaths } from "../instance-paths.ts";
 import { ask } from "../operator.ts";
+import { isOrdinaryUser } from "../own-machine.ts";
 import { bytesText, table } from "../table.ts";
 import type { PodPage, WorkloadTraffic } from "./traffic.ts";
 import { scrape, summarize } from "./traffic.ts";
@@ -46,7 +47,9 @@ export async function stat(
 export async function read(paths: InstancePaths): Promise<PodPage[]> {
   const status = await ask(paths, { kind: "status" }, "status");
   const traffic = await ask(paths, { kind: "traffic" }, "traffic");
-  return await scrape(status.pods, traffic.pods, SCRAPE_TIMEOUT_MS);
+  // Pods of a mesh without root are on a network that only those inside it reach.
+  const pages = isOrdinaryUser() ? (await ask(paths, { kind: "pages" }, "pages")).pages : null;
+  return await scrape(status.pods, traffic.pods, pages, SCRAPE_TIMEOUT_MS);
 }
 
 export function trafficTable(rows: readonly WorkloadTraffic[]): string {

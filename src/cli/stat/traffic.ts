@@ -31,10 +31,11 @@ export interface WorkloadTraffic {
   readonly kernelConnections: number;
 }
 
-/** Reads each pod's metrics; a pod that does not answer within `timeoutMs` is shown without. */
+/** Reads each pod's metrics, unless they are given; a pod that does not answer within `timeoutMs` is shown without. */
 export async function scrape(
   pods: readonly PodStatus[],
   traffic: readonly PodTrafficReport[],
+  pages: readonly { readonly podUid: string; readonly text: string }[] | null,
   timeoutMs: number,
 ): Promise<PodPage[]> {
   const byUid = new Map(traffic.map((report) => [report.podUid, report]));
@@ -44,6 +45,10 @@ export async function scrape(
       const kernel = report?.targets ?? [];
       if (report === undefined || report.metricsUrl === "" || pod.sidecar?.ready !== true)
         return { pod, samples: [], kernel };
+      if (pages !== null) {
+        const text = pages.find(({ podUid }) => podUid === pod.uid)?.text ?? "";
+        return { pod, samples: parseSamples(text), kernel };
+      }
       try {
         const answer = await fetch(report.metricsUrl, { signal: AbortSignal.timeout(timeoutMs) });
         return { pod, samples: parseSamples(await answer.text()), kernel };

@@ -8,6 +8,7 @@ import { describeInstance } from "#/agent/instance.ts";
 import { sweep, cgroupBase } from "#/agent/sweep.ts";
 import { AddressPool, SlotPool } from "#/agent/runtime/addresses.ts";
 import { Cgroups } from "#/agent/runtime/cgroups.ts";
+import { OWN_USERS } from "#/agent/runtime/users.ts";
 import { PodNetwork } from "#/agent/runtime/network.ts";
 import { Gate } from "#/agent/runtime/pod-host.ts";
 import { PodRuntime } from "#/agent/runtime/pod-runtime.ts";
@@ -39,6 +40,7 @@ function makeRuntime(): PodRuntime {
   return new PodRuntime({
     instance,
     cgroups: new Cgroups(cgroupBase(name)),
+    users: OWN_USERS,
     network,
     addresses: new AddressPool(instance.podCidr),
     slots: new SlotPool(),

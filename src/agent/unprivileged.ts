@@ -1,0 +1,44 @@
+import http from "node:http";
+import type { PodTrafficReport } from "#/model/operator-protocol.ts";
+
+/** What a mesh in an unprivileged user namespace does not give, and one started by root does. */
+export const NOT_KEPT: readonly string[] = [
+  "users: all parts run as you; a program that breaks out of its pod could read the keys of all sidecars",
+  "interception: by nftables, not eBPF; a program that binds the address reserved for its sidecar goes round it",
+  "telemetry: no counts by the kernel, only what sidecars report",
+  "limits: resources.limits (cpu, memory) are read and not enforced",
+  "network: pods reach each other and nothing else, neither the internet nor this machine; hostPort publishes nothing",
+  "users in pods: runAsUser is what a program sees itself as; files belong to you, fsGroup changes nothing",
+];
+
+const PAGE_TIMEOUT_MS = 2_000;
+const PAGE_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Every sidecar's metrics as text; one that does not answer in time is left out. */
+export async function readPages(
+  reports: readonly PodTrafficReport[],
+): Promise<{ podUid: string; text: string }[]> {
+  const pages = await Promise.all(
+    reports.map(async ({ podUid, metricsUrl }) => ({ podUid, text: await read(metricsUrl) })),
+  );
+  return pages.filter((page) => page.text !== "");
+}
+
+function read(url: string): Promise<string> {
+  if (url === "") return Promise.resolve("");
+  return new Promise((resolve) => {
+    const request = http.get(url, { agent: false, timeout: PAGE_TIMEOUT_MS });
+    request.on("timeout", () => request.destroy(new Error("timeout")));
+    request.on("error", () => resolve(""));
+    request.on("response", (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (chunk: string) => {
+        text += chunk;
+        if (text.length > PAGE_BYTES_MAX) request.destroy(new Error("too long"));
+      });
+      response.on("error", () => resolve(""));
+      response.on("end", () => resolve(text));
+    });
+  });
+}
