@@ -5,7 +5,7 @@
  *   npm run bench:scale -- [--pods 200] [--json] [--timeout SECONDS]
  */
 import { execFile } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -29,27 +29,46 @@ const note = (text: string): void => {
   if (!options.json) console.log(text);
 };
 
-/** The least a pod can be: it listens on nothing and sleeps. One in ten asks a Service now and then. */
+const GROUP_PODS = 10;
+const groups = Math.max(1, Math.ceil(pods / GROUP_PODS));
+
+/**
+ * The least a pod can be that still talks: it answers one line on a port, and every three seconds asks the next group's
+ * Service for such a line and writes down how that went.
+ */
+const PROGRAM = `use IO::Socket::INET; $| = 1; $SIG{CHLD} = "IGNORE"; $SIG{PIPE} = "IGNORE";
+my $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 64, ReuseAddr => 1) or die "listen: $!";
+if (fork == 0) { close $s; for (;;) { sleep 3; my $c = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => 80, Timeout => 5);
+if (!$c) { print "failed: $@\\n"; next } print $c "GET / HTTP/1.0\\r\\n\\r\\n"; local $/; my $a = <$c>; print $a =~ /hello/ ? "ok\\n" : "failed: no answer\\n" } }
+while (my $c = $s->accept) { my $r = <$c>; while (defined(my $l = <$c>)) { last if $l =~ /^\\r?$/ } print $c "HTTP/1.0 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n"; close $c }`;
+
 writeFileSync(
   join(folder, "scale.yaml"),
-  `apiVersion: v1
-kind: Namespace
-metadata: { name: scale }
+  [
+    "apiVersion: v1\nkind: Namespace\nmetadata: { name: scale }\n",
+    ...Array.from({ length: groups }, (_, group) => {
+      const name = `trivial-${group}`;
+      const replicas = Math.min(GROUP_PODS, pods - group * GROUP_PODS);
+      const command = JSON.stringify(["perl", "-e", PROGRAM, `trivial-${(group + 1) % groups}`]);
+      return `apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: scale }
+spec: { selector: { app: ${name} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: { name: trivial, namespace: scale }
+metadata: { name: ${name}, namespace: scale }
 spec:
-  replicas: ${pods}
-  selector: { matchLabels: { app: trivial } }
+  replicas: ${replicas}
+  selector: { matchLabels: { app: ${name} } }
   template:
-    metadata: { labels: { app: trivial } }
+    metadata: { labels: { app: ${name} } }
     spec:
       terminationGracePeriodSeconds: 2
-      containers:
-        - name: main
-          command: ["sleep", "infinity"]
-`,
+      containers: [{ name: main, command: ${command} }]
+`;
+    }),
+  ].join("---\n"),
 );
 
 /** One run of `./pillion`; rejects with what it printed when it fails. */
@@ -64,52 +83,53 @@ function pillion(...args: string[]): Promise<string> {
 }
 
 interface Status {
-  pods?: { ready?: boolean }[];
+  readonly agentPid: number;
+  readonly controlPid: number;
+  readonly pods: readonly {
+    readonly uid: string;
+    readonly ready: boolean;
+    readonly sidecar: { readonly pid: number } | null;
+  }[];
 }
 
-async function readyPods(): Promise<number> {
-  const status = JSON.parse(await pillion("status", "-o", "json")) as Status;
-  return (status.pods ?? []).filter((pod) => pod.ready === true).length;
+async function status(): Promise<Status> {
+  return JSON.parse(
+    await pillion("status", "-o", "json").catch((error: Error & { stdout?: string }) => error.stdout ?? ""),
+  ) as Status;
 }
 
-/** Processes of a Pillion role by their command line, less those that ran before this run began. */
-function processesOf(role: string, known: ReadonlySet<number>): number[] {
-  const found: number[] = [];
-  for (const name of readdirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || known.has(pid)) continue;
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, "latin1").split("\0");
-      const at = command.findIndex((word) => /\/main\.(ts|js)$/.test(word));
-      if (at > 0 && command[at + 1] === role && (command[0] ?? "").endsWith("/node")) found.push(pid);
-    } catch {
-      // it ended meanwhile
-    }
+/** What the programs wrote down, over all pods. */
+function talk(all: Status): { ok: number; failed: number; silentPods: number } {
+  const sum = { ok: 0, failed: 0, silentPods: 0 };
+  for (const { uid } of all.pods) {
+    const log = join(
+      process.env["PILLION_STATE_DIR"] ?? "/var/lib/pillion",
+      instance,
+      "agent/pods",
+      uid,
+      "logs/main.log",
+    );
+    const lines = readFileSync(log, "utf8").split("\n");
+    const ok = lines.filter((line) => line === "ok").length;
+    sum.ok += ok;
+    sum.failed += lines.filter((line) => line.startsWith("failed")).length;
+    if (ok === 0) sum.silentPods++;
   }
-  return found;
+  return sum;
 }
 
-const before = new Set(
-  ["sidecar", "agent", "control", "dns"].flatMap((role) => processesOf(role, new Set())),
-);
 let exitCode = 0;
 try {
   note(describeMachine());
   note(`${pods} pods in instance ${instance}`);
   const startMs = performance.now();
-  await pillion("up", "-f", folder, "--detach");
+  await pillion("up", "-f", folder, "--detach", "--timeout", options.timeout);
   const upMs = performance.now() - startMs;
-  for (
-    const stopMs = startMs + Number(options.timeout) * 1000;
-    (await readyPods()) < pods;
-    await sleep(500)
-  ) {
-    if (performance.now() > stopMs)
-      throw new Error(`only ${await readyPods()} of ${pods} pods were ready in time`);
-  }
-  const readyMs = performance.now() - startMs;
-  await sleep(3000);
-  const sidecars = processesOf("sidecar", before);
+  const all = await status();
+  // Each has asked at least twice.
+  await sleep(10_000);
+  const talked = talk(all);
+  const sidecars = all.pods.flatMap(({ sidecar }) => (sidecar === null ? [] : [sidecar.pid]));
   const memories = sidecars.map(memoryUsed);
   const cpuBefore = sidecars.map(cpuUsed);
   await sleep(5000);
@@ -117,9 +137,10 @@ try {
     const after = cpuUsed(pid);
     return (after.userUs + after.systemUs - cpuBefore[i]!.userUs - cpuBefore[i]!.systemUs) / 5000;
   });
-  const others = ["agent", "control", "dns"].flatMap((role) =>
-    processesOf(role, before).map((pid) => ({ role, memory: memoryUsed(pid), cpu: cpuUsed(pid) })),
-  );
+  const others = [
+    { role: "agent", pid: all.agentPid },
+    { role: "control", pid: all.controlPid },
+  ].map(({ role, pid }) => ({ role, memory: memoryUsed(pid), cpu: cpuUsed(pid) }));
   const downStartMs = performance.now();
   await pillion("down");
   const downMs = performance.now() - downStartMs;
@@ -127,9 +148,9 @@ try {
   const figures = {
     pods,
     sidecars: sidecars.length,
-    upReturnedMs: upMs,
-    allReadyMs: readyMs,
+    allReadyMs: upMs,
     downMs,
+    talked,
     rssMib: mib((m) => m.rssKib),
     pssMib: mib((m) => m.pssKib),
     privateMib: mib((m) => m.privateKib),
@@ -138,9 +159,11 @@ try {
   if (options.json) console.log(JSON.stringify({ machine: describeMachine(), ...figures, others }, null, 1));
   else {
     const rows = [
-      ["up returned after, s", (upMs / 1000).toFixed(1)],
-      ["all pods ready after, s", `${(readyMs / 1000).toFixed(1)} (${(readyMs / pods).toFixed(0)} ms a pod)`],
-      ["sidecars found", String(sidecars.length)],
+      ["all pods ready after, s", `${(upMs / 1000).toFixed(1)} (${(upMs / pods).toFixed(0)} ms a pod)`],
+      [
+        "requests pod to pod",
+        `${talked.ok} ok, ${talked.failed} failed, ${talked.silentPods} pods without any`,
+      ],
       ["sidecar RSS, MiB", showSpread(figures.rssMib, 1)],
       ["sidecar PSS, MiB", showSpread(figures.pssMib, 1)],
       ["sidecar private, MiB", showSpread(figures.privateMib, 1)],
