@@ -82,11 +82,22 @@ function makeProgram(): Command {
         timeout: number;
       }) => {
         const where = paths(options);
-        const running = await up(where, { ...options, timeoutSeconds: options.timeout, say: printProgress });
-        print(`${running.pods.length} pods are ready (interception: ${running.node.intercept})`);
-        if (options.detach) return;
-        printProgress("Ctrl-C ends them; in another terminal: pillion status, stat, logs, exec");
-        await interrupted();
+        const start = { ...options, timeoutSeconds: options.timeout, say: printProgress };
+        const sayReady = ({ pods, node }: Awaited<ReturnType<typeof up>>): void =>
+          print(`${pods.length} pods are ready (interception: ${node.intercept})`);
+        if (options.detach) {
+          sayReady(await up(where, start));
+          return;
+        }
+        // Heard from the first moment: who changes their mind while it starts wants nothing left either.
+        const signal = interruption();
+        try {
+          sayReady(await up(where, { ...start, signal }));
+          printProgress("Ctrl-C ends them; in another terminal: pillion status, stat, logs, exec");
+          await aborted(signal);
+        } catch (error) {
+          if (!signal.aborted) throw error;
+        }
         printProgress("ending …");
         await down(where, printProgress);
       },
@@ -268,14 +279,20 @@ function seconds(text: string): number {
   return value;
 }
 
-async function interrupted(): Promise<void> {
+/** Aborts when the operator wants an end. */
+function interruption(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, () => controller.abort());
+  return controller.signal;
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
   await new Promise<void>((resolve) => {
     const keepAlive = setInterval(() => {}, 60_000);
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.once(signal, () => {
-        clearInterval(keepAlive);
-        resolve();
-      });
-    }
+    signal.addEventListener("abort", () => {
+      clearInterval(keepAlive);
+      resolve();
+    });
   });
 }

@@ -3,6 +3,7 @@ import { mkdirSync, openSync, readFileSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { isAlive, processRef } from "#/agent/processes.ts";
 import { NOT_KEPT } from "#/agent/unprivileged.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import { CommandError } from "./exit.ts";
@@ -21,6 +22,8 @@ export interface UpOptions {
   readonly timeoutSeconds: number;
   /** See `NodeInfo.testWithoutTls`. */
   readonly testWithoutTls?: boolean;
+  /** Ends the waiting: `up` throws as soon as there is an agent to be told to end. */
+  readonly signal?: AbortSignal;
   /** Where progress goes, a line at a time. */
   readonly say: (line: string) => void;
 }
@@ -40,6 +43,7 @@ interface AgentStart {
 
 /** How often the agent is asked while waiting. Its answer costs it well below a millisecond. */
 const POLL_MS = 100;
+const AGENT_END_MS = 5_000;
 
 /** Starts (or adopts) the mesh of a folder and waits until everything in it is ready. */
 export async function up(paths: InstancePaths, options: UpOptions): Promise<AnswerOf<"status">> {
@@ -57,12 +61,16 @@ export async function up(paths: InstancePaths, options: UpOptions): Promise<Answ
   return await waitReady(paths, options);
 }
 
-/** Ends an instance, telling what is being done. */
+/** Ends an instance, telling what is being done. It is over when the agent itself is gone. */
 export async function down(paths: InstancePaths, say: (line: string) => void): Promise<void> {
   const machine = isOrdinaryUser() ? findMachine(paths) : null;
+  const { agentPid } = await ask(paths, { kind: "status" }, "status");
+  const agent = machine === null ? processRef(agentPid) : null;
   for await (const answer of answers(paths, { kind: "down" })) {
     if (answer.kind === "progress") say(answer.message);
   }
+  const deadline = Date.now() + AGENT_END_MS;
+  while (agent !== null && isAlive(agent) && Date.now() < deadline) await sleep(10);
   if (machine !== null) await closeMachine(paths, machine);
 }
 
@@ -123,6 +131,7 @@ async function waitReady(paths: InstancePaths, options: UpOptions): Promise<Answ
   const deadline = Date.now() + options.timeoutSeconds * 1000;
   const told = new Set<string>();
   for (;;) {
+    if (options.signal?.aborted) throw new CommandError("interrupted", 130);
     const status = await ask(paths, { kind: "status" }, "status");
     if (status.controlConnected) {
       await refuseBadFolder(paths, status);

@@ -61,8 +61,7 @@ export async function demo(
         print,
         progress,
       );
-    const running = await Promise.race([up(paths, start), aborted(ending.signal)]);
-    if (running === null) return 130;
+    const running = await up(paths, { ...start, signal: ending.signal });
     progress(`${running.pods.length} pods are ready; live traffic follows, Ctrl-C ends it`);
     await stat(paths, { json: false, once: false, intervalMs: 2_000, signal: ending.signal }, print);
     return 0;
@@ -79,11 +78,5 @@ function leaveOut(file: string): void {
   writeFileSync(
     file,
     yaml.replaceAll(/^( {4})metadata:$/gm, "$1metadata:\n$1  annotations: { linkerd.io/inject: disabled }"),
-  );
-}
-
-async function aborted(signal: AbortSignal): Promise<null> {
-  return await new Promise((resolve) =>
-    signal.addEventListener("abort", () => resolve(null), { once: true }),
   );
 }
