@@ -8,7 +8,7 @@ import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { instancePaths } from "./instance-paths.ts";
 import { logs } from "./logs.ts";
-import { closeMachine, findMachine, isOrdinaryUser } from "./own-machine.ts";
+import { closeMachine, findMachine, isOrdinaryUser, runInside } from "./own-machine.ts";
 import { rolloutRestart, rolloutStatus } from "./rollout.ts";
 import { stat } from "./stat/stat.ts";
 import { status } from "./status.ts";
@@ -228,6 +228,16 @@ function makeProgram(): Command {
         unmeshed: process.env["PILLION_TEST_UNMESHED"] ?? "",
       };
       const where = instancePaths(instance, process.env);
+      if (isOrdinaryUser()) {
+        // The demo looks at what crosses the pods' links, so it runs where they are.
+        if ((await statusIfRunning(where)) !== null)
+          throw new CommandError(
+            `instance "${instance}" is already running: pillion down --instance ${instance}`,
+          );
+        const flags = ["--instance", instance, "--intercept", options.intercept];
+        process.exitCode = await runInside(where, ["demo", ...flags, ...(options.once ? ["--once"] : [])]);
+        return;
+      }
       process.exitCode = await demo(
         where,
         { intercept: options.intercept, once: options.once, test },

@@ -1,7 +1,9 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { isAlive, processRef, signal, type ProcessRef } from "#/agent/processes.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
@@ -68,6 +70,38 @@ export async function closeMachine(paths: InstancePaths, first: ProcessRef | nul
     }
   }
   rmSync(join(paths.runRoot, paths.name), { recursive: true, force: true });
+}
+
+/**
+ * Runs one of our own commands inside, from its start to its end, and gives its exit code; for what has to see the pods'
+ * network. It is out of reach of the terminal's Ctrl-C, which we pass on: the program between us would die of it.
+ */
+export async function runInside(paths: InstancePaths, words: readonly string[]): Promise<number> {
+  const first = await openMachine(paths);
+  const main = fileURLToPath(new URL("../main.ts", import.meta.url));
+  const [program, ...args] = [...enterMachine(first), process.execPath, ...process.execArgv, main, ...words];
+  const child = spawn(program as string, args, {
+    stdio: "inherit",
+    detached: true,
+    env: {
+      ...process.env,
+      PILLION_UNPRIVILEGED: "1",
+      PILLION_STATE_DIR: paths.stateRoot,
+      PILLION_RUN_DIR: paths.runRoot,
+    },
+  });
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => {
+      const inner = childOf(child.pid ?? 0);
+      if (inner !== null) signal(inner, name);
+    });
+  }
+  const code = await new Promise<number>((resolve, reject) => {
+    child.on("error", (error) => reject(new CommandError(`cannot run nsenter: ${error.message}`)));
+    child.on("exit", (status, by) => resolve(status ?? 128 + (by === null ? 0 : constants.signals[by])));
+  });
+  await closeMachine(paths, first);
+  return code;
 }
 
 function recordFile(paths: InstancePaths): string {
