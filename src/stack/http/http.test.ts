@@ -200,6 +200,50 @@ test("a declined upgrade is an ordinary answer on a connection that goes on", ()
   assert.equal(talk.client.isClosed, false);
 });
 
+test("nothing of what follows a wish for a tunnel is passed on before the answer (RFC 9110 §7.8, §9.3.6)", () => {
+  const wishes = [
+    "CONNECT db:80 HTTP/1.1\r\nHost: db:80\r\n\r\n",
+    "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+  ];
+  for (const wish of wishes) {
+    const service = new ScriptedService();
+    const talk = talkHttp1(service, `${wish}GET /2 HTTP/1.1\r\nHost: x\r\n\r\n`);
+    talk.client.end();
+    talk.clock.settle();
+    assert.equal(service.calls.length, 1, "no second request beside the first");
+    const call = service.calls[0]!;
+    assert.equal(call.body, "");
+    call.reply.head(
+      { status: wish.startsWith("CONNECT") ? 200 : 101, version: "1.1", reason: "", fields: [] },
+      false,
+    );
+    talk.clock.settle();
+    assert.equal(call.body, "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n", "granted: they are the tunnel's");
+    assert.ok(call.ended, "and so is the end that came early");
+  }
+});
+
+test("a connection on which a tunnel was refused is not used again (RFC 9110 §9.3.6)", () => {
+  for (const upgrade of ["", "websocket"]) {
+    const clock = new ManualClock();
+    const [ours, theirs] = memoryPair(clock);
+    theirs.setHandler(NOBODY);
+    const owner: string[] = [];
+    const client = new Http1Client(ours, clock, {
+      idle: () => owner.push("idle"),
+      gone: () => owner.push("gone"),
+    });
+    const reply = new RecordingReply();
+    const method = upgrade === "" ? "CONNECT" : "GET";
+    client.call(request({ method, authority: "db:80", upgrade }), false, reply).end(null);
+    clock.settle();
+    theirs.write(Buffer.from("HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n"));
+    clock.settle();
+    assert.deepEqual(owner, ["gone"]);
+    assert.equal(reply.status, 405);
+  }
+});
+
 /** Http1Client or Http2Client against the server of the same version, in memory. */
 function connect(
   version: "1.1" | "2",

@@ -100,7 +100,8 @@ export class Http1Client implements ConnHandler {
     const exchange = new Exchange(this, head, reply, message.chunked, last);
     this.#exchange = exchange;
     this.#reader.responseTo(head.method, head.upgrade !== null);
-    const version = head.version === "1.0" ? "1.0" : "1.1";
+    // RFC 9112 §6.1: HTTP/1.0 knows no chunks. A body of unknown length came over HTTP/2 here.
+    const version = head.version === "1.0" && !message.chunked ? "1.0" : "1.1";
     this.#write(encodeRequestHead({ method: head.method, target, version, fields: message.fields }), 0);
     return exchange;
   }
@@ -207,6 +208,9 @@ export class Http1Client implements ConnHandler {
     const seconds = keepAliveTimeoutSeconds(reader.fields);
     // One second short of what the server promises, so that it never closes while our next request is on its way.
     if (seconds >= 0) this.#keepAliveMs = Math.max(0, seconds * 1000 - 1000);
+    // A tunnel was asked for and not granted: whatever was sent into it the server may read as requests, whose answers
+    // nobody awaits. The next request gets another connection (RFC 9110 §9.3.6).
+    if (exchange.request.upgrade !== null || exchange.request.method === "CONNECT") this.#reusable = false;
     const last = reader.framing === "none";
     if (last) exchange.answered = true;
     exchange.reply.head(responseFromHttp1(reader), last);

@@ -94,11 +94,8 @@ export class Http1Server implements ConnHandler {
   onEnd(): void {
     // A client may half-close after its request and still wants the answer.
     this.#clientEnded = true;
-    const exchange = this.#exchange;
-    if (exchange !== null && exchange.tunnelling) {
-      exchange.requestDone = true;
-      exchange.sink.end(null);
-      this.#finishIfDone(exchange);
+    if (this.#exchange !== null && this.#exchange.tunnelling) {
+      this.#endTunnel();
       return;
     }
     this.#reader.end();
@@ -138,12 +135,15 @@ export class Http1Server implements ConnHandler {
       // The next request waits for the answer before it (RFC 9112 §9.3.2: answers keep the order of requests), and for
       // the client to take it: who does not read gets no further answer made.
       if (exchange === null ? this.#blocked : exchange.requestDone) break;
+      // What follows a wish to take the connection over is a tunnel's or the next request's: the answer decides which. Until
+      // then none of it may reach the server, which would read a refused tunnel's bytes as requests (RFC 9110 §9.3.6).
+      if (exchange !== null && exchange.awaitsSwitch) break;
       const kind = this.#reader.next();
       if (kind === Event.NOTHING) break;
       if (kind === Event.HEAD) this.#begin();
       else if (kind === Event.BODY || kind === Event.UPGRADED) this.#body();
       else if (kind === Event.END) {
-        if (exchange !== null && !exchange.awaitsSwitch) {
+        if (exchange !== null) {
           exchange.requestDone = true;
           exchange.sink.end(this.#reader.trailers);
           this.#finishIfDone(exchange);
@@ -164,7 +164,7 @@ export class Http1Server implements ConnHandler {
     const hold =
       exchange !== null &&
       (exchange.unconsumedBytes >= this.#settings.bodyWindowBytes ||
-        (exchange.requestDone && this.#reader.bufferedBytes > 0));
+        ((exchange.requestDone || exchange.awaitsSwitch) && this.#reader.bufferedBytes > 0));
     if (hold === this.#paused) return;
     this.#paused = hold;
     if (hold) this.#conn.pause();
@@ -235,6 +235,7 @@ export class Http1Server implements ConnHandler {
     let close =
       this.#draining || !exchange.keepAlive || (this.#clientEnded && this.#reader.bufferedBytes === 0);
     if (head.status === 101 || (request.method === "CONNECT" && head.status >= 200 && head.status < 300)) {
+      exchange.awaitsSwitch = false;
       exchange.tunnelling = true;
       exchange.requestDone = false;
       this.#reader.switchToRaw();
@@ -274,6 +275,21 @@ export class Http1Server implements ConnHandler {
       }),
       0,
     );
+    if (exchange.tunnelling) this.#beginTunnel();
+  }
+
+  /** Bytes of the tunnel, and its end, may have come while the answer was awaited. */
+  #beginTunnel(): void {
+    if (this.#clientEnded) this.#clock.soon(() => this.#endTunnel());
+    this.#pump();
+  }
+
+  #endTunnel(): void {
+    const exchange = this.#exchange;
+    if (exchange === null || !exchange.tunnelling || exchange.requestDone) return;
+    exchange.requestDone = true;
+    exchange.sink.end(null);
+    this.#finishIfDone(exchange);
   }
 
   #writeHead(head: ResponseHead, ...extra: string[]): void {
