@@ -164,11 +164,22 @@ class OutboundConnection implements ConnHandler {
           result: RESULTS[kind] ?? "not_http",
           decided_by: decidedBy,
         });
-        if (kind === "http1" || kind === "http2") this.#serve(target, kind, dialled);
+        if (kind === "http1" || kind === "http2") this.#serve(target, kind, this.#keepPlain(dialled));
         else if (dialled !== null) this.#pipe(dialled);
         else this.#dialOpaque(target);
       },
     );
+  }
+
+  /**
+   * A connection that was opened before HTTP was found out serves the first request, except where a far sidecar stands
+   * behind it: that one was promised bytes, and would neither count nor authorize what it must take for HTTP.
+   */
+  #keepPlain(dialled: OpaqueDialled | null): OpaqueDialled | null {
+    if (dialled === null || dialled.peer === null) return dialled;
+    dialled.conn.reset();
+    dialled.release();
+    return null;
   }
 
   #serve(target: Target, version: "http1" | "http2", dialled: OpaqueDialled | null): void {
