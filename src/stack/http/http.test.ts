@@ -17,7 +17,7 @@ import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
 import type { MemoryConn } from "./testing.ts";
 import { ManualClock, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
-import { Request } from "./translate.ts";
+import { http1Target, Request, requestFromHttp2, requestToHttp1 } from "./translate.ts";
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
 
@@ -242,6 +242,48 @@ test("a connection on which a tunnel was refused is not used again (RFC 9110 §9
     assert.deepEqual(owner, ["gone"]);
     assert.equal(reply.status, 405);
   }
+});
+
+test("Host follows the target of an absolute-form request (RFC 9112 §3.2.2)", () => {
+  const service = new ScriptedService();
+  talkHttp1(service, "GET http://a.example/x HTTP/1.1\r\nhost: b.example\r\n\r\n");
+  const { head } = service.calls[0]!;
+  assert.equal(head.authority, "a.example");
+  assert.deepEqual(requestToHttp1(head, true).fields, ["host", "a.example"]);
+});
+
+test("what HTTP/1 cannot frame or say is not written (RFC 9112 §3.2, §6.1)", () => {
+  const from = (method: string, path: string, version: string): Request =>
+    requestFromHttp2(
+      [":method", method, ":scheme", "x", ":path", path, ":authority", "a", "l5d-orig-proto", version],
+      true,
+      null,
+    );
+  assert.equal(from("CONNECT", "/", "HTTP/1.1").version, "2", "stays a stream of HTTP/2");
+  assert.equal(http1Target(from("GET", "http://b/", "HTTP/1.1")), "");
+  assert.equal(http1Target(from("GET", "*", "HTTP/1.1")), "");
+  assert.equal(http1Target(from("OPTIONS", "*", "HTTP/1.1")), "*");
+
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  theirs.setHandler(NOBODY);
+  const client = new Http1Client(ours, clock, { idle: () => {}, gone: () => {} });
+  client.call(from("POST", "/", "HTTP/1.0"), false, new RecordingReply());
+  clock.settle();
+  assert.match(ours.written, /^POST \/ HTTP\/1\.1\r\n[^]*Transfer-Encoding: chunked/);
+});
+
+test("trailers carry no field that frames, routes or speaks for the mesh (RFC 9110 §6.5.1)", () => {
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  theirs.setHandler(NOBODY);
+  const client = new Http1Client(ours, clock, { idle: () => {}, gone: () => {} });
+  // As HTTP/2 may bring them; our reader of HTTP/1 refuses the framing ones, but not those of the mesh.
+  client
+    .call(request({ method: "POST" }), false, new RecordingReply())
+    .end(["x-sum", "1", "l5d-client-id", "admin", "content-length", "9", "host", "y"]);
+  clock.settle();
+  assert.ok(ours.written.endsWith("\r\n\r\n0\r\nx-sum: 1\r\n\r\n"), ours.written);
 });
 
 /** Http1Client or Http2Client against the server of the same version, in memory. */

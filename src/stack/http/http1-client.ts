@@ -21,6 +21,7 @@ import {
   requestToHttp1,
   responseFromHttp1,
   switchingFromHttp1,
+  trailersToHttp1,
 } from "./translate.ts";
 
 export interface Http1ClientSettings {
@@ -239,7 +240,7 @@ export class Http1Client implements ConnHandler {
   }
 
   sendEnd(exchange: Exchange, trailers: Fields | null): void {
-    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailers));
+    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailersToHttp1(trailers)));
     else if (exchange.tunnelling) this.#conn.end();
     exchange.sent = true;
     this.#finishIfDone(exchange);

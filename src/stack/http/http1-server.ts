@@ -16,7 +16,7 @@ import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault, rescue } from "./fault.ts";
 import type { Request } from "./translate.ts";
-import { requestFromHttp1 } from "./translate.ts";
+import { requestFromHttp1, trailersToHttp1 } from "./translate.ts";
 
 export interface Http1ServerSettings {
   /** Name of the proven client, to be told to the application; null for none. */
@@ -316,7 +316,7 @@ export class Http1Server implements ConnHandler {
   }
 
   sendEnd(exchange: Exchange, trailers: Fields | null): void {
-    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailers));
+    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailersToHttp1(trailers)));
     if (exchange.tunnelling) {
       this.#conn.end();
       exchange.closeAfter = true;

@@ -114,6 +114,7 @@ export function requestFromHttp1(
       authority = match[2] as string;
       path = (match[3] as string) === "" ? (parts.method === "OPTIONS" ? "*" : "/") : (match[3] as string);
       if (path.startsWith("?")) path = `/${path}`;
+      replaceHost(fields, authority);
     }
   } else if (parts.method === "CONNECT") {
     authority = parts.target;
@@ -129,6 +130,12 @@ export function requestFromHttp1(
     upgrade,
     fields,
   });
+}
+
+/** RFC 9112 §3.2.2: a proxy sends the target's authority as Host, whatever Host came: two names must not travel together. */
+function replaceHost(fields: Fields, authority: string): void {
+  for (let i = 0; i < fields.length; i += 2)
+    if (lowerName(fields[i] as string) === "host") fields[i + 1] = authority;
 }
 
 /**
@@ -270,7 +277,8 @@ export function requestFromHttp2(fields: Fields, meshed: boolean, clientId: stri
     const value = fields[i + 1] as string;
     // Every name of the mesh starts with "l5d-": one comparison of a character spares most fields the look-up.
     if (name.charCodeAt(0) === 108 && KINDS.get(name) === Kind.INTERNAL) {
-      if (meshed && name === "l5d-orig-proto") {
+      // CONNECT and upgrades never travel so (facts §8.1): over HTTP/1 their body would have no frame.
+      if (meshed && name === "l5d-orig-proto" && method !== "CONNECT") {
         version = value.startsWith("HTTP/1.0") ? "1.0" : "1.1";
         absoluteForm = value.endsWith("; absolute-form");
       }
@@ -292,15 +300,30 @@ export function requestFromHttp2(fields: Fields, meshed: boolean, clientId: stri
   });
 }
 
+const SLASH = 0x2f;
+
 export interface Http1Message {
   readonly fields: Fields;
   /** The body goes in chunks because its length is not known beforehand. */
   readonly chunked: boolean;
 }
 
-/** The target to write on the request line. */
+/** Fields that no trailer section may carry (RFC 9110 §6.5.1): they frame or route, or only a head may say them. */
+export function trailersToHttp1(trailers: Fields | null): Fields | null {
+  if (trailers === null) return null;
+  const out: Fields = [];
+  for (let i = 0; i < trailers.length; i += 2) {
+    if (kindOf(trailers[i] as string) === Kind.PASS)
+      out.push(trailers[i] as string, trailers[i + 1] as string);
+  }
+  return out;
+}
+
+/** The target to write on the request line; "" where HTTP/1 has no form for it. */
 export function http1Target(head: RequestHead): string {
   if (head.method === "CONNECT") return head.authority;
+  // RFC 9112 §3.2: over HTTP/2 a scheme of its own may come with a path of any form.
+  if (head.path.charCodeAt(0) !== SLASH && !(head.path === "*" && head.method === "OPTIONS")) return "";
   if (!head.absoluteForm) return head.path;
   return `${head.scheme}://${head.authority}${head.path === "*" ? "" : head.path}`;
 }

@@ -66,12 +66,14 @@ export class MessageRules {
       }
       isPastPseudo = true;
       if (kind === FieldKind.HOST) {
-        if (host !== null && host !== value) return "two different host fields";
+        // RFC 9112 §3.2: over HTTP/1 two of them are an error, even where they agree.
+        if (host !== null && section === Section.REQUEST) return "more than one host field";
         host = value;
       } else if (kind === FieldKind.CONTENT_LENGTH) {
         const length = parseContentLength(value);
         if (length < 0) return "content-length is no number";
-        if (this.contentLength >= 0 && this.contentLength !== length) return "two different content-lengths";
+        // RFC 9110 §8.6: a repeated one is passed on by nobody, even where the values agree.
+        if (this.contentLength >= 0) return "more than one content-length";
         if (section !== Section.TRAILERS) this.contentLength = length;
       } else if (kind === FieldKind.TE) {
         // RFC 9113 §8.2.2: "te" may say "trailers" and nothing else.
