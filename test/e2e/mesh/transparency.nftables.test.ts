@@ -1,0 +1,3 @@
+import { transparency } from "./transparency.ts";
+
+transparency("nftables");
