@@ -6,6 +6,9 @@ import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { parseSocketAddress } from "#/base/address.ts";
 import { ConnError } from "#/base/errors.ts";
+import { HpackEncoder } from "#/wire/hpack/encoder.ts";
+import { FrameWriter } from "#/wire/http2/frame-writer.ts";
+import { Setting } from "#/wire/http2/frame.ts";
 import type { Dial, EndpointSource } from "../discovery.ts";
 import { Dispatch, DISPATCH_DEFAULTS } from "./dispatch.ts";
 import { EndpointClient } from "./endpoint-client.ts";
@@ -15,6 +18,7 @@ import { Http1Client } from "./http1-client.ts";
 import { Http1Server } from "./http1-server.ts";
 import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
+import { linger } from "./linger.ts";
 import type { MemoryConn } from "./testing.ts";
 import { ManualClock, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
 import { http1Target, Request, requestFromHttp2, requestToHttp1 } from "./translate.ts";
@@ -625,4 +629,68 @@ test("an idle HTTP/1 connection that the server closed is replaced without anybo
   clock.settle();
   assert.deepEqual(second.events, ["head 200", "finish"]);
   assert.equal(far.length, 2);
+});
+
+test("a client that does not read gets no further requests served, and all of its answers in the end", () => {
+  const clock = new ManualClock();
+  const [client, theirs] = memoryPair(clock);
+  const fields = ["x", "v".repeat(1_000)];
+  const service = new ScriptedService((call) => call.answer(204, fields, ""));
+  new Http2Server(theirs, service, clock, () => {}, { meshed: true, clientId: null });
+  let gotBytes = 0;
+  client.setHandler({ ...NOBODY, onData: (bytes) => (gotBytes += bytes.length) });
+  client.pause();
+  const writer = new FrameWriter(new HpackEncoder({ tableBytesMax: 0, huffman: false }));
+  writer.preface();
+  writer.settings([[Setting.SETTINGS_HEADER_TABLE_SIZE, 0]]);
+  const head = [":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a"];
+  for (let i = 0; i < 4_000; i++) {
+    writer.section(2 * i + 1, head, true);
+    if (i % 20 !== 19) continue;
+    client.write(writer.take()!);
+    clock.settle();
+  }
+  const held = theirs.bufferedBytes;
+  assert.ok(held < 300_000, `${held} bytes wait in the socket`);
+  assert.ok(service.calls.length < 1_500, `${service.calls.length} requests were served`);
+  client.resume();
+  clock.settle();
+  assert.equal(service.calls.length, 4_000);
+  assert.ok(gotBytes > 4_000_000);
+});
+
+test("an HTTP/2 server cannot send interim responses without end", () => {
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  const service = new ScriptedService((call) => {
+    for (let i = 0; i < 100; i++) call.reply.informational(103, ["link", "</a>"]);
+  });
+  new Http2Server(theirs, service, clock, () => {}, { meshed: false, clientId: null });
+  const client = new Http2Client(ours, clock, () => {}, { meshed: false });
+  clock.settle();
+  const reply = new RecordingReply();
+  client.call(request({ version: "2" }), true, reply);
+  clock.settle();
+  assert.equal(reply.events.filter((event) => event.startsWith("informational")).length, 32);
+  assert.equal(reply.events.at(-1), "fail PROTOCOL");
+  assert.equal(client.activeRequests, 0);
+});
+
+test("a remote side that does not close after our end is cut, but not while our bytes still leave", () => {
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  theirs.pause();
+  theirs.setHandler(NOBODY);
+  ours.setHandler(NOBODY);
+  for (let i = 0; i < 4; i++) ours.write(new Uint8Array(60_000));
+  ours.end();
+  linger(ours, clock);
+  clock.advance(59_000);
+  theirs.resume();
+  clock.settle();
+  theirs.pause();
+  clock.advance(2_000);
+  assert.equal(ours.isClosed, false);
+  clock.advance(60_000);
+  assert.ok(ours.isClosed);
 });

@@ -15,6 +15,7 @@ import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink 
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault, rescue } from "./fault.ts";
+import { linger } from "./linger.ts";
 import type { Request } from "./translate.ts";
 import { requestFromHttp1, trailersToHttp1 } from "./translate.ts";
 
@@ -484,9 +485,8 @@ class Exchange implements ResponseSink {
 }
 
 const LINGER_BYTES_MAX = 1_048_576;
-const LINGER_MS_MAX = 5_000;
 
-/** Reads and drops what a client sends after its last answer, until it closes; resets it past either bound. */
+/** Reads and drops what a client sends after its last answer, until it closes or sends too much. */
 class Linger implements ConnHandler {
   readonly #conn: Conn;
   readonly #closed: () => void;
@@ -496,7 +496,7 @@ class Linger implements ConnHandler {
   constructor(conn: Conn, clock: Clock, closed: () => void) {
     this.#conn = conn;
     this.#closed = closed;
-    this.#timer = clock.after(LINGER_MS_MAX, () => conn.reset());
+    this.#timer = linger(conn, clock);
   }
   onData(bytes: Uint8Array): void {
     this.#bytes += bytes.length;

@@ -21,6 +21,9 @@ export interface Http2ClientOptions {
 /** Requests that wait for a stream on one connection. Past it they fail as OVERLOADED. */
 const WAITING_MAX = 1_024;
 
+/** Interim responses (1xx) before one final; as many as from a server of HTTP/1. */
+const INFORMATIONAL_MAX = 32;
+
 interface Waiting {
   readonly head: RequestHead;
   readonly last: boolean;
@@ -123,6 +126,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   readonly #meshed: boolean;
   #reply: ResponseSink;
   #headSeen = false;
+  #informational = 0;
 
   constructor(link: Http2Link, id: number, reply: ResponseSink, meshed: boolean, last: boolean) {
     super(link, id, true);
@@ -142,6 +146,13 @@ class ClientStream extends Http2Stream implements RequestSink {
   }
 
   receiveInformational(fields: Fields): void {
+    // They have no flow control, so a server that never stops would fill the memory for a client that does not read.
+    if (++this.#informational > INFORMATIONAL_MAX) {
+      const reply = this.#reply;
+      this.abort(fault("PROTOCOL", "too many interim responses"));
+      reply.fail(fault("PROTOCOL", `the far side sent more than ${INFORMATIONAL_MAX} interim responses`));
+      return;
+    }
     const head = responseFromHttp2(fields, this.#meshed);
     this.#reply.informational(head.status, head.fields);
   }

@@ -4,6 +4,7 @@ import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+import { linger } from "./linger.ts";
 
 /** What a link tells the side that owns it. */
 export interface Http2LinkOwner {
@@ -19,6 +20,11 @@ export interface Http2LinkOwner {
 
 /** Output kept while the socket asks us to wait: past it no stream's data is taken, so memory follows the slow reader. */
 const OUTPUT_BYTES_MAX = 262_144;
+/**
+ * Heads and frames of control that wait for a remote side which does not read. Past it a server reads no more requests
+ * (a client always reads, so two links cannot wait for each other); what the remote provokes is bounded by the machine.
+ */
+const UNREAD_BYTES_MAX = 524_288;
 const EMPTY = new Uint8Array(0);
 
 /**
@@ -42,6 +48,10 @@ export class Http2Link implements ConnHandler {
   #over = false;
   #ending = false;
   #draining = false;
+  #isPaused = false;
+  #isClosed = false;
+  readonly #isServer: boolean;
+  #linger: Timer | null = null;
   #timer: Timer | null = null;
   #timerAtMs = Infinity;
 
@@ -54,6 +64,7 @@ export class Http2Link implements ConnHandler {
     this.#conn = conn;
     this.#clock = clock;
     this.#owner = owner;
+    this.#isServer = settings.role === "server";
     this.machine = new Http2Connection(settings);
     conn.setHandler(this);
     this.touch();
@@ -118,8 +129,17 @@ export class Http2Link implements ConnHandler {
       // RFC 9113 §6.8: requests that are on their way to us must learn that nobody looked at them.
       if (this.#draining) this.machine.goAwayFinal();
       this.#flush();
-      this.#conn.end();
+      this.#leave();
     });
+  }
+
+  /** Sends what is left, and our end. */
+  #leave(): void {
+    const out = this.machine.takeOutput();
+    if (out !== null) this.#write(out);
+    this.#conn.end();
+    if (this.#isPaused) this.#conn.resume();
+    this.#linger ??= linger(this.#conn, this.#clock);
   }
 
   onData(bytes: Uint8Array): void {
@@ -132,7 +152,7 @@ export class Http2Link implements ConnHandler {
     this.machine.end();
     this.#pump();
     // HTTP/2 knows no half-closed connection: streams that are still open can never be answered.
-    if (this.#streams.size === 0) this.#conn.end();
+    if (this.#streams.size === 0) this.#leave();
     else this.#finish(null, "the connection ended with streams open");
   }
 
@@ -143,6 +163,8 @@ export class Http2Link implements ConnHandler {
   }
 
   onClose(error: ConnError | null): void {
+    this.#linger?.cancel();
+    this.#isClosed = true;
     this.#finish(error, error?.message ?? "the connection closed");
   }
 
@@ -208,10 +230,7 @@ export class Http2Link implements ConnHandler {
           break;
         case Event.ERROR: {
           const reason = machine.error?.message ?? "protocol error";
-          const out = machine.takeOutput();
-          if (out !== null) this.#write(out);
           this.#finish(null, `the connection broke HTTP/2: ${reason}`);
-          this.#conn.end();
           return;
         }
         default:
@@ -228,6 +247,8 @@ export class Http2Link implements ConnHandler {
         this.#dirty = [];
         for (const stream of dirty) stream.flushTail();
       }
+      // What the socket has no room for stays in the machine, which then bounds what a remote that does not read can provoke.
+      if (!this.#flowing) break;
       const out = this.machine.takeOutput();
       if (out === null) break;
       if (!this.#write(out)) {
@@ -239,7 +260,17 @@ export class Http2Link implements ConnHandler {
       this.#events();
     }
     this.#flushSoon = false;
-    if (!this.#over) this.#setTimer();
+    if (this.#over) return;
+    this.#setTimer();
+    this.#steer();
+  }
+
+  #steer(): void {
+    const hold = this.#isServer && this.machine.outputBytes > UNREAD_BYTES_MAX;
+    if (hold === this.#isPaused) return;
+    this.#isPaused = hold;
+    if (hold) this.#conn.pause();
+    else this.#conn.resume();
   }
 
   #write(out: Uint8Array): boolean {
@@ -280,7 +311,7 @@ export class Http2Link implements ConnHandler {
     this.#stalled.clear();
     for (const stream of left) stream.receiveLost(reason, unsent.has(stream));
     this.#owner.closed(error);
-    if (error === null) this.#conn.end();
+    if (!this.#isClosed) this.#leave();
   }
 }
 
