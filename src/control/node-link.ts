@@ -153,6 +153,8 @@ export class NodeLink {
     if (parts === null) throw new Error(`the first message is ${JSON.stringify(message.kind)}, not hello`);
     switch (message.kind) {
       case "folder":
+        // Answered with a plan even where nothing changes: the agent waits for one.
+        this.#sent = "";
         return parts.mesh.takeFolder(message.files, message.problems);
       case "pods":
         return parts.mesh.takePods(message.pods);
