@@ -4,8 +4,16 @@ import { release } from "node:os";
 import { join } from "node:path";
 import { detectSupport } from "#/kernel/interception.ts";
 import type { InstancePaths } from "./instance-paths.ts";
+import type { AnswerOf } from "./operator.ts";
 import { ask } from "./operator.ts";
-import { statusIfRunning } from "./up.ts";
+import {
+  DEFAULT_POD_CIDR,
+  DEFAULT_SERVICE_CIDR,
+  overlap,
+  routedNetworks,
+  takenEverywhere,
+} from "./networks.ts";
+import { countOf, statusIfRunning } from "./up.ts";
 
 /** One thing looked at. "warn" does not stop the mesh, "bad" does. */
 export interface Finding {
@@ -19,22 +27,18 @@ export interface Finding {
 
 /** Looks at the machine and, when it runs, at the mesh. Changes nothing. */
 export async function check(paths: InstancePaths): Promise<Finding[]> {
-  const findings: Finding[] = [];
-  const running = process.getuid?.() === 0 ? await statusIfRunning(paths) : null;
-  findings.push(platform(), user(), kernelVersion(), cgroup(), ...programs(), btf(), ...interception());
-  findings.push(
-    running === null
-      ? leftovers(paths)
-      : {
-          level: "ok",
-          what: "leftovers",
-          detail: `instance ${paths.name} is running (agent pid ${running.agentPid})`,
-          remedy: "",
-        },
-  );
-  findings.push(clock());
-  if (running !== null) findings.push(...(await mesh(paths)));
-  return findings;
+  const running = await statusIfRunning(paths);
+  return [
+    platform(),
+    user(),
+    kernelVersion(),
+    cgroup(),
+    ...programs(),
+    btf(),
+    ...interception(),
+    clock(),
+    ...(running === null ? [leftovers(paths), ports(), addresses()] : await mesh(paths, running)),
+  ];
 }
 
 export function findingLine(finding: Finding): string {
@@ -153,6 +157,51 @@ function leftovers(paths: InstancePaths): Finding {
   );
 }
 
+/** Who listens on every address also holds the bridge's, on which name server and control plane listen. */
+function ports(): Finding {
+  const taken = [
+    ["name server", "udp", 53],
+    ["name server", "tcp", 53],
+    ["control plane", "tcp", 8086],
+  ] as const;
+  const held = taken.filter(([, protocol, port]) =>
+    [protocol, `${protocol}6`].some((table) => takenEverywhere(readIfThere(`/proc/net/${table}`)).has(port)),
+  );
+  if (held.length === 0) return ok("ports", "53 and 8086 are free on new addresses");
+  return bad(
+    "ports",
+    held
+      .map(([whose, protocol, port]) => `${protocol} ${port} (${whose}) is taken on every address`)
+      .join(", "),
+    "see who has it with: ss -lntup; let it listen on its own address only",
+  );
+}
+
+/** The default networks against those that this machine is on. */
+function addresses(): Finding {
+  const wanted = [
+    ["--pod-cidr", DEFAULT_POD_CIDR],
+    ["--service-cidr", DEFAULT_SERVICE_CIDR],
+  ] as const;
+  const routed = routedNetworks(readIfThere("/proc/net/route"));
+  const clashes = wanted.flatMap(([flag, cidr]) =>
+    routed
+      .filter((route) => overlap(route.cidr, cidr))
+      .map((route) => `${cidr} (${flag}) overlaps ${route.cidr} on ${route.device}`),
+  );
+  return clashes.length === 0
+    ? ok("addresses", `${wanted.map(([, cidr]) => cidr).join(" and ")} are free`)
+    : warn("addresses", clashes.join(", "), `give \`pillion up\` other networks with the flags named`);
+}
+
+function readIfThere(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+}
+
 /** Certificates are only as good as the clock. */
 function clock(): Finding {
   const year = new Date().getUTCFullYear();
@@ -170,11 +219,13 @@ function clock(): Finding {
 
 const DAY_MS = 86_400_000;
 
-async function mesh(paths: InstancePaths): Promise<Finding[]> {
-  const status = await ask(paths, { kind: "status" }, "status");
-  const findings: Finding[] = [];
+async function mesh(paths: InstancePaths, status: AnswerOf<"status">): Promise<Finding[]> {
+  const findings = [ok("agent", `instance "${paths.name}" is running, pid ${status.agentPid}`)];
   if (!status.controlConnected)
-    return [bad("control plane", "not connected to the agent", `see the log: ${paths.agentLog}`)];
+    return [
+      ...findings,
+      bad("control plane", "not connected to the agent", `see the log: ${paths.agentLog}`),
+    ];
   findings.push(ok("control plane", `pid ${status.controlPid}`));
   const { answer } = await ask(paths, { kind: "ask", question: { kind: "status" } }, "control");
   if (answer.kind === "status") {
@@ -192,7 +243,11 @@ async function mesh(paths: InstancePaths): Promise<Finding[]> {
     findings.push(
       answer.problems.length === 0
         ? ok("folder", status.folder)
-        : bad("folder", `${answer.problems.length} problems in ${status.folder}`, "see: pillion status"),
+        : bad(
+            "folder",
+            `${countOf(answer.problems.length, "problem")} in ${status.folder}`,
+            "see: pillion status",
+          ),
     );
   }
   const unwell = status.pods.filter((pod) => !pod.ready && pod.phase !== "Succeeded");

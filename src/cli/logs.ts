@@ -20,10 +20,13 @@ export async function logs(
   paths: InstancePaths,
   options: LogsOptions,
   write: (bytes: Uint8Array) => void,
+  say: (line: string) => void,
 ): Promise<void> {
   const { pods } = await ask(paths, { kind: "status" }, "status");
   const pod = findPod(pods, options.pod, options.namespace);
   const container = findContainer(pod, options.container);
+  if (pods.filter((other) => other.owner === pod.owner).length > 1 && pod.name !== options.pod)
+    say(`${options.pod} has several pods; this is ${pod.namespace}/${pod.name}`);
   const { file } = await ask(
     paths,
     { kind: "logs", namespace: pod.namespace, pod: pod.name, container },
@@ -56,22 +59,32 @@ export async function logs(
     closeSync(fd);
     return;
   }
-  await new Promise<void>(() => {
-    watch(file, copy);
+  // The log of a pod that is gone is gone too, and grows no more.
+  await new Promise<void>((resolve) => {
+    const watcher = watch(file, () => {
+      copy();
+      if (fstatSync(fd).nlink > 0) return;
+      watcher.close();
+      resolve();
+    });
   });
+  closeSync(fd);
 }
 
 /** Where the last `lines` lines begin. */
-function tailOffset(fd: number, lines: number): number {
+export function tailOffset(fd: number, lines: number): number {
   if (lines === 0) return fstatSync(fd).size;
-  let start = fstatSync(fd).size;
-  let newlines = -1; // the log's own last newline ends a line, it begins none
+  const end = fstatSync(fd).size;
+  let start = end;
+  let newlines = 0;
   const chunk = new Uint8Array(CHUNK_BYTES);
   while (start > 0) {
     const length = Math.min(CHUNK_BYTES, start);
     readSync(fd, chunk, 0, length, start - length);
     for (let i = length - 1; i >= 0; i--) {
-      if (chunk[i] === 0x0a && ++newlines === lines) return start - length + i + 1;
+      const at = start - length + i;
+      // The log's own last newline ends a line, it begins none.
+      if (chunk[i] === 0x0a && at !== end - 1 && ++newlines === lines) return at + 1;
     }
     start -= length;
   }

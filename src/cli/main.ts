@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
-import { Command, CommanderError, Option } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { check, findingLine } from "./check.ts";
 import { completion } from "./completion.ts";
 import { exec } from "./exec.ts";
@@ -8,12 +8,13 @@ import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { instancePaths } from "./instance-paths.ts";
 import { logs } from "./logs.ts";
+import { DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, network } from "./networks.ts";
 import { closeMachine, findMachine, isOrdinaryUser, runInside } from "./own-machine.ts";
 import { rolloutRestart, rolloutStatus } from "./rollout.ts";
 import { stat } from "./stat/stat.ts";
 import { status } from "./status.ts";
 import type { UpOptions } from "./up.ts";
-import { down, statusIfRunning, up } from "./up.ts";
+import { countOf, down, statusIfRunning, up } from "./up.ts";
 
 /** The operator's command. Sets `process.exitCode`; errors end as one message on standard error. */
 export async function runCli(argv: readonly string[]): Promise<void> {
@@ -35,17 +36,25 @@ export async function runCli(argv: readonly string[]): Promise<void> {
   }
 }
 
-const DEFAULT_POD_CIDR = "10.201.0.0/16";
-const DEFAULT_SERVICE_CIDR = "10.202.0.0/16";
-
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
 const printProgress = (line: string): void => void process.stderr.write(`${line}\n`);
 
-function makeProgram(): Command {
+/** All commands; nothing is done before one is parsed. */
+export function makeProgram(): Command {
   const program = new Command("pillion");
   program
     .description("A sidecar service mesh with eBPF beside it, on one Linux machine.")
-    .showHelpAfterError("(see: pillion COMMAND --help)")
+    .version(versionLine(), "-V, --version", "print the version")
+    .showHelpAfterError("(see: pillion --help)")
+    .addHelpText(
+      "after",
+      `
+Begin with:
+  pillion check                what this machine lacks
+  pillion demo                 a meshed shop, with live figures
+  pillion up -f FOLDER         your own YAML, as meshed pods
+`,
+    )
     .exitOverride()
     .enablePositionalOptions();
 
@@ -53,6 +62,7 @@ function makeProgram(): Command {
     program
       .command(name)
       .description(description)
+      .showHelpAfterError(`(see: pillion ${name} --help)`)
       .option("--instance <name>", "which mesh on this machine", "default")
       .exitOverride();
   const paths = (options: { instance: string }): InstancePaths =>
@@ -68,8 +78,8 @@ function makeProgram(): Command {
     .requiredOption("-f, --folder <folder>", "the folder; later edits apply live")
     .option("-d, --detach", "return once everything is ready, instead of staying until Ctrl-C", false)
     .addOption(intercept())
-    .option("--pod-cidr <cidr>", "addresses of pods", DEFAULT_POD_CIDR)
-    .option("--service-cidr <cidr>", "virtual addresses of Services", DEFAULT_SERVICE_CIDR)
+    .option("--pod-cidr <cidr>", "addresses of pods", network, DEFAULT_POD_CIDR)
+    .option("--service-cidr <cidr>", "virtual addresses of Services", network, DEFAULT_SERVICE_CIDR)
     .option("--timeout <seconds>", "how long to wait until everything is ready", seconds, 120)
     .action(
       async (options: {
@@ -84,7 +94,11 @@ function makeProgram(): Command {
         const where = paths(options);
         const start = { ...options, timeoutSeconds: options.timeout, say: printProgress };
         const sayReady = ({ pods, node }: Awaited<ReturnType<typeof up>>): void =>
-          print(`${pods.length} pods are ready (interception: ${node.intercept})`);
+          print(
+            pods.length === 0
+              ? `the mesh is up, and there is no workload in ${options.folder}; what you add applies at once`
+              : `${countOf(pods.length, "pod")} ready (interception: ${node.intercept})`,
+          );
         if (options.detach) {
           sayReady(await up(where, start));
           return;
@@ -139,11 +153,11 @@ function makeProgram(): Command {
     .option("-n, --namespace <name>", "where to look; anywhere if not given")
     .option("-c, --container <name>", "the first one if not given")
     .option("-f, --follow", "go on as the log grows", false)
-    .option("--tail <lines>", "only the last lines", Number, -1)
+    .option("--tail <lines>", "only the last lines; all if not given", lines)
     .action(
       async (
         pod: string,
-        options: { instance: string; namespace?: string; container?: string; follow: boolean; tail: number },
+        options: { instance: string; namespace?: string; container?: string; follow: boolean; tail?: number },
       ) => {
         await logs(
           paths(options),
@@ -152,32 +166,33 @@ function makeProgram(): Command {
             namespace: options.namespace ?? null,
             container: options.container ?? null,
             follow: options.follow,
-            tailLines: options.tail,
+            tailLines: options.tail ?? -1,
           },
           (bytes) => void process.stdout.write(bytes),
+          printProgress,
         );
       },
     );
 
   command("exec", "Run a command in a container, with its exit code.")
     .argument("<pod>", "a pod, or a workload (any of its pods will do)")
-    .argument("<command...>", "after --")
+    .argument("<command...>", "after --, for example: pillion exec front -- ls -l")
     .option("-n, --namespace <name>", "where to look; anywhere if not given")
     .option("-c, --container <name>", "the first one if not given")
-    .passThroughOptions()
+    .option("-i, --stdin", "as kubectl's; input is always passed on")
+    .option("-t, --tty", "as kubectl's; a terminal is always passed on")
+    .showHelpAfterError("(a command with options stands after --: pillion exec POD -- ls -l)")
     .action(
       async (
         pod: string,
         argv: string[],
         options: { instance: string; namespace?: string; container?: string },
       ) => {
-        // kubectl's form: the command stands after "--", which is not part of it.
-        const words = argv[0] === "--" ? argv.slice(1) : argv;
         process.exitCode = await exec(paths(options), {
           pod,
           namespace: options.namespace ?? null,
           container: options.container ?? null,
-          argv: words,
+          argv,
         });
       },
     );
@@ -193,18 +208,28 @@ function makeProgram(): Command {
     rollout
       .command(name)
       .description(description)
-      .argument("[target]", "for example deployment/front; all workloads if not given", "")
+      .showHelpAfterError(`(see: pillion rollout ${name} --help)`)
+      .argument("[target]", "front, or deployment/front; all workloads if not given")
       .option("--instance <name>", "which mesh on this machine", "default")
       .option("-n, --namespace <name>", "where to look; anywhere if not given")
       .option("--timeout <seconds>", "how long to wait", seconds, 300)
       .exitOverride()
-      .action(async (target: string, options: { instance: string; namespace?: string; timeout: number }) => {
-        await act(
-          paths(options),
-          { target, namespace: options.namespace ?? null, timeoutSeconds: options.timeout },
-          print,
-        );
-      });
+      .action(
+        async (
+          target: string | undefined,
+          options: { instance: string; namespace?: string; timeout: number },
+        ) => {
+          await act(
+            paths(options),
+            {
+              target: target ?? "",
+              namespace: options.namespace ?? null,
+              timeoutSeconds: options.timeout,
+            },
+            print,
+          );
+        },
+      );
   }
 
   command("check", "Inspect this machine, and the mesh if it runs: one line a finding, with the remedy.")
@@ -249,20 +274,18 @@ function makeProgram(): Command {
   command("version", "Print the version.")
     .addOption(output())
     .action((options: { output: string }) => {
-      const { version } = JSON.parse(
-        readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
-      ) as { version: string };
       print(
         options.output === "json"
-          ? JSON.stringify({ version, node: process.versions.node, kernel: release() })
-          : `pillion ${version} (Node ${process.versions.node}, Linux ${release()})`,
+          ? JSON.stringify({ version: version(), node: process.versions.node, kernel: release() })
+          : versionLine(),
       );
     });
 
   program
     .command("completion")
-    .description("Print a completion script: source <(pillion completion bash)")
+    .description("Print a completion script for a shell.")
     .argument("<shell>", "bash or zsh")
+    .addHelpText("after", "\nIn ~/.bashrc or ~/.zshrc:\n  source <(pillion completion bash)")
     .exitOverride()
     .action((shell: string) => print(completion(program, shell)));
 
@@ -285,8 +308,26 @@ async function sweepStopped(paths: InstancePaths): Promise<void> {
 
 function seconds(text: string): number {
   const value = Number(text.replace(/s$/, ""));
-  if (!Number.isFinite(value) || value <= 0) throw new CommandError(`"${text}" is no number of seconds`, 2);
+  if (text === "" || !Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError("It must be a number of seconds above 0, such as 30.");
   return value;
+}
+
+function lines(text: string): number {
+  const value = Number(text);
+  // kubectl's -1 is all lines.
+  if (text === "" || !Number.isInteger(value) || value < -1)
+    throw new InvalidArgumentError("It must be a number of lines, such as 100.");
+  return value;
+}
+
+function version(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+function versionLine(): string {
+  return `pillion ${version()} (Node ${process.versions.node}, Linux ${release()})`;
 }
 
 /** Aborts when the operator wants an end. */

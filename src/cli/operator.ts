@@ -8,8 +8,8 @@ export type AnswerOf<K extends OperatorAnswer["kind"]> = Extract<OperatorAnswer,
 
 /** Whether an agent is there to be asked: nobody listens, or nobody at all. */
 export class AgentAway extends CommandError {
-  constructor(paths: InstancePaths, cause: string) {
-    super(`no mesh is running as instance "${paths.name}" (${cause}); start one with: pillion up -f FOLDER`);
+  constructor(paths: InstancePaths) {
+    super(`no mesh is running as instance "${paths.name}"; start one with: pillion up -f FOLDER`);
   }
 }
 
@@ -37,7 +37,7 @@ export async function* answers(
       socket.once("error", (error: NodeJS.ErrnoException) => {
         if (error.code === "EACCES")
           reject(new CommandError("only root may command the mesh; try again with sudo"));
-        else reject(new AgentAway(paths, error.code ?? error.message));
+        else reject(new AgentAway(paths));
       });
     });
     socket.write(`${JSON.stringify(request)}\n`);

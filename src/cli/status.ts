@@ -2,9 +2,9 @@ import type { ControlAnswer } from "#/model/node-protocol.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { notKeptLines } from "./not-kept.ts";
-import { ask } from "./operator.ts";
+import { AgentAway, ask } from "./operator.ts";
 import { ageText, table } from "./table.ts";
-import { describeProblem } from "./up.ts";
+import { describeProblem, statusIfRunning } from "./up.ts";
 
 /** What runs and how it is: 0 when all is well, 1 when something is not. */
 export async function status(
@@ -12,7 +12,11 @@ export async function status(
   json: boolean,
   print: (text: string) => void,
 ): Promise<number> {
-  const agent = await ask(paths, { kind: "status" }, "status");
+  const agent = await statusIfRunning(paths);
+  if (agent === null) {
+    if (json) print(JSON.stringify({ instance: paths.name, running: false, ok: false }, null, 2));
+    throw new AgentAway(paths);
+  }
   const control: ControlAnswer | null = agent.controlConnected
     ? (await ask(paths, { kind: "ask", question: { kind: "status" } }, "control")).answer
     : null;
@@ -24,6 +28,7 @@ export async function status(
       JSON.stringify(
         {
           instance: paths.name,
+          running: true,
           node: agent.node,
           agentPid: agent.agentPid,
           controlPid: agent.controlPid,
@@ -57,7 +62,7 @@ export async function status(
       table(
         ["OBJECT", "STATE", "FILE"],
         known.objects.map((object) => [
-          `${object.kind}/${object.namespace}/${object.name}`,
+          [object.kind, object.namespace, object.name].filter((part) => part !== "").join("/"),
           `${object.ok ? "" : "! "}${object.summary}`,
           object.file,
         ]),

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, openSync, readFileSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { mkdirSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { isAlive, processRef } from "#/agent/processes.ts";
@@ -9,6 +9,7 @@ import type { PodStatus } from "#/model/pod-plan.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import type { AnswerOf } from "./operator.ts";
+import { DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, overlap } from "./networks.ts";
 import { notKeptLines } from "./not-kept.ts";
 import { AgentAway, answers, ask } from "./operator.ts";
 import { closeMachine, enterMachine, findMachine, isOrdinaryUser, openMachine } from "./own-machine.ts";
@@ -48,17 +49,44 @@ const AGENT_END_MS = 5_000;
 /** Starts (or adopts) the mesh of a folder and waits until everything in it is ready. */
 export async function up(paths: InstancePaths, options: UpOptions): Promise<AnswerOf<"status">> {
   const folder = resolve(options.folder);
-  if (!isFolder(folder))
+  const complaint = folderComplaint(folder);
+  if (complaint !== "")
+    throw new CommandError(`-f ${options.folder}: ${complaint}; give a folder of Kubernetes YAML files`, 2);
+  if (overlap(options.podCidr, options.serviceCidr))
     throw new CommandError(
-      `-f ${options.folder}: there is no such folder; it should hold Kubernetes YAML files`,
+      `--pod-cidr ${options.podCidr} and --service-cidr ${options.serviceCidr} overlap; choose two apart`,
+      2,
     );
   const running = await statusIfRunning(paths);
+  const isFresh = running === null && !hasPods(paths);
   if (running === null) await startAgent(paths, { ...options, folder });
-  else if (running.folder !== folder) {
-    options.say(`already running with ${running.folder}; reading ${folder} from now on`);
-    await ask(paths, { kind: "folder", folder }, "done");
-  } else options.say("already running");
-  return await waitReady(paths, options);
+  else {
+    refuseOtherSettings(paths, running, folder, options);
+    options.say("already running");
+  }
+  return await waitReady(paths, options, isFresh);
+}
+
+/** A slip of the folder or a flag must not end or change what runs. */
+function refuseOtherSettings(
+  paths: InstancePaths,
+  running: AnswerOf<"status">,
+  folder: string,
+  { intercept, podCidr, serviceCidr }: UpOptions,
+): void {
+  const { node } = running;
+  const other = [
+    running.folder === folder ? "" : `the folder ${running.folder}`,
+    intercept === "auto" || intercept === node.intercept ? "" : `--intercept ${node.intercept}`,
+    podCidr === node.podCidr || podCidr === DEFAULT_POD_CIDR ? "" : `--pod-cidr ${node.podCidr}`,
+    serviceCidr === node.serviceCidr || serviceCidr === DEFAULT_SERVICE_CIDR
+      ? ""
+      : `--service-cidr ${node.serviceCidr}`,
+  ].filter((part) => part !== "");
+  if (other.length === 0) return;
+  throw new CommandError(
+    `instance "${paths.name}" is running with ${other.join(", ")}; give the same, or end it first (pillion down), or start another beside it (--instance NAME)`,
+  );
 }
 
 /** Ends an instance, telling what is being done. It is over when the agent itself is gone. */
@@ -127,14 +155,22 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
   }
 }
 
-async function waitReady(paths: InstancePaths, options: UpOptions): Promise<AnswerOf<"status">> {
+async function waitReady(
+  paths: InstancePaths,
+  options: UpOptions,
+  isFresh: boolean,
+): Promise<AnswerOf<"status">> {
   const deadline = Date.now() + options.timeoutSeconds * 1000;
   const told = new Set<string>();
+  let isJudged = false;
   for (;;) {
     if (options.signal?.aborted) throw new CommandError("interrupted", 130);
     const status = await ask(paths, { kind: "status" }, "status");
     if (status.controlConnected) {
-      await refuseBadFolder(paths, status);
+      if (!isJudged && (status.planned || status.pods.length > 0)) {
+        isJudged = true;
+        await refuseBadFolder(paths, isFresh);
+      }
       for (const pod of status.pods) {
         const name = `${pod.namespace}/${pod.name}`;
         if (isSettled(pod) && !told.has(pod.uid)) {
@@ -160,15 +196,19 @@ async function waitReady(paths: InstancePaths, options: UpOptions): Promise<Answ
 }
 
 /** A folder with a mistake is refused whole at the first `up`: nothing half-started is what was asked for. */
-async function refuseBadFolder(paths: InstancePaths, status: AnswerOf<"status">): Promise<void> {
-  if (status.pods.length > 0) return;
+async function refuseBadFolder(paths: InstancePaths, isFresh: boolean): Promise<void> {
   const { answer } = await ask(paths, { kind: "ask", question: { kind: "status" } }, "control");
   if (answer.kind !== "status" || answer.problems.length === 0) return;
   const lines = answer.problems.map((problem) => `  ${describeProblem(problem)}`);
-  await down(paths, () => {});
+  if (isFresh) await down(paths, () => {});
   throw new CommandError(
-    `the folder has ${lines.length} problem${lines.length === 1 ? "" : "s"}; nothing was started:\n${lines.join("\n")}`,
+    `the folder has ${countOf(lines.length, "problem")}; ${isFresh ? "nothing was started" : "what was good before keeps running"}:\n${lines.join("\n")}`,
   );
+}
+
+/** "1 pod", "2 pods". */
+export function countOf(count: number, word: string): string {
+  return `${count} ${word}${count === 1 ? "" : "s"}`;
 }
 
 /** `file:line: object: field: reason`, less what is not known. */
@@ -187,9 +227,19 @@ function isSettled(pod: PodStatus): boolean {
   return (pod.ready && !pod.terminating) || pod.phase === "Succeeded";
 }
 
-function isFolder(path: string): boolean {
+function folderComplaint(path: string): string {
   try {
-    return statSync(path).isDirectory();
+    return statSync(path).isDirectory() ? "" : "that is a file";
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === "ENOENT" ? "there is no such folder" : `it cannot be read (${code})`;
+  }
+}
+
+/** Whether an agent that is gone left pods for the next one to take over. */
+function hasPods(paths: InstancePaths): boolean {
+  try {
+    return readdirSync(join(paths.runRoot, paths.name, "pods")).length > 0;
   } catch {
     return false;
   }
