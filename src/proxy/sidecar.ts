@@ -9,6 +9,7 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import type { SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
+import { dialApplication } from "./inbound/application.ts";
 import { Inbound } from "./inbound/inbound.ts";
 import { InboundHttpProxy } from "./inbound/http.ts";
 import { Ports } from "./inbound/ports.ts";
@@ -82,7 +83,13 @@ export class Sidecar {
       dial: dialler.dial,
       series: series.outbound,
     });
-    const inboundHttp: InboundHttp = new InboundHttpProxy({ clock, random, series: series.inbound });
+    const connectTimeoutMs = config.inboundConnectTimeoutMs;
+    const inboundHttp: InboundHttp = new InboundHttpProxy({
+      clock,
+      random,
+      dial: (target, done) => dialApplication({ transport, metrics, connectTimeoutMs }, target, done),
+      series: series.inbound,
+    });
     const opaque = new OpaqueDialler({
       clock,
       random,
@@ -118,7 +125,7 @@ export class Sidecar {
       localName: config.localName.toLowerCase(),
       localIps: config.inboundIps,
       inboundPort: config.inboundListen.port,
-      connectTimeoutMs: config.inboundConnectTimeoutMs,
+      connectTimeoutMs,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       detectTimeoutMs: config.inboundDetectTimeoutMs,
     });

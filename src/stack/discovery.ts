@@ -105,8 +105,8 @@ export interface InboundContext {
   readonly port: InboundPort;
   /** True where the far sidecar announced the protocol in a transport header. */
   readonly announced: boolean;
-  /** Opens a connection to the application (plaintext, at `target`), with the inbound connect timeout. */
-  dial(done: (error: ConnError | null, conn: Conn | null) => void): Cancel;
+  /** A connection to the application that detection had to open, with the application's early bytes still in it: it must serve the first request or be ended. Null almost always. */
+  readonly early: Conn | null;
 }
 
 /** The HTTP half of the inbound side; as `OutboundHttp`. */

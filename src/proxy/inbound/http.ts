@@ -2,12 +2,13 @@ import { addressKey } from "#/base/address.ts";
 import type { SocketAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
+import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import type { AuthorizationDecision } from "#/stack/authorize.ts";
 import { authorize } from "#/stack/authorize.ts";
-import type { EndpointSource, HttpServing, InboundContext, InboundHttp } from "#/stack/discovery.ts";
+import type { Cancel, EndpointSource, HttpServing, InboundContext, InboundHttp } from "#/stack/discovery.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
@@ -17,10 +18,17 @@ import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import { Measured } from "#/stack/http/measure.ts";
+import { FirstThen, serviceOn } from "../first-then.ts";
+import { SharedDispatch } from "../shared-dispatch.ts";
 
 export interface InboundHttpParts {
   readonly clock: Clock;
   readonly random: Random;
+  /** Opens a connection to the application that listens there. */
+  readonly dial: (
+    target: SocketAddress,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ) => Cancel;
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
 }
@@ -31,12 +39,13 @@ export interface InboundHttpParts {
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
  *     Authorized                  may this client? asked for every request, by the policy of this moment
  *     Measured                    counts it for that client
+ *     ByAddress                   finds the application, from the first request that may reach it
  *     Dispatch → EndpointClient   the application's own connections; a stale one is replaced without anybody noticing
  */
 export class InboundHttpProxy implements InboundHttp {
   readonly #parts: InboundHttpParts;
-  /** One per address that the workload listens on: ports of one pod, so at most 65,535 and in practice a handful. */
-  readonly #applications = new Map<string, Dispatch>();
+  /** By address. Entries are made by permitted requests only and leave when unused (see `SharedDispatch`). */
+  readonly #applications = new Map<string, SharedDispatch>();
 
   constructor(parts: InboundHttpParts) {
     this.#parts = parts;
@@ -45,38 +54,77 @@ export class InboundHttpProxy implements InboundHttp {
   serve(conn: Conn, version: "http1" | "http2", context: InboundContext, closed: () => void): HttpServing {
     const { clock } = this.#parts;
     const clientId = context.peer?.name ?? null;
+    const byAddress = new ByAddress(() => this.#acquire(context.target));
+    const first =
+      context.early === null ? null : new FirstThen(serviceOn(context.early, version, clock), byAddress);
     const measured = new Measured(
-      this.#application(context),
+      first ?? byAddress,
       this.#parts.series(context.target, clientId ?? ""),
       clock,
     );
     const service = new Authorized(measured, context);
+    const over = (): void => {
+      byAddress.release();
+      first?.close();
+      closed();
+    };
     if (version === "http1")
-      return new Http1Server(conn, service, clock, closed, { ...HTTP1_SERVER_DEFAULTS, clientId });
-    return new Http2Server(conn, service, clock, closed, { meshed: context.peer !== null, clientId });
+      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, clientId });
+    return new Http2Server(conn, service, clock, over, { meshed: context.peer !== null, clientId });
   }
 
-  #application(context: InboundContext): Dispatch {
-    const key = addressKey(context.target);
-    let dispatch = this.#applications.get(key);
-    if (dispatch === undefined) {
-      const { clock, random } = this.#parts;
-      dispatch = new Dispatch({
-        name: `the application at ${key}`,
-        source: new FixedEndpoint(context.target),
-        clock,
-        random,
-        settings: DISPATCH_DEFAULTS,
-        make: (endpoint) =>
-          new EndpointClient(
-            endpoint,
-            (_endpoint, _protocol, done) => context.dial((error, opened) => done(error, opened, null)),
-            clock,
-          ),
-      });
-      this.#applications.set(key, dispatch);
+  /** Applications that are kept. */
+  get applicationCount(): number {
+    return this.#applications.size;
+  }
+
+  #acquire(target: SocketAddress): SharedDispatch {
+    const { clock } = this.#parts;
+    const key = addressKey(target);
+    let shared = this.#applications.get(key);
+    if (shared === undefined) {
+      shared = new SharedDispatch(this.#dispatch(target, key), clock, () => this.#applications.delete(key));
+      this.#applications.set(key, shared);
     }
-    return dispatch;
+    shared.acquire();
+    return shared;
+  }
+
+  #dispatch(target: SocketAddress, key: string): Dispatch {
+    const { clock, random, dial } = this.#parts;
+    return new Dispatch({
+      name: `the application at ${key}`,
+      source: new FixedEndpoint(target),
+      clock,
+      random,
+      settings: DISPATCH_DEFAULTS,
+      make: (endpoint) =>
+        new EndpointClient(
+          endpoint,
+          (_endpoint, _protocol, done) => dial(target, (error, opened) => done(error, opened, null)),
+          clock,
+        ),
+    });
+  }
+}
+
+/** One client connection's hold on the application. */
+class ByAddress implements HttpService {
+  readonly #acquire: () => SharedDispatch;
+  #shared: SharedDispatch | null = null;
+
+  constructor(acquire: () => SharedDispatch) {
+    this.#acquire = acquire;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    this.#shared ??= this.#acquire();
+    return this.#shared.dispatch.call(head, last, reply);
+  }
+
+  release(): void {
+    this.#shared?.release();
+    this.#shared = null;
   }
 }
 

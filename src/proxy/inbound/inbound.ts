@@ -19,6 +19,7 @@ import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
+import { dialApplication } from "./application.ts";
 import type { Port, Ports } from "./ports.ts";
 import { clientOf, Refusals, type InboundRefusal } from "./refusals.ts";
 
@@ -398,6 +399,9 @@ class InboundConnection implements ConnHandler {
     const port = this.#port;
     if (port === null) return;
     this.#conn.resume();
+    const early = this.#early?.conn ?? null;
+    this.#early = null;
+    early?.resume();
     const serving = http.serve(
       this.#conn,
       version,
@@ -407,7 +411,7 @@ class InboundConnection implements ConnHandler {
         peer: this.#peer,
         port,
         announced: isAnnounced,
-        dial: (done) => this.#dial(done),
+        early,
       },
       () => this.#close(),
     );
@@ -457,7 +461,7 @@ class InboundConnection implements ConnHandler {
 
   /** A connection to the application: the one that detection opened, if nobody has taken it yet, else a new one. */
   #dial(done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
-    const { clock, metrics, transport, connectTimeoutMs: timeoutMs } = this.#parts;
+    const { clock } = this.#parts;
     const early = this.#early;
     if (early !== null) {
       this.#early = null;
@@ -474,16 +478,7 @@ class InboundConnection implements ConnHandler {
         },
       };
     }
-    return transport.connect(this.#target, { timeoutMs, keepAliveMs: 0 }, (error, conn) => {
-      if (conn !== null)
-        metrics.opened(conn, {
-          direction: "inbound",
-          peer: "dst",
-          target_addr: addressKey(this.#target),
-          ...tlsLabels(null, "server", "loopback"),
-        });
-      done(error, conn);
-    });
+    return dialApplication(this.#parts, this.#target, done);
   }
 
   #meterPlain(noTlsReason: string): void {

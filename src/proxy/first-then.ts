@@ -1,0 +1,43 @@
+import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
+import { Http1Client } from "#/stack/http/http1-client.ts";
+import { Http2Client } from "#/stack/http/http2-client.ts";
+
+/** A service on one connection of its own. */
+export interface ClosableService extends HttpService {
+  close(): void;
+}
+
+/** Serves on a connection that detection dialled: raw to the application, so spoken to as the application speaks. */
+export function serviceOn(conn: Conn, version: "http1" | "http2", clock: Clock): ClosableService {
+  return version === "http1"
+    ? new Http1Client(conn, clock, { idle: (idle) => idle.close(), gone: () => {} })
+    : new Http2Client(conn, clock, () => {}, { meshed: false });
+}
+
+/** Sends the first request one way and all others another. */
+export class FirstThen implements ClosableService {
+  #first: ClosableService | null;
+  readonly #rest: HttpService;
+
+  constructor(first: ClosableService, rest: HttpService) {
+    this.#first = first;
+    this.#rest = rest;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const first = this.#first;
+    if (first === null) return this.#rest.call(head, last, reply);
+    this.#first = null;
+    const sink = first.call(head, last, reply);
+    // HTTP/2: nothing further goes this way; the connection ends with its one request. HTTP/1 ends itself when idle.
+    if (head.version === "2") first.close();
+    return sink;
+  }
+
+  close(): void {
+    this.#first?.close();
+    this.#first = null;
+  }
+}
