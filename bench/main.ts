@@ -11,6 +11,7 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
 import { startApp } from "./lib/app.ts";
 import { runBurst, type Burst, type Shape } from "./lib/load.ts";
 import { describeMachine } from "./lib/machine.ts";
@@ -44,7 +45,7 @@ const subjects: Record<string, StartSubject> = {
   haproxy: startHaproxy,
   prototype: startPrototype,
   envoy: startEnvoy(options.envoy),
-  pillion: startPillion([process.execPath]),
+  pillion: startPillion([process.execPath, ...SIDECAR_NODE_FLAGS]),
 };
 
 const shapes: readonly Shape[] = [

@@ -4,7 +4,7 @@ import type { ContainerStatus, PodPlan, SidecarPlan } from "#/model/pod-plan.ts"
 import { runCommand, shellQuote } from "../run-command.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
-import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type PodHost } from "./pod-host.ts";
+import { programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, SIDECAR_NODE_FLAGS, type PodHost } from "./pod-host.ts";
 import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
 
 export interface SidecarRecord {
@@ -276,7 +276,7 @@ export class Sidecar {
           keepGroups: this.#host.users.isOneForAll,
         }),
         `${SHOWN_NODE_DIR}/node`,
-        ...NODE_FLAGS,
+        ...SIDECAR_NODE_FLAGS,
         SHOWN_MAIN,
         "sidecar",
       ],

@@ -1,0 +1,14 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { showSpread, spread, table } from "./report.ts";
+
+test("a spread has the median of odd and even counts, and zeros for none", () => {
+  assert.deepEqual(spread([3, 1, 2]), { min: 1, median: 2, max: 3 });
+  assert.deepEqual(spread([4, 1, 2, 3]), { min: 1, median: 2.5, max: 4 });
+  assert.deepEqual(spread([]), { min: 0, median: 0, max: 0 });
+  assert.equal(showSpread(spread([1, 2, 3]), 1), "1.0 / 2.0 / 3.0");
+});
+
+test("a table pads every column to its widest cell", () => {
+  assert.equal(table(["a", "b"], [["long", "1"], ["x"]]), "a     b\n────  ─\nlong  1\nx");
+});
