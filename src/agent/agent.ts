@@ -10,7 +10,7 @@ import type { ServicePlan } from "#/model/pod-plan.ts";
 import { ControlLink } from "./control-link.ts";
 import type { Daemon } from "./daemon.ts";
 import { zoneSnapshot } from "./dns/zone.ts";
-import { explicitTargets } from "./explicit.ts";
+import { explicitTargets, ownPorts } from "./explicit.ts";
 import { ensureDir, readIfThere, writeAtomic } from "./files.ts";
 import { ManifestFolder } from "./folder.ts";
 import { describeInstance, type Instance } from "./instance.ts";
@@ -100,7 +100,7 @@ export class Agent {
       slots: new SlotPool(),
       intercept,
       interceptor: intercept === "explicit" ? null : openInterceptor(intercept, instance.name),
-      explicitTargets: () => explicitTargets(this.#services),
+      explicitTargets: (pod) => explicitTargets(this.#services, ownPorts(pod, this.#services)),
       attest: (podUid) => this.#link.attest(podUid),
       startGate: new Gate(Math.max(4, 2 * availableParallelism())),
       programs: {
@@ -321,12 +321,20 @@ export class Agent {
       { clusterDomain, podCidr, serviceCidr },
       this.#services,
       this.#runtime.statuses(),
+      this.#explicitPods(),
     );
     try {
       writeAtomic(zoneFile(this.#instance), JSON.stringify(snapshot), 0o644);
     } catch (error) {
       log("error", `the name server's zone cannot be written: ${describeError(error)}`);
     }
+  }
+
+  #explicitPods(): { ip: string; ownPorts: number[] }[] {
+    if (this.#node.intercept !== "explicit") return [];
+    return this.#runtime.pods
+      .filter(({ plan }) => plan.sidecar !== null)
+      .map(({ plan, record }) => ({ ip: record.ip, ownPorts: ownPorts(plan, this.#services) }));
   }
 
   #logFolders(): string[] {

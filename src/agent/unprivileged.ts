@@ -4,7 +4,7 @@ import type { PodTrafficReport } from "#/model/operator-protocol.ts";
 /** What a mesh in an unprivileged user namespace does not give, and one started by root does. */
 export const NOT_KEPT: readonly string[] = [
   "users: all parts run as you; a program that breaks out of its pod could read the keys of all sidecars",
-  "interception: by nftables, not eBPF; a program that binds the address reserved for its sidecar goes round it",
+  "interception: by nftables, not eBPF; a program that takes its sidecar's address or ports goes round it",
   "telemetry: no counts by the kernel, only what sidecars report",
   "limits: resources.limits (cpu, memory) are read and not enforced",
   "network: pods reach each other and nothing else, neither the internet nor this machine; hostPort publishes nothing",

@@ -107,8 +107,8 @@ class LiveZone {
   readonly #file: string;
   #text = "";
   #zone: Zone = new Zone(EMPTY);
-  #explicitZone: Zone = this.#zone;
-  #explicitPods: ReadonlySet<string> = new Set();
+  /** By address; pods with the same ports of their own share one. */
+  #explicitZones: ReadonlyMap<string, Zone> = new Map();
 
   constructor(file: string) {
     this.#file = file;
@@ -121,7 +121,7 @@ class LiveZone {
 
   /** The zone as a pod of this address sees it. */
   seenFrom(ip: string): Zone {
-    return this.#explicitPods.has(ip) ? this.#explicitZone : this.#zone;
+    return this.#explicitZones.get(ip) ?? this.#zone;
   }
 
   #read(): void {
@@ -130,9 +130,13 @@ class LiveZone {
       if (text === this.#text) return;
       const snapshot = JSON.parse(text) as ZoneSnapshot;
       this.#zone = new Zone(snapshot);
-      this.#explicitPods = new Set(snapshot.explicitPods);
-      const services = snapshot.explicitPods.length === 0 ? [] : seenWithoutInterception(snapshot.services);
-      this.#explicitZone = new Zone({ ...snapshot, services });
+      const zones = new Map<string, Zone>();
+      for (const [, pods] of Map.groupBy(snapshot.explicitPods, ({ ownPorts }) => ownPorts.join())) {
+        const services = seenWithoutInterception(snapshot.services, pods[0]?.ownPorts ?? []);
+        const zone = new Zone({ ...snapshot, services });
+        for (const { ip } of pods) zones.set(ip, zone);
+      }
+      this.#explicitZones = zones;
       this.#text = text;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return;

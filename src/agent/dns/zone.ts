@@ -9,14 +9,15 @@ export interface ZoneSnapshot {
   readonly serviceCidr: string;
   readonly services: readonly ServicePlan[];
   readonly pods: readonly { readonly namespace: string; readonly ip: string }[];
-  /** Addresses of pods that reach Services by their loopback network (see `loopbackOf`). */
-  readonly explicitPods: readonly string[];
+  /** Pods that reach Services by their loopback network (see `loopbackOf`). */
+  readonly explicitPods: readonly { readonly ip: string; readonly ownPorts: readonly number[] }[];
 }
 
 export function zoneSnapshot(
   domain: { readonly clusterDomain: string; readonly podCidr: string; readonly serviceCidr: string },
   services: readonly ServicePlan[],
   pods: readonly PodStatus[],
+  explicitPods: ZoneSnapshot["explicitPods"],
 ): ZoneSnapshot {
   const running = pods.filter((pod) => pod.ip !== "" && pod.phase !== "Succeeded" && pod.phase !== "Failed");
   return {
@@ -25,7 +26,7 @@ export function zoneSnapshot(
     serviceCidr: domain.serviceCidr,
     services,
     pods: running.map(({ namespace, ip }) => ({ namespace, ip })),
-    explicitPods: running.filter((pod) => pod.intercept === "explicit").map((pod) => pod.ip),
+    explicitPods,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Interceptor } from "#/kernel/interception.ts";
+import type { PodPlan } from "#/model/pod-plan.ts";
 import type { Instance } from "../instance.ts";
 import type { AddressPool, SlotPool } from "./addresses.ts";
 import type { PodNetwork } from "./network.ts";
@@ -19,7 +20,7 @@ export interface PodHost {
   readonly slots: SlotPool;
   readonly intercept: InterceptMode;
   /** What sidecars listen for in explicit mode (`PILLION_EXPLICIT_TARGETS`), as Services are now. */
-  explicitTargets(): string;
+  explicitTargets(pod: PodPlan): string;
   /** null in explicit mode: nothing steers connections. */
   readonly interceptor: Interceptor | null;
   /** Single-use token with which a sidecar proves to the control plane whose it is. Waits while the control plane is away. */

@@ -134,7 +134,7 @@ export class Sidecar {
   retarget(): void {
     const process = this.#process;
     if (this.#host.intercept !== "explicit" || process === null || this.#stopping) return;
-    if (this.record.explicitTargets === this.#host.explicitTargets()) return;
+    if (this.record.explicitTargets === this.#host.explicitTargets(this.#pod)) return;
     process.signal("SIGTERM");
     const timer = setTimeout(() => process.kill(), RETARGET_GRACE_MS);
     void process.exited.then(() => clearTimeout(timer));
@@ -235,7 +235,8 @@ export class Sidecar {
     const token = await Promise.race([this.#host.attest(this.#pod.uid), this.#stopped]);
     if (token === null || this.#stopping) return null;
     this.#complaint = "is starting";
-    this.record.explicitTargets = this.#host.intercept === "explicit" ? this.#host.explicitTargets() : "";
+    this.record.explicitTargets =
+      this.#host.intercept === "explicit" ? this.#host.explicitTargets(this.#pod) : "";
     return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(token));
   }
 
@@ -249,7 +250,9 @@ export class Sidecar {
       PILLION_TOKEN_FD: String(SECRET_FD),
       PILLION_INTERCEPT: intercept,
       ...(place.sourceIp === null ? {} : { PILLION_SOURCE_IP: place.sourceIp }),
-      ...(intercept === "explicit" ? { PILLION_EXPLICIT_TARGETS: this.#host.explicitTargets() } : {}),
+      ...(intercept === "explicit"
+        ? { PILLION_EXPLICIT_TARGETS: this.#host.explicitTargets(this.#pod) }
+        : {}),
     };
     const sandbox = sandboxArguments({
       hostname: this.#pod.hostname,

@@ -33,7 +33,7 @@ const zone = (services: ZoneSnapshot["services"]): string =>
     serviceCidr: "10.202.0.0/16",
     services,
     pods: [],
-    explicitPods: ["127.0.0.30"],
+    explicitPods: [{ ip: "127.0.0.30", ownPorts: [] }],
   } satisfies ZoneSnapshot);
 const service = (name: string, clusterIp: string): ZoneSnapshot["services"][number] => ({
   name,
