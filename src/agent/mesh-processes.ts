@@ -12,6 +12,8 @@ import type { Users } from "./runtime/users.ts";
 import type { DnsOptions } from "./dns/server.ts";
 
 const DAEMON_PIDS_MAX = 256;
+/** A share that holds beside hundreds of pods: all of them wait for these two. */
+const DAEMON_CPU_REQUEST_MILLIS = 32_000;
 const HOST_RESOLV_CONF = "/etc/resolv.conf";
 
 export interface MeshProcessesHost {
@@ -98,7 +100,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
     return {
       cgroup: cgroups.create(shape.name, {
         cpuLimitMillis: null,
-        cpuRequestMillis: 100,
+        cpuRequestMillis: DAEMON_CPU_REQUEST_MILLIS,
         memoryLimitBytes: null,
         pidsMax: DAEMON_PIDS_MAX,
       }),

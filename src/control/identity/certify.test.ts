@@ -108,10 +108,19 @@ test("issues the DNS name alone for a linkerd2-proxy", async () => {
   );
 });
 
-test("refuses a token that was used before", async () => {
+test("refuses a token that was used before for another key", async () => {
   const text = give();
   assert.equal((await ask({ text })).kind, "issued");
   assert.match(await refusal({ text }), /^unauthenticated: .*used before/);
+});
+
+test("takes a token again for the same key while it lives: the first answer may have been lost", async () => {
+  const text = give();
+  const keys = await webcrypto.subtle.generateKey(EC, false, ["sign", "verify"]);
+  assert.equal((await ask({ text, csr: await csr({ keys }) })).kind, "issued");
+  assert.equal((await ask({ text, csr: await csr({ keys }) })).kind, "issued");
+  clock.advance(TOKEN_LIFE_MS);
+  assert.match(await refusal({ text, csr: await csr({ keys }) }), /^unauthenticated: .*expired/);
 });
 
 test("refuses a token that expired", async () => {

@@ -74,7 +74,12 @@ export async function certify(
     };
   }
   if (input.token.length > TOKEN_BYTES_MAX) return invalid("the token is too long");
-  const verdict = tokens.redeem(Buffer.from(input.token).toString("utf8").trim(), input.identity, dnsName);
+  const verdict = tokens.redeem(
+    Buffer.from(input.token).toString("utf8").trim(),
+    input.identity,
+    new Uint8Array(request.publicKey.rawData),
+    dnsName,
+  );
   if (verdict.kind === "refused") return { kind: "refused", code: "unauthenticated", reason: verdict.reason };
   return {
     kind: "issued",

@@ -22,11 +22,12 @@ const REMEMBER_MS = 10 * 60_000;
 interface Entry {
   readonly grant: TokenGrant;
   readonly expiresAtMs: number;
-  used: boolean;
+  /** Digest of the public key that it was used for, or null. */
+  usedFor: string | null;
 }
 
 /**
- * Single-use tokens: 256 random bits, bound to a pod and its identity, good for a minute. Kept in memory as digests, so
+ * Tokens good for one key each: 256 random bits, bound to a pod and its identity, good for a minute. Kept in memory as digests, so
  * that neither a dump nor the timing of a look-up gives one away. A restart of the control plane voids them all.
  */
 export class Tokens {
@@ -40,18 +41,27 @@ export class Tokens {
   give(grant: TokenGrant): string {
     this.#sweep();
     const token = randomBytes(32).toString("base64url");
-    this.#entries.set(digest(token), { grant, expiresAtMs: this.#nowMs() + TOKEN_LIFE_MS, used: false });
+    this.#entries.set(digest(token), { grant, expiresAtMs: this.#nowMs() + TOKEN_LIFE_MS, usedFor: null });
     return token;
   }
 
-  /** Uses a token up, whatever the answer: one that was shown for another identity is burnt. */
-  redeem(token: string, identity: string, nameOf: (identity: Identity) => string): TokenVerdict {
+  /**
+   * Uses a token up, whatever the answer: one that was shown for another identity is burnt. Shown again for the same key
+   * it is good again, as long as it lives: an answer may be lost on its way, and nobody else has that key.
+   */
+  redeem(
+    token: string,
+    identity: string,
+    publicKey: Uint8Array,
+    nameOf: (identity: Identity) => string,
+  ): TokenVerdict {
     const entry = this.#entries.get(digest(token));
     if (entry === undefined)
       return { kind: "refused", reason: "the token is not known; the pod must be attested again" };
-    if (entry.used)
+    const key = digest(publicKey);
+    if (entry.usedFor !== null && entry.usedFor !== key)
       return { kind: "refused", reason: "the token was used before; each is good for one certificate" };
-    entry.used = true;
+    entry.usedFor = key;
     if (entry.expiresAtMs <= this.#nowMs())
       return { kind: "refused", reason: `the token expired; it is good for ${TOKEN_LIFE_MS / 1000} s` };
     if (nameOf(entry.grant.identity) !== identity)
@@ -68,6 +78,6 @@ export class Tokens {
   }
 }
 
-function digest(token: string): string {
-  return createHash("sha256").update(token).digest("base64");
+function digest(value: string | Uint8Array): string {
+  return createHash("sha256").update(value).digest("base64");
 }

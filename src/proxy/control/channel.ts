@@ -50,7 +50,8 @@ const BACKOFF_MS_MIN = 100;
 /** Low, so that a control plane that comes back is found within a second or two. */
 const BACKOFF_MS_MAX = 1000;
 const CONNECT_TIMEOUT_MS = 1000;
-const HANDSHAKE_TIMEOUT_MS = 3000;
+/** Of a control plane to which a whole machine comes at once; giving up early would only make it begin anew. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 5000;
 /** Calls that wait for a connection. Sidecars hold a few streams per target, and targets are bounded. */

@@ -36,9 +36,16 @@ const RENEW_MS_MIN = 1000;
 const RENEW_MS_MAX = 24 * 3600 * 1000;
 const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 10_000;
-const CALL_TIMEOUT_MS = 5000;
+/** Generous: a control plane that is short of processor time gets no better by being asked again. */
+const CALL_TIMEOUT_MS = 20_000;
+
+interface KeyPair {
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+}
 
 const generate = promisify(generateKeyPair);
+const newKeys = (): Promise<KeyPair> => generate("ec", { namedCurve: "P-256" });
 
 /**
  * Keeps this workload's certificate: a P-256 key made here and never written, a request to the identity service, again
@@ -52,6 +59,8 @@ export class IdentityClient {
   #notAfterMs = 0;
   #isStopped = false;
   #certified: (() => void) | null = null;
+  /** Of the first certificate: a token is good for one key, also when its answer was lost and it is shown again. */
+  #firstKeys: Promise<KeyPair> | null = null;
 
   constructor(parts: IdentityParts) {
     this.#parts = parts;
@@ -115,7 +124,7 @@ export class IdentityClient {
   async #certify(): Promise<number> {
     const { clock, localName, log, registry, tls } = this.#parts;
     const byToken = !this.hasCertificate;
-    const { privateKey, publicKey } = await generate("ec", { namedCurve: "P-256" });
+    const { privateKey, publicKey } = await (byToken ? (this.#firstKeys ??= newKeys()) : newKeys());
     const request = new ProtoWriter().text(1, localName);
     if (byToken) request.bytes(2, await this.#parts.token());
     request.bytes(3, makeCsr(localName, privateKey, publicKey));
@@ -128,6 +137,7 @@ export class IdentityClient {
     });
     const validMs = notAfterMs - clock.wallMs();
     this.#notAfterMs = notAfterMs;
+    this.#firstKeys = null;
     registry.count(FAMILIES.certRefreshes, {});
     log.info("certificate issued", {
       identity: localName,
