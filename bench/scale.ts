@@ -24,6 +24,7 @@ const { values: options } = parseArgs({
 const pods = Number(options.pods);
 const root = join(import.meta.dirname, "..");
 const instance = `scale-${process.pid}`;
+const stateDir = join(process.env["PILLION_STATE_DIR"] ?? "/var/lib/pillion", instance);
 const folder = mkdtempSync(join(tmpdir(), "pillion-scale-"));
 const note = (text: string): void => {
   if (!options.json) console.log(text);
@@ -102,13 +103,7 @@ async function status(): Promise<Status> {
 function talk(all: Status): { ok: number; failed: number; silentPods: number } {
   const sum = { ok: 0, failed: 0, silentPods: 0 };
   for (const { uid } of all.pods) {
-    const log = join(
-      process.env["PILLION_STATE_DIR"] ?? "/var/lib/pillion",
-      instance,
-      "agent/pods",
-      uid,
-      "logs/main.log",
-    );
+    const log = join(stateDir, "agent/pods", uid, "logs/main.log");
     const lines = readFileSync(log, "utf8").split("\n");
     const ok = lines.filter((line) => line === "ok").length;
     sum.ok += ok;
@@ -119,6 +114,13 @@ function talk(all: Status): { ok: number; failed: number; silentPods: number } {
 }
 
 let exitCode = 0;
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  process.once(name, () => {
+    void pillion("down")
+      .catch(() => undefined)
+      .then(() => process.exit(130));
+  });
+}
 try {
   note(describeMachine());
   note(`${pods} pods in instance ${instance}`);
@@ -182,5 +184,6 @@ try {
   await pillion("down").catch(() => undefined);
 } finally {
   rmSync(folder, { recursive: true, force: true });
+  rmSync(stateDir, { recursive: true, force: true });
 }
 process.exit(exitCode);
