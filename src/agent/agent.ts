@@ -135,6 +135,11 @@ export class Agent {
     this.#rotation = new LogRotation(() => this.#logFolders());
   }
 
+  /** The operator has asked for its end. */
+  get isEnding(): boolean {
+    return this.#ending !== null;
+  }
+
   /** Brings everything up, or takes it over, and resolves after `down`. */
   async run(): Promise<void> {
     const ended = new Promise<void>((resolve) => (this.#end = resolve));

@@ -21,16 +21,19 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   // It must not die of a terminal that goes away.
   process.on("SIGHUP", () => {});
   const startedMs = Date.now();
+  let agent: Agent | null = null;
   process.on("uncaughtException", (error) => {
     say(`a bug ended the agent: ${error.stack ?? describeError(error)}`);
-    if (Date.now() - startedMs > STEADY_MS) {
+    // Who was told to end it does not want it back; what is left, the next `down` removes.
+    if (Date.now() - startedMs > STEADY_MS && agent?.isEnding !== true) {
       const args = [...process.execArgv, ...process.argv.slice(1)];
       spawn(process.execPath, args, { detached: true, stdio: "inherit" }).unref();
     }
     process.exit(EXIT_BUG);
   });
   try {
-    await new Agent(options, resolve(import.meta.dirname, "../..")).run();
+    agent = new Agent(options, resolve(import.meta.dirname, "../.."));
+    await agent.run();
   } catch (error) {
     say(`the agent cannot go on: ${describeError(error)}`);
     process.exitCode = 1;
