@@ -51,11 +51,15 @@ test("the agent killed: nobody notices, and the next one takes the running pods 
     const { stdout } = await mesh.exec((await mesh.pod("web")).name, "hostname");
     assert.match(stdout, /^web-/);
     mesh.write("web.yaml", service("web", { replicas: 3 }));
-    const grown = await mesh.until("a third replica", async () => {
-      const { pods } = await mesh.status();
-      const web = pods.filter((pod) => pod.owner.endsWith("/web"));
-      return web.length === 3 && web.every((pod) => pod.ready) && pods;
-    });
+    const grown = await mesh.until(
+      "a third replica",
+      async () => {
+        const { pods } = await mesh.status();
+        const web = pods.filter((pod) => pod.owner.endsWith("/web"));
+        return web.length === 3 && web.every((pod) => pod.ready) && pods;
+      },
+      60_000,
+    );
     const kept = new Set(before.pods.map((pod) => pod.uid));
     const untouched = grown.filter((pod) => kept.has(pod.uid));
     assert.deepEqual(essences({ pods: untouched }), essences(before), "the edit touched nothing else");
@@ -65,10 +69,14 @@ test("the agent killed: nobody notices, and the next one takes the running pods 
     const restarted = untouched.find((pod) => pod.owner.endsWith("/web"));
     assert.ok(restarted?.sidecar);
     kill([restarted.sidecar.pid]);
-    await mesh.until("a sidecar that dies after the adoption to be started again", async () => {
-      const pod = (await mesh.status()).pods.find((each) => each.uid === restarted.uid);
-      return pod?.ready && pod.sidecar?.restartCount === 1;
-    });
+    await mesh.until(
+      "a sidecar that dies after the adoption to be started again",
+      async () => {
+        const pod = (await mesh.status()).pods.find((each) => each.uid === restarted.uid);
+        return pod?.ready && pod.sidecar?.restartCount === 1;
+      },
+      60_000,
+    );
   } finally {
     await mesh.close();
   }
