@@ -4,6 +4,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
+import { KeptBytes } from "#/base/kept-bytes.ts";
 
 /** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
 const BUFFERED_BYTES_HIGH = 256 * 1024;
@@ -35,7 +36,7 @@ export class SocketConn implements Conn {
   /** The TCP socket below: `#socket` itself without TLS. Only it can send RST. */
   readonly #tcp: Socket;
   #handler: ConnHandler | null = null;
-  #pending: Uint8Array[] = [];
+  readonly #pending = new KeptBytes();
   #pendingBytes = 0;
   /** Bytes given to the socket whose write has not completed. */
   #flyingBytes = 0;
@@ -86,7 +87,7 @@ export class SocketConn implements Conn {
 
   write(bytes: Uint8Array): boolean {
     if (this.#isEnded || this.#isClosed || bytes.length === 0) return true;
-    this.#pending.push(bytes);
+    this.#pending.push(bytes, 0, bytes.length);
     this.#pendingBytes += bytes.length;
     this.bytesWritten += bytes.length;
     if (!this.#flushScheduled && this.#flyingBytes === 0) {
@@ -112,7 +113,7 @@ export class SocketConn implements Conn {
     // What was written before the reset goes first, as far as the kernel takes it at once: an application that
     // answers and then resets is heard in full by a client without a proxy, too.
     if (this.#flyingBytes === 0 && this.#pendingBytes > 0 && !this.#isFinished) this.#writePending();
-    this.#pending = [];
+    this.#pending.take();
     this.#pendingBytes = 0;
     this.#isEnded = true;
     this.#error ??= new ConnError("ABORTED", "the connection was reset by this side");
@@ -248,7 +249,7 @@ export class SocketConn implements Conn {
 
   readonly #onClose = (): void => {
     this.#isClosed = true;
-    this.#pending = [];
+    this.#pending.take();
     this.#pendingBytes = 0;
     this.#flyingBytes = 0;
     // A socket that is destroyed with neither error nor both ends (a server shutting its handles) was cut.
@@ -278,8 +279,7 @@ export class SocketConn implements Conn {
   };
 
   #writePending(): void {
-    const pending = this.#pending;
-    this.#pending = [];
+    const pending = this.#pending.take();
     this.#flyingBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
     const socket = this.#socket;

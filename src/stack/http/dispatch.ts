@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
+import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { Balancer } from "../balance/balancer.ts";
@@ -117,7 +118,7 @@ class Attempt implements RequestSink, ResponseSink {
   #lastFault: Fault | null = null;
   #attempts = 0;
   /** All chunks so far, while the request may have to be sent again; null once it may not. At most `replayBytesMax` plus the caller's window. */
-  #kept: Uint8Array[] | null = [];
+  #kept: KeptBytes | null;
   #ended: boolean;
   #trailers: Fields | null = null;
   /** Bytes that the caller already got credit for, sent once more: their credit is not passed on twice. */
@@ -131,6 +132,7 @@ class Attempt implements RequestSink, ResponseSink {
     this.#head = head;
     this.#last = last;
     this.#ended = last;
+    this.#kept = last ? NOTHING_KEPT : new KeptBytes();
     this.#reply = reply;
   }
 
@@ -175,8 +177,12 @@ class Attempt implements RequestSink, ResponseSink {
     if (this.#member !== member) return; // given back from inside the call
     this.#sink = sink;
     if (bodyFollows && kept !== null) {
-      for (const bytes of kept.slice()) this.#sink.data(bytes, 0, bytes.length);
-      if (this.#ended && this.#member === member) this.#sink.end(this.#trailers);
+      for (const bytes of kept.chunks.slice()) {
+        sink.data(bytes, 0, bytes.length);
+        // Given back meanwhile, and on its way to another endpoint already, from the first byte.
+        if (this.#sink !== sink) return;
+      }
+      if (this.#ended) sink.end(this.#trailers);
     }
   }
 
@@ -184,9 +190,7 @@ class Attempt implements RequestSink, ResponseSink {
 
   data(bytes: Uint8Array, start: number, stop: number): void {
     if (this.#over) return;
-    if (this.#kept !== null) {
-      this.#kept.push(start === 0 && stop === bytes.length ? bytes : bytes.subarray(start, stop));
-    }
+    this.#kept?.push(bytes, start, stop);
     this.#sink.data(bytes, start, stop);
   }
 
@@ -292,4 +296,6 @@ class Attempt implements RequestSink, ResponseSink {
   }
 }
 
+/** Of all requests without a body. */
+const NOTHING_KEPT = new KeptBytes();
 const NONE: Member<EndpointService>[] = [];

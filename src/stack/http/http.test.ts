@@ -19,7 +19,7 @@ import { Http1Server } from "./http1-server.ts";
 import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
 import { linger } from "./linger.ts";
-import type { MemoryConn } from "./testing.ts";
+import type { MemoryConn, ScriptedCall } from "./testing.ts";
 import { ManualClock, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
 import { http1Target, Request, requestFromHttp2, requestToHttp1 } from "./translate.ts";
 
@@ -557,6 +557,34 @@ test("a request that reached nobody goes to another endpoint, body and all", () 
   }
   // Set aside after its first failure, so not asked twenty times.
   assert.ok(down.calls.length <= 2, `${down.calls.length} requests tried the dead endpoint`);
+});
+
+test("a body that fails while it is sent again goes to the next endpoint once, from its first byte", () => {
+  const services: Record<string, ScriptedService> = {};
+  let number = 0;
+  let first: ScriptedCall | null = null;
+  for (const ip of ["10.0.0.1", "10.0.0.2", "10.0.0.3"]) {
+    services[ip] = new ScriptedService((call) => {
+      if (++number > 2) return;
+      call.holdCredit = true;
+      first ??= call;
+      if (number === 1) return;
+      const take = call.data.bind(call);
+      call.data = (bytes, start, stop) => {
+        take(bytes, start, stop);
+        if (call.body.length === 2_000) call.reply.fail(fault("REFUSED", "not here", { safe: true }));
+      };
+    });
+  }
+  const { dispatch } = dispatchTo(new Endpoints("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"), services);
+  const sink = dispatch.call(request({ method: "POST" }), false, new RecordingReply());
+  for (const text of ["a", "b", "c"]) sink.data(Buffer.from(text.repeat(2_000)), 0, 2_000);
+  sink.end(null);
+  (first as ScriptedCall | null)?.reply.fail(fault("REFUSED", "not here", { safe: true }));
+  const taken = Object.values(services).flatMap((service) =>
+    service.calls.filter((call) => !call.holdCredit).map((call) => call.body),
+  );
+  assert.deepEqual(taken, ["a".repeat(2_000) + "b".repeat(2_000) + "c".repeat(2_000)]);
 });
 
 test("a request that may have been seen is not sent again", () => {

@@ -2,6 +2,7 @@ import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
+import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import { linger } from "./linger.ts";
@@ -333,7 +334,7 @@ export abstract class Http2Stream {
   #tailStop = 0;
   #isDirty = false;
   /** Chunks that the window or the socket did not take. Bounded by the source's window (see exchange.ts). */
-  #queue: Uint8Array[] = [];
+  readonly #queue = new KeptBytes();
   #ended = false;
   #trailers: Fields | null = null;
 
@@ -357,8 +358,8 @@ export abstract class Http2Stream {
   protected sendData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
     if (this.#tailStop > this.#tailStart) this.flushTail();
-    if (this.#queue.length > 0) {
-      this.#queue.push(bytes.subarray(start, stop));
+    if (!this.#queue.isEmpty) {
+      this.#queue.push(bytes, start, stop);
       return;
     }
     this.#tail = bytes;
@@ -388,13 +389,13 @@ export abstract class Http2Stream {
     const bytes = this.#tailStop - this.#tailStart;
     if (bytes > 0) {
       const { link } = this;
-      const finish = this.#ended && this.#trailers === null && this.#queue.length === 0;
+      const finish = this.#ended && this.#trailers === null && this.#queue.isEmpty;
       let taken = 0;
-      if (this.#queue.length === 0 && link.flowing)
+      if (this.#queue.isEmpty && link.flowing)
         taken = link.machine.sendData(this.id, this.#tail, this.#tailStart, this.#tailStop, finish);
       else link.stalled(this);
       if (taken < bytes) {
-        this.#queue.push(this.#tail.subarray(this.#tailStart + taken, this.#tailStop));
+        this.#queue.push(this.#tail, this.#tailStart + taken, this.#tailStop);
         if (taken > 0 && !link.flowing) link.stalled(this);
       }
       this.#tail = EMPTY;
@@ -405,37 +406,38 @@ export abstract class Http2Stream {
       if (taken === bytes && finish) this.#markSent();
       if (taken < bytes || finish) return;
     }
-    if (this.#ended && this.#queue.length === 0) this.#sendLast();
+    if (this.#ended && this.#queue.isEmpty) this.#sendLast();
   }
 
   /** The window opened, or the socket did. */
   offer(): void {
     const { link } = this;
-    while (!this.gone && this.#queue.length > 0) {
+    const queue = this.#queue.chunks;
+    while (!this.gone && queue.length > 0) {
       if (!link.flowing) {
         link.stalled(this);
         return;
       }
-      const head = this.#queue[0] as Uint8Array;
-      const finish = this.#ended && this.#trailers === null && this.#queue.length === 1;
+      const head = queue[0] as Uint8Array;
+      const finish = this.#ended && this.#trailers === null && queue.length === 1;
       const taken = link.machine.sendData(this.id, head, 0, head.length, finish);
       link.touch();
       if (taken === head.length) {
-        this.#queue.shift();
+        queue.shift();
         if (finish) {
           this.credited(taken);
           this.#markSent();
           return;
         }
       } else {
-        if (taken > 0) this.#queue[0] = head.subarray(taken);
+        if (taken > 0) queue[0] = head.subarray(taken);
         if (taken > 0 && !link.flowing) link.stalled(this);
         if (taken > 0) this.credited(taken);
         return;
       }
       this.credited(taken);
     }
-    if (!this.gone && this.#ended && !this.sent && this.#queue.length === 0) this.#sendLast();
+    if (!this.gone && this.#ended && !this.sent && queue.length === 0) this.#sendLast();
   }
 
   #sendLast(): void {
@@ -470,7 +472,7 @@ export abstract class Http2Stream {
     this.release(this.heldBytes);
     if (this.gone) return;
     this.gone = true;
-    this.#queue = [];
+    this.#queue.take();
     if (!this.link.over) this.link.machine.reset(this.id, errorCode);
     this.link.forget(this);
   }

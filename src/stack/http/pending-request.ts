@@ -1,5 +1,6 @@
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
+import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { RequestSink, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
@@ -14,7 +15,7 @@ export class PendingRequest implements RequestSink {
   onCancel: (() => void) | null = null;
   readonly #reply: ResponseSink;
   #sink: RequestSink | null = null;
-  #kept: Uint8Array[] = [];
+  readonly #kept = new KeptBytes();
   #ended = false;
   #trailers: Fields | null = null;
   #over = false;
@@ -32,9 +33,7 @@ export class PendingRequest implements RequestSink {
     if (!this.waiting) return;
     const sink = start(this.#reply);
     this.#sink = sink;
-    const kept = this.#kept;
-    this.#kept = [];
-    for (const bytes of kept) sink.data(bytes, 0, bytes.length);
+    for (const bytes of this.#kept.take()) sink.data(bytes, 0, bytes.length);
     if (this.#ended) sink.end(this.#trailers);
   }
 
@@ -42,13 +41,13 @@ export class PendingRequest implements RequestSink {
     if (!this.waiting) return;
     this.#over = true;
     this.#sink = SPENT;
-    this.#kept = [];
+    this.#kept.take();
     this.#reply.fail(cause);
   }
 
   data(bytes: Uint8Array, start: number, stop: number): void {
     if (this.#sink !== null) this.#sink.data(bytes, start, stop);
-    else this.#kept.push(bytes.subarray(start, stop));
+    else this.#kept.push(bytes, start, stop);
   }
 
   end(trailers: Fields | null): void {
@@ -67,7 +66,7 @@ export class PendingRequest implements RequestSink {
     }
     if (this.#over) return;
     this.#over = true;
-    this.#kept = [];
+    this.#kept.take();
     this.onCancel?.();
   }
 

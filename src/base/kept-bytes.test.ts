@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { KeptBytes } from "./kept-bytes.ts";
+
+test("keeps every byte in order, whatever is taken from the front meanwhile", () => {
+  const steps = fc.array(
+    fc.oneof(
+      fc.integer({ min: 1, max: 3_000 }).map((bytes) => ({ push: bytes })),
+      fc.integer({ min: 1, max: 30 }).map((bytes) => ({ push: bytes })),
+      fc.integer({ min: 1, max: 5_000 }).map((bytes) => ({ take: bytes })),
+    ),
+    { maxLength: 200 },
+  );
+  fc.assert(
+    fc.property(steps, (all) => {
+      const kept = new KeptBytes();
+      const wanted: number[] = [];
+      const got: number[] = [];
+      let next = 0;
+      for (const step of all) {
+        if ("push" in step) {
+          const bytes = Uint8Array.from({ length: step.push + 2 }, () => next++ & 255);
+          kept.push(bytes, 1, bytes.length - 1);
+          wanted.push(...bytes.subarray(1, bytes.length - 1));
+          continue;
+        }
+        for (let left = step.take; left > 0 && !kept.isEmpty;) {
+          const head = kept.chunks[0]!;
+          const bytes = Math.min(left, head.length);
+          got.push(...head.subarray(0, bytes));
+          if (bytes === head.length) kept.chunks.shift();
+          else kept.chunks[0] = head.subarray(bytes);
+          left -= bytes;
+        }
+      }
+      for (const chunk of kept.take()) got.push(...chunk);
+      assert.deepEqual(got, wanted);
+      assert.ok(kept.isEmpty);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("single bytes share memory and do not keep what they came in", () => {
+  const kept = new KeptBytes();
+  const big = new Uint8Array(65_536);
+  for (let i = 0; i < 50_000; i++) kept.push(big, i, i + 1);
+  assert.ok(kept.chunks.length < 20, `${kept.chunks.length} chunks`);
+  assert.ok(kept.chunks.filter((chunk) => chunk.buffer === big.buffer).length <= 4);
+});
