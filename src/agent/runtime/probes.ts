@@ -138,22 +138,32 @@ export function probeHttp(action: HttpAction, timeoutMs: number, podIp: string):
   });
 }
 
+/**
+ * How long a connection has to stay without a reset. A sidecar accepts for a program that does not listen, notices within
+ * 10 ms that its client is silent, and ends the connection with RST when it cannot reach the program.
+ */
+const TCP_SETTLES_MS = 250;
+
 function probeTcp(host: string, port: number, timeoutMs: number): Promise<ProbeResult> {
   return new Promise((resolve) => {
     const socket = net.connect({ host, port });
-    const timer = setTimeout(() => {
-      resolve(failed(`no answer from ${host}:${port} in ${timeoutMs} ms`));
+    const finish = (result: ProbeResult): void => {
+      clearTimeout(timer);
+      resolve(result);
       socket.destroy();
-    }, timeoutMs);
+    };
+    let timer = setTimeout(
+      () => finish(failed(`no answer from ${host}:${port} in ${timeoutMs} ms`)),
+      timeoutMs,
+    );
     socket.on("connect", () => {
       clearTimeout(timer);
-      resolve(OK);
-      socket.destroy();
+      timer = setTimeout(() => finish(OK), Math.min(TCP_SETTLES_MS, timeoutMs));
     });
-    socket.on("error", (error) => {
-      clearTimeout(timer);
-      resolve(failed(error.message));
-    });
+    // A server that speaks, or ends, is there.
+    socket.on("data", () => finish(OK));
+    socket.on("end", () => finish(OK));
+    socket.on("error", (error) => finish(failed(error.message)));
   });
 }
 
