@@ -45,6 +45,8 @@ class NftInterceptor implements Interceptor {
   readonly kind = "nftables";
   readonly #instance: string;
   readonly #pods = new Map<string, PodInterception>();
+  /** The rules that each pod has, as we wrote them: writing costs a process, and most news concern few pods. */
+  readonly #written = new Map<string, string>();
   /** What `setServices` was last told; null while nobody has. */
   #services: readonly ServiceVip[] | null = null;
 
@@ -54,7 +56,7 @@ class NftInterceptor implements Interceptor {
 
   install(pod: PodInterception): void {
     this.#checkInstance(pod.instance);
-    nft(pod.netnsPath, ["-f", "-"], renderRules(pod, this.#services ?? []));
+    this.#write(pod, renderRules(pod, reached(pod, this.#services ?? [])));
     this.#pods.set(pod.pod, pod);
   }
 
@@ -79,12 +81,16 @@ class NftInterceptor implements Interceptor {
     const known = this.#pods.get(pod);
     if (known === undefined) return;
     this.#pods.delete(pod);
+    this.#written.delete(pod);
     if (hasTable(known.netnsPath)) nft(known.netnsPath, ["delete", "table", "inet", TABLE], "");
   }
 
   setServices(services: readonly ServiceVip[]): void {
     this.#services = services;
-    for (const pod of this.#pods.values()) this.install(pod);
+    for (const pod of this.#pods.values()) {
+      const rules = renderRules(pod, reached(pod, services));
+      if (this.#written.get(pod.pod) !== rules) this.#write(pod, rules);
+    }
   }
 
   readTelemetry(): PodTraffic[] {
@@ -95,12 +101,27 @@ class NftInterceptor implements Interceptor {
     this.#pods.clear();
   }
 
+  #write(pod: PodInterception, rules: string): void {
+    // Forgotten first: when it fails, nobody knows what is there.
+    this.#written.delete(pod.pod);
+    nft(pod.netnsPath, ["-f", "-"], rules);
+    this.#written.set(pod.pod, rules);
+  }
+
   #checkInstance(instance: string): void {
     if (instance !== this.#instance) {
       const message = `this interceptor serves instance ${this.#instance}, not ${instance}`;
       throw new InterceptionError("BAD_INPUT", message, { blame: "us" });
     }
   }
+}
+
+/** Services that a pod's rules translate: where all TCP goes to a sidecar, only those of UDP. */
+function reached(pod: PodInterception, services: readonly ServiceVip[]): readonly ServiceVip[] {
+  const letsThrough = pod.skipOutboundPorts.length > 0 || pod.letThroughCidrs.length > 0;
+  return pod.mode === "service-only" || letsThrough
+    ? services
+    : services.filter(({ protocol }) => protocol === "udp");
 }
 
 function hasTable(netnsPath: string): boolean {
