@@ -143,7 +143,7 @@ function interception(): Finding[] {
   ];
 }
 
-/** What an instance that is gone left behind: the next `up` clears it, but an operator may wonder. */
+/** What an instance has on this machine while no agent answers: running pods without one, or remains. */
 function leftovers(paths: InstancePaths): Finding {
   const found: string[] = [];
   for (const folder of [join(paths.runRoot, paths.name), `/sys/fs/bpf/pillion/${paths.name}`]) {
@@ -153,7 +153,7 @@ function leftovers(paths: InstancePaths): Finding {
   return warn(
     "leftovers",
     found.join(", "),
-    `an agent ended without cleaning up; the next \`pillion up\` or \`pillion down\` removes them`,
+    "no agent answers: `pillion up` takes over what still runs, `pillion down` removes it",
   );
 }
 

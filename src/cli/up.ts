@@ -59,12 +59,33 @@ export async function up(paths: InstancePaths, options: UpOptions): Promise<Answ
     );
   const running = await statusIfRunning(paths);
   const isFresh = running === null && !hasPods(paths);
-  if (running === null) await startAgent(paths, { ...options, folder });
+  if (running === null)
+    await startAgent(paths, { ...options, ...(isFresh ? {} : settingsOfPods(paths, options)), folder });
   else {
     refuseOtherSettings(paths, running, folder, options);
     options.say("already running");
   }
   return await waitReady(paths, options, isFresh);
+}
+
+/** Pods that outlived their agent keep their networks and way of interception: what was not asked for is as it was. */
+function settingsOfPods(
+  paths: InstancePaths,
+  { intercept, podCidr, serviceCidr }: UpOptions,
+): Pick<UpOptions, "intercept" | "podCidr" | "serviceCidr"> {
+  const asked = { intercept, podCidr, serviceCidr };
+  try {
+    const file = join(paths.runRoot, paths.name, "settings.json");
+    const kept = JSON.parse(readFileSync(file, "utf8")) as typeof asked;
+    return {
+      intercept: intercept === "auto" ? kept.intercept : intercept,
+      podCidr: podCidr === DEFAULT_POD_CIDR ? kept.podCidr : podCidr,
+      serviceCidr: serviceCidr === DEFAULT_SERVICE_CIDR ? kept.serviceCidr : serviceCidr,
+    };
+  } catch {
+    // Without it there is nothing to keep to; the agent decides.
+    return asked;
+  }
 }
 
 /** A slip of the folder or a flag must not end or change what runs. */
@@ -171,12 +192,13 @@ async function waitReady(
         isJudged = true;
         await refuseBadFolder(paths, isFresh);
       }
+      const settled = status.pods.filter((pod) => isSettled(pod)).length;
       for (const pod of status.pods) {
         const name = `${pod.namespace}/${pod.name}`;
         if (isSettled(pod) && !told.has(pod.uid)) {
           told.add(pod.uid);
           options.say(
-            `${name} ${pod.phase === "Succeeded" ? "completed" : "ready"} (${told.size}/${status.pods.length})`,
+            `${name} ${pod.phase === "Succeeded" ? "completed" : "ready"} (${settled}/${status.pods.length})`,
           );
         }
       }
