@@ -256,6 +256,34 @@ test("Host follows the target of an absolute-form request (RFC 9112 §3.2.2)", (
   assert.deepEqual(requestToHttp1(head, true).fields, ["host", "a.example"]);
 });
 
+test("an answer to HEAD has no body, whatever the service gives (RFC 9110 §9.3.2)", () => {
+  const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "no"));
+  const twice = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+  const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+  assert.equal(talkHttp1(service, twice).answer(), answer + answer);
+});
+
+test("extended CONNECT is sent only where the server takes it (RFC 8441 §3)", () => {
+  for (const connectProtocol of [true, false]) {
+    const clock = new ManualClock();
+    const [ours, theirs] = memoryPair(clock);
+    const service = new ScriptedService();
+    const machine = { connectProtocol };
+    new Http2Server(theirs, service, clock, () => {}, { meshed: false, clientId: null, machine });
+    const client = new Http2Client(ours, clock, () => {}, { meshed: false });
+    const reply = new RecordingReply();
+    const head = request({ version: "2", method: "CONNECT", upgrade: "websocket" });
+    client.call(head, false, reply).data(Buffer.from("frame"), 0, 5);
+    clock.settle();
+    assert.deepEqual(
+      service.calls.map((call) => call.body),
+      connectProtocol ? ["frame"] : [],
+    );
+    assert.deepEqual(reply.events, connectProtocol ? [] : ["fail BAD_REQUEST"]);
+    assert.ok(client.usable);
+  }
+});
+
 test("what HTTP/1 cannot frame or say is not written (RFC 9112 §3.2, §6.1)", () => {
   const from = (method: string, path: string, version: string): Request =>
     requestFromHttp2(

@@ -249,8 +249,8 @@ export class Http1Server implements ConnHandler {
         exchange.sink.end(null);
       }
       // RFC 9110 §6.4.1: these never have a body, whatever their fields say.
-      const bodiless = request.method === "HEAD" || head.status === 204 || head.status === 304;
-      if (!bodiless) {
+      exchange.bodiless = request.method === "HEAD" || head.status === 204 || head.status === 304;
+      if (!exchange.bodiless) {
         if (last) {
           if (fieldCount(fields, "content-length") === 0) fields.push("Content-Length", "0");
         } else if (fieldCount(fields, "content-length") === 0) {
@@ -305,6 +305,10 @@ export class Http1Server implements ConnHandler {
   }
 
   sendData(exchange: Exchange, bytes: Uint8Array, start: number, stop: number): void {
+    if (exchange.bodiless) {
+      exchange.sink.responseConsumed(stop - start);
+      return;
+    }
     const view = start === 0 && stop === bytes.length ? bytes : bytes.subarray(start, stop);
     if (!exchange.chunked) {
       this.#write(exchange, view, view.length);
@@ -418,6 +422,8 @@ class Exchange implements ResponseSink {
   live = true;
   headSent = false;
   chunked = false;
+  /** What a service gives as a body is the answer's to a GET, and not written: it would be read as the next answer. */
+  bodiless = false;
   closeAfter = false;
   /** An upgrade or CONNECT was asked for and not answered yet … */
   awaitsSwitch = false;

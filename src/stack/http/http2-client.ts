@@ -4,7 +4,7 @@ import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import { UNHEARD } from "./exchange.ts";
+import { SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault, http2CodeOf } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
@@ -54,7 +54,10 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    if (!this.#retired && this.#waiting.length === 0 && this.#link.machine.canRequest())
+    const { machine } = this.#link;
+    // RFC 8441 §3: only the server's SETTINGS say whether it takes extended CONNECT.
+    const isKnown = machine.settled || !isExtendedConnect(head);
+    if (!this.#retired && this.#waiting.length === 0 && isKnown && machine.canRequest())
       return this.#start(head, last, reply);
     const pending = new PendingRequest(reply);
     if (this.#retired) {
@@ -83,6 +86,12 @@ export class Http2Client implements HttpService, Http2LinkOwner {
 
   #start(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const { machine } = this.#link;
+    if (isExtendedConnect(head) && !machine.remoteConnectProtocol) {
+      reply.fail(
+        fault("BAD_REQUEST", "the far side does not take extended CONNECT (RFC 8441)", { status: 501 }),
+      );
+      return SPENT;
+    }
     const fields = requestToHttp2(head, this.meshed ? "upgraded" : "native");
     const id = machine.request(fields, last);
     const stream = new ClientStream(this.#link, id, reply, this.meshed, last);
@@ -120,6 +129,10 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     for (const { pending } of waiting)
       pending.fail(fault("REFUSED", "the connection ended before the request was sent", { safe: true }));
   }
+}
+
+function isExtendedConnect(head: RequestHead): boolean {
+  return head.upgrade !== null && head.method === "CONNECT" && head.version === "2";
 }
 
 class ClientStream extends Http2Stream implements RequestSink {
