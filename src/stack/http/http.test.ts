@@ -750,3 +750,26 @@ test("a remote side that does not close after our end is cut, but not while our 
   clock.advance(60_000);
   assert.ok(ours.isClosed);
 });
+
+test("a connection that runs out of stream ids gives way, and finishes what it carries (RFC 9113 §5.1.1)", () => {
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  const service = new ScriptedService();
+  new Http2Server(theirs, service, clock, () => {}, { meshed: true, clientId: null });
+  let gone = 0;
+  const client = new Http2Client(ours, clock, () => gone++, { meshed: true, requestsMax: 2 });
+  clock.settle();
+  const replies = [new RecordingReply(), new RecordingReply(), new RecordingReply()];
+  for (const reply of replies) client.call(request({ version: "2" }), true, reply);
+  clock.settle();
+  assert.equal(gone, 1);
+  assert.equal(client.usable, false);
+  assert.deepEqual(replies[2]?.events, ["fail REFUSED safe"]);
+  for (const call of service.calls) call.answer(200, [], "");
+  clock.settle();
+  assert.deepEqual(
+    replies.map((reply) => reply.status),
+    [200, 200, 0],
+  );
+  assert.ok(ours.isClosed);
+});

@@ -16,7 +16,11 @@ export interface Http2ClientOptions {
   /** The server is another sidecar: HTTP/1 travels as `l5d-orig-proto`, and its error field is believed. */
   readonly meshed: boolean;
   readonly machine?: Partial<Http2Settings>;
+  /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
+  readonly requestsMax?: number;
 }
+
+const REQUESTS_MAX = 1_000_000_000;
 
 /** Requests that wait for a stream on one connection. Past it they fail as OVERLOADED. */
 const WAITING_MAX = 1_024;
@@ -35,6 +39,8 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #link: Http2Link;
   readonly #gone: () => void;
   readonly meshed: boolean;
+  readonly #requestsMax: number;
+  #requests = 0;
   #retired = false;
   #waiting: Waiting[] = [];
 
@@ -42,6 +48,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   constructor(conn: Conn, clock: Clock, gone: () => void, options: Http2ClientOptions) {
     this.#gone = gone;
     this.meshed = options.meshed;
+    this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" });
   }
 
@@ -97,6 +104,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     const stream = new ClientStream(this.#link, id, reply, this.meshed, last);
     this.#link.add(stream);
     this.#link.touch();
+    if (++this.#requests === this.#requestsMax) this.close();
     return stream;
   }
 
