@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { CommandError } from "./exit.ts";
@@ -21,6 +22,11 @@ function userRoots(env: NodeJS.ProcessEnv): { state: string; run: string } {
     state: join(state, "pillion"),
     run: run === undefined ? `/tmp/pillion-${process.getuid?.() ?? 0}` : join(run, "pillion"),
   };
+}
+
+/** Whether we are an ordinary user and it is root's mesh of that name that runs: the usual slip is a forgotten sudo. */
+export function isRootsInstead(paths: InstancePaths): boolean {
+  return paths.runRoot !== SYSTEM_ROOTS.run && existsSync(join(SYSTEM_ROOTS.run, paths.name, "agent.sock"));
 }
 
 export function instancePaths(name: string, env: NodeJS.ProcessEnv): InstancePaths {

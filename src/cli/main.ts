@@ -6,9 +6,10 @@ import { completion } from "./completion.ts";
 import { exec } from "./exec.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
-import { instancePaths } from "./instance-paths.ts";
+import { instancePaths, isRootsInstead } from "./instance-paths.ts";
 import { logs } from "./logs.ts";
 import { DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, network } from "./networks.ts";
+import { AgentAway } from "./operator.ts";
 import { closeMachine, findMachine, isOrdinaryUser, runInside } from "./own-machine.ts";
 import { rolloutRestart, rolloutStatus } from "./rollout.ts";
 import { stat } from "./stat/stat.ts";
@@ -125,6 +126,7 @@ Begin with:
         print("everything has ended");
         return;
       }
+      if (isRootsInstead(where)) throw new AgentAway(where);
       await sweepStopped(where);
       print(`instance "${where.name}" is not running; nothing of it is left`);
     },

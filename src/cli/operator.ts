@@ -2,6 +2,7 @@ import { connect } from "node:net";
 import type { OperatorAnswer, OperatorRequest } from "#/model/operator-protocol.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
+import { isRootsInstead } from "./instance-paths.ts";
 
 /** The answer of one kind, as `ask` narrows it. */
 export type AnswerOf<K extends OperatorAnswer["kind"]> = Extract<OperatorAnswer, { kind: K }>;
@@ -9,7 +10,11 @@ export type AnswerOf<K extends OperatorAnswer["kind"]> = Extract<OperatorAnswer,
 /** Whether an agent is there to be asked: nobody listens, or nobody at all. */
 export class AgentAway extends CommandError {
   constructor(paths: InstancePaths) {
-    super(`no mesh is running as instance "${paths.name}"; start one with: pillion up -f FOLDER`);
+    super(
+      isRootsInstead(paths)
+        ? `instance "${paths.name}" is root's; try again with sudo (you have none of that name yourself)`
+        : `no mesh is running as instance "${paths.name}"; start one with: pillion up -f FOLDER`,
+    );
   }
 }
 
