@@ -15,7 +15,7 @@ export interface Cancel {
  * the same `key`, so that one balancer serves them.
  */
 export interface EndpointSource {
-  /** `balancer:PATH` or `forward:IP:PORT`: equal keys are the same object. */
+  /** `balancer:PATH#NUMBER` or `forward:IP:PORT`: equal keys have the same endpoints at all times. */
   readonly key: string;
   /**
    * "pending" until the first answer; "absent" when the service does not exist. A control plane that is away changes

@@ -204,3 +204,19 @@ test("a refusal by the control plane fails connections, and a later policy is ta
   clock.advance(0);
   assert.equal(lookup().found?.kind, "found");
 });
+
+test("a source that was let go and made again is not taken for the old one, which nobody updates", () => {
+  const { clock, control, lookup } = rig();
+  const held = lookup();
+  control.say(balancer("web:80"));
+  clock.advance(0);
+  assert(held.found?.kind === "found");
+  const { target } = held.found;
+  const before = target.endpoints;
+  control.say(balancer("canary:80"));
+  clock.advance(60_000);
+  control.say(balancer("web:80"));
+  clock.advance(0);
+  assert.notEqual(target.endpoints, before);
+  assert.notEqual(target.endpoints?.key, before?.key, "what is kept by key is made anew");
+});

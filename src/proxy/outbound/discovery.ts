@@ -42,6 +42,7 @@ export class Discovery {
   readonly #parts: DiscoveryParts;
   readonly #targets = new Map<string, Target>();
   readonly #sources = new Map<string, BalancerSource>();
+  #sourcesMade = 0;
 
   constructor(parts: DiscoveryParts) {
     this.#parts = parts;
@@ -101,7 +102,7 @@ export class Discovery {
   #source(path: string): BalancerSource {
     let source = this.#sources.get(path);
     if (source === undefined) {
-      source = new BalancerSource(path, this.#parts.control, this.#parts.clock, () =>
+      source = new BalancerSource(path, ++this.#sourcesMade, this.#parts.control, this.#parts.clock, () =>
         this.#sources.delete(path),
       );
       this.#sources.set(path, source);
@@ -152,8 +153,12 @@ class BalancerSource implements EndpointSource {
   #linger: Timer | null = null;
   #holders = 0;
 
-  constructor(path: string, control: ControlApi, clock: Clock, dropped: () => void) {
-    this.key = `balancer:${path}`;
+  /**
+   * `number` tells it from an earlier source of the path, whose balancer a connection may still hold: endpoints that nobody
+   * watches any more must not be taken for these.
+   */
+  constructor(path: string, number: number, control: ControlApi, clock: Clock, dropped: () => void) {
+    this.key = `balancer:${path}#${number}`;
     this.#clock = clock;
     this.#dropped = dropped;
     this.#subscribers = new Subscribers(clock);
