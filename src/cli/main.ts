@@ -98,7 +98,7 @@ Begin with:
           print(
             pods.length === 0
               ? `the mesh is up, and there is no workload in ${options.folder}; what you add applies at once`
-              : `${countOf(pods.length, "pod")} ready (interception: ${node.intercept})`,
+              : `${countOf(pods.length, "pod")} ${pods.length === 1 ? "is" : "are"} ready (interception: ${node.intercept})`,
           );
         if (options.detach) {
           sayReady(await up(where, start));
