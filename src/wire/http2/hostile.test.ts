@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { kindOfName } from "../hpack/field-kind.ts";
 import { Event, Http2Connection } from "./connection.ts";
 import { CLIENT_PREFACE } from "./frame.ts";
+import { MessageRules, Section } from "./message-rules.ts";
 
 /** Feeds `bytes` cut at `cuts`; says what happened, DATA joined, and what was sent. Consumes nothing. */
 function hear(
@@ -124,4 +126,14 @@ test("random bytes never throw", () => {
     }),
     { numRuns: 1500 },
   );
+});
+
+test("repeated content-length and host are refused even where they agree (RFC 9110 §8.6, RFC 9112 §3.2)", () => {
+  for (const name of ["content-length", "host"]) {
+    const rules = new MessageRules();
+    const fields = [":method", "POST", ":scheme", "http", ":path", "/", name, "5", name, "5"];
+    const kinds = Uint8Array.from({ length: fields.length / 2 }, (_, i) => kindOfName(fields[2 * i]!));
+    assert.match(rules.check(Section.REQUEST, fields, kinds) ?? "", /^more than one /);
+    assert.equal(rules.check(Section.REQUEST, fields.slice(0, -2), kinds), null);
+  }
 });
