@@ -144,7 +144,7 @@ describe("servers that speak first", () => {
       extras.push(extraMs.toFixed(1));
     }
     t.skip(
-      `optional: other work kept the processors busy, which says nothing of the mesh (${extras.join(", ")} ms extra)`,
+      `optional: other work kept the processors busy, which says nothing of the mesh (ms extra: ${extras.join(", ") || "no time was left to measure"})`,
     );
   }
 
