@@ -7,7 +7,7 @@ import { detectSupport, openInterceptor, type PodTraffic } from "#/kernel/interc
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { OperatorAnswer, OperatorRequest, PodTrafficReport } from "#/model/operator-protocol.ts";
 import type { ServicePlan } from "#/model/pod-plan.ts";
-import { ControlLink } from "./control-link.ts";
+import { ControlLink, joinMs } from "./control-link.ts";
 import type { Daemon } from "./daemon.ts";
 import { zoneSnapshot } from "./dns/zone.ts";
 import { explicitTargets, ownPorts } from "./explicit.ts";
@@ -40,14 +40,15 @@ export interface AgentOptions {
   readonly runRoot: string;
   /** See `NodeInfo.testWithoutTls`. */
   readonly testWithoutTls?: boolean;
-  /** We are the one user of a user namespace whose first process ends at `down`. */
+  /** We are the one user of a user namespace. */
   readonly unprivileged?: boolean;
+  /** Nobody but this mesh is in it, so that its first process ends at `down`. */
+  readonly endsNamespace?: boolean;
 }
 
 const CONTROL_PORT = 8086;
 const CLUSTER_DOMAIN = "cluster.local";
 const TRUST_DOMAIN = "cluster.local";
-const ZONE_JOIN_MS = 20;
 const DAEMON_GRACE_MS = 3_000;
 
 /** One machine's agent: the parts, made and tied together. */
@@ -62,6 +63,7 @@ export class Agent {
   readonly #rotation: LogRotation;
   readonly #node: NodeInfo;
   readonly #isUnprivileged: boolean;
+  readonly #endsNamespace: boolean;
   #folder: ManifestFolder;
   #services: readonly ServicePlan[] = [];
   /** A plan has come since the folder was last sent. */
@@ -73,6 +75,7 @@ export class Agent {
   constructor(options: AgentOptions, packageRoot: string) {
     const instance = describeInstance({ ...options, name: options.instance });
     this.#isUnprivileged = options.unprivileged ?? false;
+    this.#endsNamespace = options.endsNamespace ?? false;
     this.#instance = instance;
     const intercept = chooseInterception(options.intercept, this.#isUnprivileged);
     ensureDir(instance.runDir, 0o755);
@@ -122,6 +125,7 @@ export class Agent {
       node: this.#node,
       folder: () => this.#folder.content,
       pods: () => this.#runtime.statuses(),
+      podCount: () => this.#runtime.pods.length,
       onPlan: (plan) => {
         this.#services = plan.services;
         this.#planned = true;
@@ -158,7 +162,7 @@ export class Agent {
     this.#link.open();
     await ended;
     // Process 1 of our PID namespace: nothing is left when it has gone.
-    if (this.#isUnprivileged) process.kill(1, "SIGTERM");
+    if (this.#endsNamespace) process.kill(1, "SIGTERM");
   }
 
   /** What runs was made with certain networks and a way of interception; another agent can only go on with the same. */
@@ -315,7 +319,7 @@ export class Agent {
     this.#zoneTimer ??= setTimeout(() => {
       this.#zoneTimer = null;
       this.#writeZone();
-    }, ZONE_JOIN_MS);
+    }, joinMs(this.#runtime.pods.length));
   }
 
   #writeZone(): void {

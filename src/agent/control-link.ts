@@ -19,14 +19,22 @@ export interface ControlLinkOptions {
   readonly node: NodeInfo;
   folder(): FolderContent;
   pods(): readonly PodStatus[];
+  /** How many these are: telling of all of them costs as much, so the more there are the more changes make one message. */
+  podCount(): number;
   onPlan(plan: Extract<FromControl, { kind: "plan" }>): void;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
 const RECONNECT_MS = 100;
-const PODS_JOIN_MS = 20;
+const JOIN_MIN_MS = 20;
+const JOIN_MAX_MS = 500;
 /** An operator's question that the control plane does not answer in this time fails. */
 const ANSWER_TIMEOUT_MS = 15_000;
+
+/** How long changes are gathered before all pods are told of: each telling costs time in step with their number. */
+export function joinMs(pods: number): number {
+  return Math.min(JOIN_MAX_MS, JOIN_MIN_MS + pods);
+}
 
 /**
  * The agent's end of the conversation with the control plane. Everything said is whole state, said again on each new
@@ -124,7 +132,7 @@ export class ControlLink {
     this.#podsTimer ??= setTimeout(() => {
       this.#podsTimer = null;
       this.#say({ kind: "pods", pods: this.#options.pods() });
-    }, PODS_JOIN_MS);
+    }, joinMs(this.#options.podCount()));
   }
 
   #greet(socket: net.Socket): void {

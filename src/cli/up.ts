@@ -39,6 +39,7 @@ interface AgentStart {
   readonly stateRoot: string;
   readonly runRoot: string;
   readonly unprivileged: boolean;
+  readonly endsNamespace: boolean;
   readonly testWithoutTls: boolean;
 }
 
@@ -150,6 +151,8 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
     stateRoot: paths.stateRoot,
     runRoot: paths.runRoot,
     unprivileged,
+    // Not when this command itself runs inside: it has more to say afterwards.
+    endsNamespace: machine !== null,
     testWithoutTls: options.testWithoutTls ?? false,
   };
   const main = fileURLToPath(new URL("../main.ts", import.meta.url));
@@ -213,7 +216,8 @@ async function waitReady(
         `not everything was ready within ${options.timeoutSeconds} s (see: pillion status):\n${lines.join("\n")}${status.controlConnected ? "" : "\n  the control plane is not connected"}`,
       );
     }
-    await sleep(POLL_MS);
+    // Each answer tells of all pods.
+    await sleep(POLL_MS + status.pods.length);
   }
 }
 
