@@ -16,6 +16,10 @@ const FRONT = process.env.FRONT_URL ?? "http://front";
 const ratePerSecond = Number(process.env.RATE ?? 40);
 /** Ends by itself after so long; 0 = goes on until SIGTERM. */
 const durationSeconds = Number(process.env.DURATION_SECONDS ?? 0);
+/** Services that the shop does without: what needs them becomes a look at the products. */
+const leftOut = (process.env.LEFT_OUT ?? "").split(",");
+const canCart = !leftOut.includes("cart");
+const canBuy = canCart && !leftOut.includes("orders");
 const TICK_MS = 10;
 const IN_FLIGHT_MAX = 500;
 const CUSTOMERS = 50;
@@ -53,7 +57,7 @@ async function visit(number) {
   const customer = `customer${Math.floor(number / 20) % CUSTOMERS}`;
   const turn = number % 20;
   const id = randomUUID();
-  if (turn < 12) await ask("browse", "/", { id });
+  if (turn < 12 || !canCart || (turn >= 17 && !canBuy)) await ask("browse", "/", { id });
   else if (turn < 17)
     await ask("cart", `/cart/${customer}`, {
       id,

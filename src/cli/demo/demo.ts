@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -41,6 +41,8 @@ export async function demo(
   const shop = mkdtempSync(join(tmpdir(), "pillion-shop-"));
   cpSync(join(FOLDER, "shop"), shop, { recursive: true });
   if (options.test.unmeshed !== "") leaveOut(join(shop, `${options.test.unmeshed}.yaml`));
+  for (const { service, needs } of leaveOutMissing(shop))
+    progress(`left out: ${service}, because ${needs} is not installed`);
   const ending = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => ending.abort());
   const start: UpOptions = {
@@ -70,6 +72,27 @@ export async function demo(
     if ((await statusIfRunning(paths)) !== null) await down(paths, () => {});
     rmSync(shop, { recursive: true, force: true });
   }
+}
+
+/** What the shop takes from the system, by the file that needs it; a slash makes it a pattern of a path. */
+const NEEDS = [
+  { service: "cart", needs: "redis-server" },
+  { service: "orders", needs: "/usr/lib/postgresql/*/bin/postgres" },
+];
+
+/** Removes what cannot run here, and tells the rest of the shop to do without. */
+function leaveOutMissing(shop: string): typeof NEEDS {
+  const folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+  const missing = NEEDS.filter(({ needs }) =>
+    needs.includes("/")
+      ? globSync(needs).length === 0
+      : !folders.some((folder) => existsSync(join(folder, needs))),
+  );
+  for (const { service } of missing) rmSync(join(shop, `${service}.yaml`));
+  const settings = join(shop, "namespace.yaml");
+  const names = missing.map(({ service }) => service).join(",");
+  writeFileSync(settings, readFileSync(settings, "utf8").replace('LEFT_OUT: ""', `LEFT_OUT: "${names}"`));
+  return missing;
 }
 
 /** Takes a file's workloads out of the mesh. */
