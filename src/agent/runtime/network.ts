@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { IpAddress } from "#/base/address.ts";
 import { ensureDir, readIfThere, writeAtomic } from "../files.ts";
@@ -57,7 +57,14 @@ export class PodNetwork {
     );
     await mustRun("ip", ["-batch", "-"], { input: lines.join("\n") });
     const hasWayOut = (await mustRun("ip", ["-4", "route", "show", "default"])).trim() !== "";
-    if (hasWayOut) raiseSysctl("net.ipv4.ip_forward", join(stateDir, "agent", "sysctls.json"));
+    const memory = join(stateDir, "agent", "sysctls.json");
+    if (hasWayOut) raiseSysctl("net.ipv4.ip_forward", 1, memory);
+    try {
+      for (const [name, entries] of NEIGHBOURS)
+        raiseSysctl(`net.ipv4.neigh.default.${name}`, entries, memory);
+    } catch {
+      // Where /proc/sys is read-only, a machine holds as many pods as its table has room for.
+    }
     // Lets the machine's own 127.0.0.1:hostPort reach a pod.
     writeFileSync(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
     ensureDir(runDir);
@@ -160,7 +167,12 @@ export class PodNetwork {
     const good = jobs.filter((_, index) => ok.has(index));
     const attach = good.flatMap((job) => {
       const link = this.#linkName(job.slot);
-      return [`link set ${link} addrgenmode none`, `link set ${link} master ${this.#instance.bridge} up`];
+      return [
+        `link set ${link} addrgenmode none`,
+        `link set ${link} master ${this.#instance.bridge} up`,
+        // Stays when the pod has gone: whoever has the address next has the same MAC.
+        `neigh replace ${job.ip} lladdr ${macOf(job.ip)} dev ${this.#instance.bridge} nud permanent`,
+      ];
     });
     const attached =
       good.length === 0 ? null : await runCommand("ip", ["-batch", "-"], { input: attach.join("\n") });
@@ -182,6 +194,8 @@ export class PodNetwork {
       "link set lo up",
       "link set eth0 up",
       `route add default via ${this.#instance.gatewayIp}`,
+      // For good: a pod must find its control plane and name server also when the machine's table is full.
+      `neigh replace ${this.#instance.gatewayIp} lladdr ${macOf(this.#instance.gatewayIp)} dev eth0 nud permanent`,
     ];
     // As container runtimes do: ports below 1024 and ping need no capability inside a pod's own namespace.
     const sysctls = [
@@ -242,16 +256,27 @@ async function linkExists(name: string): Promise<boolean> {
   return (await runCommand("ip", ["link", "show", name])).code === 0;
 }
 
-/** Sets a sysctl of the machine to 1 and remembers what it was, once, so that `down` can put it back. */
-function raiseSysctl(name: string, memory: string): void {
+/**
+ * One table of neighbours (ARP) for all network namespaces of a machine. What it has room for by default is filled by a
+ * hundred pods that talk to ten others each; from then on new connections time out.
+ */
+const NEIGHBOURS = [
+  ["gc_thresh3", 65_536],
+  ["gc_thresh2", 32_768],
+  ["gc_thresh1", 8_192],
+] as const;
+
+/** Raises a sysctl of the machine and remembers what it was, once, so that `down` can put it back. */
+function raiseSysctl(name: string, value: number, memory: string): void {
   const path = `/proc/sys/${name.replaceAll(".", "/")}`;
-  const was = readFileSync(path, "utf8").trim();
-  if (was === "1") return;
+  // Some belong to the machine's first network namespace alone.
+  const was = readIfThere(path)?.trim();
+  if (was === undefined || Number(was) >= value) return;
   ensureDir(join(memory, ".."));
   const known = JSON.parse(readIfThere(memory) ?? "{}") as Record<string, string>;
   known[name] ??= was;
   writeAtomic(memory, JSON.stringify(known));
-  writeFileSync(path, "1");
+  writeFileSync(path, String(value));
 }
 
 function lowerSysctls(memory: string): void {
