@@ -69,8 +69,19 @@ export class Mesh {
   async pillion(subcommand: string, ...args: string[]): Promise<Run> {
     const at = args.indexOf("--");
     const instance = ["--instance", this.name];
-    const all = subcommand === "rollout" ? [args[0] ?? "", ...instance, ...args.slice(1)] : at === -1 ? [...args, ...instance] : [...instance, ...args];
-    return await this.run(process.execPath, "--disable-warning=ExperimentalWarning", MAIN, subcommand, ...all);
+    const all =
+      subcommand === "rollout"
+        ? [args[0] ?? "", ...instance, ...args.slice(1)]
+        : at === -1
+          ? [...args, ...instance]
+          : [...instance, ...args];
+    return await this.run(
+      process.execPath,
+      "--disable-warning=ExperimentalWarning",
+      MAIN,
+      subcommand,
+      ...all,
+    );
   }
 
   async status(): Promise<MeshStatus> {
@@ -82,7 +93,8 @@ export class Mesh {
   /** The one pod of a workload (or the pod of that name); with several, the first. */
   async pod(name: string): Promise<PodStatus> {
     const { pods } = await this.status();
-    const pod = pods.find((each) => each.name === name) ?? pods.find((each) => each.owner.endsWith(`/${name}`));
+    const pod =
+      pods.find((each) => each.name === name) ?? pods.find((each) => each.owner.endsWith(`/${name}`));
     assert.ok(pod, `no pod ${name} among ${pods.map((each) => each.name).join(", ")}`);
     return pod;
   }
@@ -105,7 +117,9 @@ export class Mesh {
       child.stdout?.setEncoding("utf8").on("data", (text: string) => (stdout += text));
       child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text));
       child.on("error", reject);
-      child.on("close", (code, signal) => resolve({ code: code ?? (signal === null ? -1 : 128), stdout, stderr }));
+      child.on("close", (code, signal) =>
+        resolve({ code: code ?? (signal === null ? -1 : 128), stdout, stderr }),
+      );
     });
   }
 
@@ -113,7 +127,11 @@ export class Mesh {
   spawn(...argv: string[]): ChildProcess {
     const child = spawn("nsenter", [`--net=${this.#netns}`, ...argv], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, PILLION_STATE_DIR: join(this.dir, "state"), PILLION_RUN_DIR: join(this.dir, "run") },
+      env: {
+        ...process.env,
+        PILLION_STATE_DIR: join(this.dir, "state"),
+        PILLION_RUN_DIR: join(this.dir, "run"),
+      },
     });
     this.#children.add(child);
     child.on("exit", () => this.#children.delete(child));
@@ -122,7 +140,17 @@ export class Mesh {
 
   /** Starts a program in a workload's container, to be watched while it runs. */
   spawnIn(pod: string, ...argv: string[]): ChildProcess {
-    return this.spawn(process.execPath, "--disable-warning=ExperimentalWarning", MAIN, "exec", "--instance", this.name, pod, "--", ...argv);
+    return this.spawn(
+      process.execPath,
+      "--disable-warning=ExperimentalWarning",
+      MAIN,
+      "exec",
+      "--instance",
+      this.name,
+      pod,
+      "--",
+      ...argv,
+    );
   }
 
   /** One series of a pod's metrics page, summed over what `labels` leaves open; 0 when there is none. */
@@ -131,18 +159,29 @@ export class Mesh {
     let sum = 0;
     for (const line of stdout.split("\n")) {
       if (!line.startsWith(`${name}{`) && !line.startsWith(`${name} `)) continue;
-      if (Object.entries(labels).every(([key, value]) => line.includes(`${key}="${value}"`))) sum += Number(line.slice(line.lastIndexOf("}") + 1).trim().split(" ")[0]);
+      if (Object.entries(labels).every(([key, value]) => line.includes(`${key}="${value}"`)))
+        sum += Number(
+          line
+            .slice(line.lastIndexOf("}") + 1)
+            .trim()
+            .split(" ")[0],
+        );
     }
     return sum;
   }
 
   /** Waits until `probe` gives something true. */
-  async until<T>(what: string, probe: () => Promise<T | null | undefined | false>, timeoutMs: number = 20_000): Promise<T> {
+  async until<T>(
+    what: string,
+    probe: () => Promise<T | null | undefined | false>,
+    timeoutMs: number = 20_000,
+  ): Promise<T> {
     const end = Date.now() + timeoutMs;
     for (;;) {
       const value = await probe();
       if (value !== null && value !== undefined && value !== false) return value;
-      if (Date.now() > end) throw new Error(`not within ${timeoutMs} ms: ${what}\n${await this.#diagnosis()}`);
+      if (Date.now() > end)
+        throw new Error(`not within ${timeoutMs} ms: ${what}\n${await this.#diagnosis()}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
@@ -184,7 +223,10 @@ export function workload(shape: Workload): string {
   const namespace = shape.namespace ?? "test";
   const ports = Object.entries(shape.ports ?? {});
   const json = (value: unknown): string => JSON.stringify(value);
-  const probe = shape.readyPort === undefined ? "" : `\n          readinessProbe: { tcpSocket: { port: ${shape.readyPort} }, periodSeconds: 1 }`;
+  const probe =
+    shape.readyPort === undefined
+      ? ""
+      : `\n          readinessProbe: { tcpSocket: { port: ${shape.readyPort} }, periodSeconds: 1 }`;
   const service =
     ports.length === 0
       ? ""
