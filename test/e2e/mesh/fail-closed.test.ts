@@ -87,7 +87,10 @@ test("without its sidecar a pod takes no connection and makes none; without the 
 
     await t.test("agent and sidecar killed: nothing comes in", async (t) => {
       const before = await accepted(mesh, web);
-      kill(processesBelow(`${podGroup(mesh, web)}/sidecar`));
+      const sidecar = `${podGroup(mesh, web)}/sidecar`;
+      kill(processesBelow(sidecar));
+      // SIGKILL is sent, not done: until the process is gone it still answers.
+      await mesh.until("the sidecar's end", async () => processesBelow(sidecar).length === 0);
       const knocked = await knock(mesh, web, CONNECTIONS, REQUEST_CANARY);
       const after = await accepted(mesh, web);
       say(t, knocked, "no agent, no sidecar");
