@@ -213,7 +213,7 @@ async function waitReady(
         .slice(0, 10)
         .map((pod) => `  ${pod.namespace}/${pod.name}: ${pod.message === "" ? pod.phase : pod.message}`);
       throw new CommandError(
-        `not everything was ready within ${options.timeoutSeconds} s (see: pillion status):\n${lines.join("\n")}${status.controlConnected ? "" : "\n  the control plane is not connected"}`,
+        `not everything was ready within ${options.timeoutSeconds} s (see: pillion status):\n${lines.join("\n")}${status.controlConnected ? "" : `\n  the control plane is not connected; the agent's log ends with:\n${logEnd(paths)}`}`,
       );
     }
     // Each answer tells of all pods.
