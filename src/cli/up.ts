@@ -270,3 +270,13 @@ function hasPods(paths: InstancePaths): boolean {
     return false;
   }
 }
+
+/** The last lines of the agent's log: it says why a process of the mesh does not stay. */
+function logEnd(paths: InstancePaths): string {
+  try {
+    const lines = readFileSync(paths.agentLog, "utf8").trimEnd().split("\n").slice(-3);
+    return lines.map((line) => `    ${line}`).join("\n");
+  } catch {
+    return `    (no log at ${paths.agentLog})`;
+  }
+}
