@@ -64,7 +64,7 @@ export class Agent {
   readonly #node: NodeInfo;
   readonly #isUnprivileged: boolean;
   readonly #endsNamespace: boolean;
-  #folder: ManifestFolder;
+  readonly #folder: ManifestFolder;
   #services: readonly ServicePlan[] = [];
   /** A plan has come since the folder was last sent. */
   #planned = false;
@@ -192,12 +192,6 @@ export class Agent {
         return say({ kind: "logs", file: this.#logFile(request) });
       case "ask":
         return say({ kind: "control", answer: await this.#link.ask(request.question) });
-      case "folder": {
-        this.#folder.close();
-        this.#folder = this.#openFolder(request.folder);
-        this.#sendFolder();
-        return;
-      }
       case "down":
         await (this.#ending ??= this.#down((message) => say({ kind: "progress", message })));
         // After the answer has gone out.

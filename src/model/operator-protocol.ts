@@ -23,8 +23,6 @@ export type OperatorRequest =
   | { readonly kind: "logs"; readonly namespace: string; readonly pod: string; readonly container: string }
   /** Passed on to the control plane. */
   | { readonly kind: "ask"; readonly question: ControlQuestion }
-  /** Reads another folder from now on. */
-  | { readonly kind: "folder"; readonly folder: string }
   /** Ends all pods and everything else, then the agent. Answers progress, then done. */
   | { readonly kind: "down" };
 

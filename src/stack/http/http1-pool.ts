@@ -43,11 +43,6 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     return pending;
   }
 
-  /** Takes over a connection that is open already, as the first to be used. */
-  adopt(conn: Conn): void {
-    this.#idle.push(new Http1Client(conn, this.#clock, this));
-  }
-
   /** Ends idle connections; busy ones end with their request. */
   close(): void {
     this.#closed = true;
