@@ -11,6 +11,12 @@ export interface PolicySource {
   readonly port: number;
 }
 
+/** As answers and logs name what decided: "server/shop/web-http", "default/all-authenticated". */
+export function ruleOf(from: Labels | PolicySource): string {
+  const { kind = "", namespace = "", name = "" } = from as Partial<PolicySource>;
+  return [kind, namespace, name].filter((part) => part !== "").join("/");
+}
+
 /** How one connection's bytes are to be understood. "detect" looks; every other value is known without looking. */
 export type Protocol = "detect" | "http1" | "http2" | "grpc" | "tls" | "opaque";
 

@@ -119,6 +119,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
   };
 }
 
+/** "pod.namespace" of `POLICY_WORKLOAD`, which is JSON here and in Linkerd, or "namespace:pod". */
+export function workloadName(workload: string): string {
+  const match =
+    /^\{"ns":"([^"\\]+)","pod":"([^"\\]+)"\}$/.exec(workload) ?? /^([^:{]+):([^:]+)$/.exec(workload);
+  return match === null ? "" : `${match[2]}.${match[1]}`;
+}
+
 class Reader {
   readonly #env: Readonly<Record<string, string | undefined>>;
   constructor(env: Readonly<Record<string, string | undefined>>) {

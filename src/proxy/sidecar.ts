@@ -7,7 +7,7 @@ import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
-import type { SidecarConfig } from "./config.ts";
+import { workloadName, type SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
 import { dialApplication } from "./inbound/application.ts";
 import { Inbound } from "./inbound/inbound.ts";
@@ -53,6 +53,7 @@ export class Sidecar {
   constructor(parts: SidecarParts) {
     const { clock, config, control, log, random, registry, transport } = parts;
     this.#parts = parts;
+    const workload = workloadName(config.workload);
     const metrics = new TransportMetrics(registry);
     const series = new SeriesCache(registry);
     const dialler = new Dialler({
@@ -81,6 +82,7 @@ export class Sidecar {
       clock,
       random,
       dial: dialler.dial,
+      answerer: { side: "client", workload },
       series: series.outbound,
     });
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
@@ -88,6 +90,7 @@ export class Sidecar {
       clock,
       random,
       dial: (target, done) => dialApplication({ transport, metrics, connectTimeoutMs }, target, done),
+      answerer: { side: "server", workload },
       series: series.inbound,
     });
     const opaque = new OpaqueDialler({

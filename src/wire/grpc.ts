@@ -218,6 +218,28 @@ export function grpcStatusOfHttp(status: number): GrpcStatus {
   }
 }
 
+/** What a client concludes from RST_STREAM instead of a status (gRPC over HTTP2, "Errors"). Codes not named there: UNKNOWN. */
+export function grpcStatusOfReset(http2Code: number): GrpcStatus {
+  return RESET_STATUSES[http2Code] ?? GrpcStatus.UNKNOWN;
+}
+
+/** By RFC 9113 §7 code. */
+const RESET_STATUSES: readonly GrpcStatus[] = [
+  GrpcStatus.INTERNAL, // NO_ERROR
+  GrpcStatus.INTERNAL, // PROTOCOL_ERROR
+  GrpcStatus.INTERNAL, // INTERNAL_ERROR
+  GrpcStatus.INTERNAL, // FLOW_CONTROL_ERROR
+  GrpcStatus.UNKNOWN, // SETTINGS_TIMEOUT
+  GrpcStatus.UNKNOWN, // STREAM_CLOSED
+  GrpcStatus.INTERNAL, // FRAME_SIZE_ERROR
+  GrpcStatus.UNAVAILABLE, // REFUSED_STREAM
+  GrpcStatus.CANCELLED, // CANCEL
+  GrpcStatus.INTERNAL, // COMPRESSION_ERROR
+  GrpcStatus.INTERNAL, // CONNECT_ERROR
+  GrpcStatus.RESOURCE_EXHAUSTED, // ENHANCE_YOUR_CALM
+  GrpcStatus.PERMISSION_DENIED, // INADEQUATE_SECURITY
+];
+
 const HEAD_BYTES = 5;
 const CHUNKS_MANY = 64;
 const EMPTY = new Uint8Array(0);

@@ -9,6 +9,7 @@ import type { Transport } from "#/net/transport.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import type { RequestHead, RequestSink, ResponseHead, ResponseSink } from "#/stack/http/exchange.ts";
 import type { Fault } from "#/stack/http/fault.ts";
+import { fault } from "#/stack/http/fault.ts";
 import { Http2Client } from "#/stack/http/http2-client.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import {
@@ -305,13 +306,7 @@ class Call implements Cancel, ResponseSink {
     if (this.#isOver) return;
     this.#isOver = true;
     this.unqueue();
-    this.#sink?.abort({
-      code: "CANCELLED",
-      safe: false,
-      message: "no longer needed",
-      status: 0,
-      http2Code: -1,
-    });
+    this.#sink?.abort(fault("CANCELLED", "no longer needed"));
   }
 
   informational(): void {}
@@ -366,7 +361,7 @@ class Call implements Cancel, ResponseSink {
   #abort(status: number, message: string): void {
     const sink = this.#sink;
     this.#end(status, message);
-    sink?.abort({ code: "CANCELLED", safe: false, message, status: 0, http2Code: -1 });
+    sink?.abort(fault("CANCELLED", message));
   }
 
   #end(status: number, message: string): void {

@@ -34,6 +34,7 @@ class Scene {
       this.clock.soon(() => done(null, conn));
       return { cancel: () => {} };
     },
+    answerer: { side: "server", workload: "web-1.shop" },
     series: () => ({ request() {}, response() {} }),
   });
 

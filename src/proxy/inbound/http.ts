@@ -6,6 +6,7 @@ import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
+import { ruleOf } from "#/model/policy.ts";
 import type { AuthorizationDecision } from "#/stack/authorize.ts";
 import { authorize } from "#/stack/authorize.ts";
 import type { Cancel, EndpointSource, HttpServing, InboundContext, InboundHttp } from "#/stack/discovery.ts";
@@ -17,6 +18,7 @@ import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
+import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
@@ -29,6 +31,8 @@ export interface InboundHttpParts {
     target: SocketAddress,
     done: (error: ConnError | null, conn: Conn | null) => void,
   ) => Cancel;
+  /** Who we are, in answers that no application gave. */
+  readonly answerer: Answerer;
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
 }
@@ -52,7 +56,7 @@ export class InboundHttpProxy implements InboundHttp {
   }
 
   serve(conn: Conn, version: "http1" | "http2", context: InboundContext, closed: () => void): HttpServing {
-    const { clock } = this.#parts;
+    const { clock, answerer } = this.#parts;
     const clientId = context.peer?.name ?? null;
     const byAddress = new ByAddress(() => this.#acquire(context.target));
     const first =
@@ -69,8 +73,12 @@ export class InboundHttpProxy implements InboundHttp {
       closed();
     };
     if (version === "http1")
-      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, clientId });
-    return new Http2Server(conn, service, clock, over, { meshed: context.peer !== null, clientId });
+      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, clientId, answerer });
+    return new Http2Server(conn, service, clock, over, {
+      meshed: context.peer !== null,
+      clientId,
+      answerer,
+    });
   }
 
   /** Applications that are kept. */
@@ -148,7 +156,7 @@ class Authorized implements HttpService {
       this.#decision = authorize(port.policy, client.ip, peer);
     }
     if (this.#decision.allowed) return this.#inner.call(head, last, reply);
-    reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason));
+    reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason, { rule: ruleOf(port.policy.labels) }));
     return SPENT;
   }
 }

@@ -2,6 +2,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import { ruleOf } from "#/model/policy.ts";
 import type {
   Dial,
   EndpointSource,
@@ -19,6 +20,7 @@ import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
+import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
@@ -27,6 +29,8 @@ export interface OutboundHttpParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly dial: Dial;
+  /** Who we are, in answers that no application gave. */
+  readonly answerer: Answerer;
   /** Counters for requests of one target to one endpoint. The same pair gives the same counters. */
   series(target: string, endpoint: Endpoint): HttpSeries;
 }
@@ -56,7 +60,7 @@ export class OutboundHttpProxy implements OutboundHttp {
     first: FirstDialled | null,
     closed: () => void,
   ): HttpServing {
-    const { clock } = this.#parts;
+    const { clock, answerer } = this.#parts;
     const byTarget = new ByTarget(target, (source) => this.#acquire(source, target.authority));
     const service =
       first === null ? byTarget : new FirstThen(this.#firstService(first, version, target), byTarget);
@@ -65,8 +69,9 @@ export class OutboundHttpProxy implements OutboundHttp {
       if (service instanceof FirstThen) service.close();
       closed();
     };
-    if (version === "http1") return new Http1Server(conn, service, clock, over, HTTP1_SERVER_DEFAULTS);
-    return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null });
+    if (version === "http1")
+      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, answerer });
+    return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null, answerer });
   }
 
   #firstService(first: FirstDialled, version: "http1" | "http2", target: OutboundTarget): EndpointService {
@@ -122,7 +127,7 @@ class ByTarget implements HttpService {
     if (policy.backend.kind === "forbidden" || endpoints === null) {
       const reason = policy.backend.kind === "forbidden" ? policy.backend.reason : "no backend";
       reply.fail(
-        fault("FORBIDDEN_TARGET", `${authority}: ${reason} (policy ${policy.source.name})`, { safe: true }),
+        fault("FORBIDDEN_TARGET", `${authority}: ${reason}`, { safe: true, rule: ruleOf(policy.source) }),
       );
       return SPENT;
     }

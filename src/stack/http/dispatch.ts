@@ -149,17 +149,17 @@ class Attempt implements RequestSink, ResponseSink {
         this.#giveUp(
           fault("OVERLOADED", `${name}: more than ${settings.waitingMax} requests wait for an endpoint`, {
             safe: true,
+            rule: `waitingMax=${settings.waitingMax}`,
           }),
         );
       } else if (this.#waitTimer === null) {
         this.#waitTimer = clock.after(settings.noEndpointWaitMs, () => {
           this.#dispatch.release(this);
           this.#giveUp(
-            fault(
-              "NO_ENDPOINTS",
-              `${name} has no ready endpoint; waited ${settings.noEndpointWaitMs} ms; check that its pods are ready`,
-              { safe: true },
-            ),
+            fault("NO_ENDPOINTS", `${name} has no ready endpoint; waited ${settings.noEndpointWaitMs} ms`, {
+              safe: true,
+              rule: `noEndpointWaitMs=${settings.noEndpointWaitMs}`,
+            }),
           );
         });
       }

@@ -5,6 +5,7 @@ import type { Endpoint } from "#/model/endpoint.ts";
 import type { Cancel, Dial, DialProtocol } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { fault } from "./fault.ts";
+import { HTTP1_CLIENT_DEFAULTS } from "./http1-client.ts";
 import { Http1Pool } from "./http1-pool.ts";
 import { Http2Client } from "./http2-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
@@ -31,7 +32,10 @@ export class EndpointClient implements HttpService {
     this.#endpoint = endpoint;
     this.#dial = dial;
     this.#clock = clock;
-    this.#http1 = new Http1Pool((done) => this.#open("http1", done), clock);
+    this.#http1 = new Http1Pool((done) => this.#open("http1", done), clock, {
+      ...HTTP1_CLIENT_DEFAULTS,
+      meshed: endpoint.identity !== null,
+    });
   }
 
   get endpoint(): Endpoint {

@@ -124,8 +124,9 @@ test("a fault before the head is answered with its status and reason, and the co
   const talk = talkHttp1(service, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   assert.match(
     talk.answer(),
-    /^HTTP\/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nl5d-proxy-error: no route to 10.0.0.9\r\nConnection: close\r\n\r\n$/,
+    /^HTTP\/1.1 502 Bad Gateway\r\n[^]*Connection: close\r\n\r\n.*no route to 10\.0\.0\.9.*\n$/,
   );
+  assert.match(talk.answer(), /\r\nl5d-proxy-error: .*no route to 10\.0\.0\.9/);
 });
 
 test("a fault inside the answer cuts the connection, so that it cannot pass for complete", () => {

@@ -29,12 +29,15 @@ export interface Http1ClientSettings {
   readonly headBytesMax: number;
   /** How long an idle connection is kept when the server does not say (facts §2.2: 3 s). */
   readonly idleMs: number;
+  /** The server is another sidecar, whose word on why there is no answer is believed. */
+  readonly meshed: boolean;
 }
 
 export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
   bodyWindowBytes: 65_536,
   headBytesMax: 65_536,
   idleMs: 3_000,
+  meshed: false,
 };
 
 /** Who owns a client connection: the pool that it returns to, or whoever opened it for one request. */
@@ -180,7 +183,11 @@ export class Http1Client implements ConnHandler {
       } else {
         this.#reusable = false;
         const reason = reader.error?.message ?? "malformed";
-        exchange.fail(fault("PROTOCOL", `the application's answer is no valid HTTP/1: ${reason}`));
+        exchange.fail(
+          fault("PROTOCOL", `the application's answer is no valid HTTP/1: ${reason}`, {
+            rule: reader.error?.code ?? "",
+          }),
+        );
         this.#exchange = null;
         this.#conn.reset();
         break;
@@ -193,7 +200,7 @@ export class Http1Client implements ConnHandler {
     const reader = this.#reader;
     exchange.answerBegun = true;
     if (reader.status < 200 && reader.status !== 101) {
-      exchange.reply.informational(reader.status, responseFromHttp1(reader).fields);
+      exchange.reply.informational(reader.status, responseFromHttp1(reader, this.#settings.meshed).fields);
       return;
     }
     if (!reader.keepAlive || reader.framing === "close") this.#reusable = false;
@@ -201,7 +208,7 @@ export class Http1Client implements ConnHandler {
       this.#reusable = false;
       exchange.tunnelling = true;
       exchange.reply.head(
-        reader.status === 101 ? switchingFromHttp1(reader) : responseFromHttp1(reader),
+        reader.status === 101 ? switchingFromHttp1(reader) : responseFromHttp1(reader, this.#settings.meshed),
         false,
       );
       return;
@@ -214,7 +221,7 @@ export class Http1Client implements ConnHandler {
     if (exchange.request.upgrade !== null || exchange.request.method === "CONNECT") this.#reusable = false;
     const last = reader.framing === "none";
     if (last) exchange.answered = true;
-    exchange.reply.head(responseFromHttp1(reader), last);
+    exchange.reply.head(responseFromHttp1(reader, this.#settings.meshed), last);
   }
 
   #steer(): void {

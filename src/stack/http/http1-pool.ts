@@ -3,8 +3,8 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Cancel } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import type { Http1ClientOwner } from "./http1-client.ts";
-import { Http1Client } from "./http1-client.ts";
+import type { Http1ClientOwner, Http1ClientSettings } from "./http1-client.ts";
+import { HTTP1_CLIENT_DEFAULTS, Http1Client } from "./http1-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
 
 /** Opens one connection; `done` exactly once and never synchronously. */
@@ -17,13 +17,20 @@ export type Connect = (done: (error: ConnError | null, conn: Conn | null) => voi
 export class Http1Pool implements HttpService, Http1ClientOwner {
   readonly #connect: Connect;
   readonly #clock: Clock;
+  readonly #settings: Http1ClientSettings;
   readonly #idleMax: number;
   readonly #idle: Http1Client[] = [];
   #closed = false;
 
-  constructor(connect: Connect, clock: Clock, idleMax: number = 256) {
+  constructor(
+    connect: Connect,
+    clock: Clock,
+    settings: Http1ClientSettings = HTTP1_CLIENT_DEFAULTS,
+    idleMax: number = 256,
+  ) {
     this.#connect = connect;
     this.#clock = clock;
+    this.#settings = settings;
     this.#idleMax = idleMax;
   }
 
@@ -37,7 +44,9 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
         pending.fail(connectFault(error));
         return;
       }
-      pending.proceed((target) => new Http1Client(conn, this.#clock, this).call(head, last, target));
+      pending.proceed((target) =>
+        new Http1Client(conn, this.#clock, this, this.#settings).call(head, last, target),
+      );
     });
     pending.onCancel = () => attempt.cancel();
     return pending;

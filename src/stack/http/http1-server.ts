@@ -14,8 +14,10 @@ import {
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
-import { fault, rescue } from "./fault.ts";
+import { fault } from "./fault.ts";
 import { linger } from "./linger.ts";
+import type { Answerer, Explanation } from "./mesh-answer.ts";
+import { closesAfter, explain, meshAnswer, UNNAMED } from "./mesh-answer.ts";
 import type { Request } from "./translate.ts";
 import { requestFromHttp1, trailersToHttp1 } from "./translate.ts";
 
@@ -26,12 +28,15 @@ export interface Http1ServerSettings {
   readonly bodyWindowBytes: number;
   /** Bound on one head or one trailer section. */
   readonly headBytesMax: number;
+  /** Who we are, in answers that no application gave. */
+  readonly answerer: Answerer;
 }
 
 export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
   clientId: null,
   bodyWindowBytes: 65_536,
   headBytesMax: 65_536,
+  answerer: UNNAMED,
 };
 
 /**
@@ -207,6 +212,7 @@ export class Http1Server implements ConnHandler {
     const exchange = this.#exchange;
     const cause = fault("BAD_REQUEST", `request refused: ${error?.message ?? "malformed"}`, {
       status: this.#reader.statusHint,
+      rule: error?.code ?? "",
     });
     if (exchange !== null) {
       const sink = exchange.sink;
@@ -218,12 +224,17 @@ export class Http1Server implements ConnHandler {
       return;
     }
     if (this.#clientEnded && this.#reader.bufferedBytes === 0) return;
-    const { head } = rescue(null, cause);
+    const { head, body } = meshAnswer(null, this.explain(cause));
     this.#writeHead(head, "Connection", "close");
+    if (body !== null) this.#conn.write(body);
     this.#release();
   }
 
   // --- called by the exchange ---
+
+  explain(cause: Fault): Explanation {
+    return explain(cause, this.#settings.answerer);
+  }
 
   sendInformational(status: number, fields: Fields): void {
     this.#conn.write(encodeResponseHead({ version: "1.1", status, reason: reasonOf(status), fields }));
@@ -479,10 +490,13 @@ class Exchange implements ResponseSink {
       this.server.cut(this);
       return;
     }
-    const answer = rescue(this.request, cause);
+    const { head, body } = meshAnswer(this.request, this.server.explain(cause));
     // The rest of the request's body has nowhere to go.
-    if (answer.closes || !this.requestDone) this.keepAlive = false;
-    this.head(answer.head, true);
+    if (closesAfter(cause) || !this.requestDone) this.keepAlive = false;
+    this.head(head, body === null);
+    if (body === null) return;
+    this.body(body, 0, body.length);
+    this.finish(null);
   }
 
   requestConsumed(bytes: number): void {

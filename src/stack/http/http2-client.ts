@@ -3,12 +3,14 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { errorCodeName } from "#/wire/http2/frame.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
-import { Http2Code, fault, http2CodeOf } from "./fault.ts";
+import { Http2Code, fault } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
 import { Http2Link, Http2Stream } from "./http2-link.ts";
+import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
 import { fieldsToHttp2, requestToHttp2, responseFromHttp2 } from "./translate.ts";
 
@@ -143,6 +145,12 @@ function isExtendedConnect(head: RequestHead): boolean {
   return head.upgrade !== null && head.method === "CONNECT" && head.version === "2";
 }
 
+/** Spares answers without a body the search: a sidecar says "unseen" with a status for errors, or as gRPC. */
+function mayBeUnseen(fields: Fields): boolean {
+  const status = fields[1] as string;
+  return status === "200" || status >= "400";
+}
+
 class ClientStream extends Http2Stream implements RequestSink {
   readonly #meshed: boolean;
   #reply: ResponseSink;
@@ -161,7 +169,17 @@ class ClientStream extends Http2Stream implements RequestSink {
   receiveHead(fields: Fields, last: boolean): void {
     this.#headSeen = true;
     const reply = this.#reply;
-    if (last) this.received = true;
+    if (last) {
+      this.received = true;
+      const explanation = this.#meshed && mayBeUnseen(fields) ? readUnseen(fields) : null;
+      if (explanation !== null) {
+        this.#reply = UNHEARD;
+        if (this.sent) this.leaveIfDone();
+        else this.resetStream(Http2Code.CANCEL);
+        reply.fail(fault("REFUSED", explanation.line, { safe: true, explanation }));
+        return;
+      }
+    }
     reply.head(responseFromHttp2(fields, this.#meshed), last);
     this.leaveIfDone();
   }
@@ -206,7 +224,7 @@ class ClientStream extends Http2Stream implements RequestSink {
         ? fault("REFUSED", "the far side could not take the request; nothing of it was processed", {
             safe: true,
           })
-        : fault("RESET", `the far side reset the request (HTTP/2 code ${errorCode})`, {
+        : fault("RESET", `${this.#whom()} reset the stream with ${errorCodeName(errorCode)}`, {
             http2Code: errorCode,
           }),
     );
@@ -216,7 +234,11 @@ class ClientStream extends Http2Stream implements RequestSink {
     this.gone = true;
     const reply = this.#reply;
     this.#reply = UNHEARD;
-    reply.fail(fault("RESET", reason, { safe: isUnsent }));
+    reply.fail(fault("RESET", `the connection to ${this.#whom()} was lost: ${reason}`, { safe: isUnsent }));
+  }
+
+  #whom(): string {
+    return this.#meshed ? "the far sidecar" : "the application";
   }
 
   protected credited(bytes: number): void {

@@ -1,22 +1,35 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
+import { fieldValue } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
-import { Http2Code, fault, http2CodeOf, isGrpc, rescue } from "./fault.ts";
+import { Http2Code, fault } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
 import { Http2Link, Http2Stream } from "./http2-link.ts";
+import type { Answerer, Explanation } from "./mesh-answer.ts";
+import {
+  explain,
+  grpcTrailers,
+  http2CodeOf,
+  isGrpc,
+  isGrpcType,
+  meshAnswer,
+  UNNAMED,
+} from "./mesh-answer.ts";
 import type { Request } from "./translate.ts";
 import { fieldsToHttp2, requestFromHttp2, responseToHttp2 } from "./translate.ts";
 
 export interface Http2ServerOptions {
-  /** The client is another sidecar, proven by mutual TLS: its `l5d-orig-proto` is believed, and faults that are safe to
-   * try elsewhere are given back to it as REFUSED_STREAM instead of being answered here. */
+  /** The client is another sidecar, proven by mutual TLS: its `l5d-orig-proto` is believed, and it is told of a request
+   * that no application has seen, so that it can try elsewhere. */
   readonly meshed: boolean;
   /** Name of the proven client, to be told to the application; null for none. */
   readonly clientId: string | null;
+  /** Who we are, in answers that no application gave. Unnamed by default. */
+  readonly answerer?: Answerer;
   readonly machine?: Partial<Http2Settings>;
 }
 
@@ -27,6 +40,7 @@ export class Http2Server implements Http2LinkOwner {
   readonly #link: Http2Link;
   readonly meshed: boolean;
   readonly #clientId: string | null;
+  readonly #answerer: Answerer;
   #draining = false;
 
   constructor(
@@ -40,11 +54,16 @@ export class Http2Server implements Http2LinkOwner {
     this.#closed = closed;
     this.meshed = options.meshed;
     this.#clientId = options.clientId;
+    this.#answerer = options.answerer ?? UNNAMED;
     this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "server" });
   }
 
   get activeRequests(): number {
     return this.#link.streamCount;
+  }
+
+  explain(cause: Fault): Explanation {
+    return explain(cause, this.#answerer);
   }
 
   drain(): void {
@@ -81,6 +100,9 @@ class ServerStream extends Http2Stream implements ResponseSink {
   #sink: RequestSink = SPENT;
   #headSent = false;
   #answered = false;
+  /** The client waits for the trailers of a gRPC answer. */
+  #isCall = false;
+  #restUnwanted = false;
 
   constructor(server: Http2Server, link: Http2Link, id: number, request: Request) {
     super(link, id, false);
@@ -145,6 +167,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
     const upgraded = this.#server.meshed && this.#request.version !== "2";
     this.link.machine.respond(this.id, responseToHttp2(head, upgraded), last);
     this.link.touch();
+    if (!last && isGrpc(this.#request)) this.#isCall = isGrpcType(fieldValue(head.fields, "content-type"));
     if (last) {
       this.#answered = true;
       this.sent = true;
@@ -166,36 +189,39 @@ class ServerStream extends Http2Stream implements ResponseSink {
     this.#sink = SPENT;
     this.release(this.heldBytes);
     if (this.gone) return;
+    this.#restUnwanted = true;
     if (this.#answered) {
-      // RFC 9113 §8.1: the answer is complete; the client is asked without error to stop sending the request.
-      if (this.sent && !this.received) this.resetStream(Http2Code.NO_ERROR);
+      this.leaveIfDone();
       return;
     }
     if (this.#headSent) {
       this.#cutShort(cause);
       return;
     }
-    if (this.#server.meshed && cause.safe) {
-      this.resetStream(Http2Code.REFUSED_STREAM);
-      return;
-    }
-    // A stream that the far side itself reset is passed on as a reset; what a proxy decided is answered.
-    if (cause.http2Code >= 0 && this.#request.version === "2") {
+    // A stream that the far side itself reset is passed on as a reset; what a proxy decided is answered. gRPC has a status
+    // for both.
+    if (cause.http2Code >= 0 && this.#request.version === "2" && !isGrpc(this.#request)) {
       this.resetStream(cause.http2Code);
       return;
     }
-    this.head(rescue(this.#request, cause).head, true);
-    if (!this.received) this.resetStream(Http2Code.NO_ERROR);
+    const isUnseen = this.#server.meshed && cause.safe;
+    const { head, body } = meshAnswer(this.#request, this.#server.explain(cause), isUnseen);
+    this.head(head, body === null);
+    if (body === null) return;
+    this.body(body, 0, body.length);
+    this.finish(null);
   }
 
   /** The answer broke off: gRPC callers get a status that says so (facts §8.4, last sentence), others a reset. */
   #cutShort(cause: Fault): void {
-    if (isGrpc(this.#request) && cause.http2Code < 0) {
-      const { fields } = rescue(this.#request, cause).head;
-      this.finish(fields.slice(fields.indexOf("grpc-status")));
-      return;
-    }
-    this.resetStream(http2CodeOf(cause));
+    if (this.#isCall) this.finish(grpcTrailers(this.#server.explain(cause)));
+    else this.resetStream(http2CodeOf(cause));
+  }
+
+  protected override leaveIfDone(): void {
+    // RFC 9113 §8.1: the answer is complete; the client is asked without error to stop sending the request.
+    if (this.#restUnwanted && this.sent && !this.received) this.resetStream(Http2Code.NO_ERROR);
+    else super.leaveIfDone();
   }
 
   requestConsumed(bytes: number): void {

@@ -3,7 +3,7 @@ import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
-import { isGrpc } from "./fault.ts";
+import { isGrpc } from "./mesh-answer.ts";
 
 /** Counters of one (direction, target, endpoint): what the classic families of facts §17.1 need. */
 export interface HttpSeries {

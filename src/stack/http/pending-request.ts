@@ -1,4 +1,4 @@
-import type { ConnError } from "#/base/errors.ts";
+import type { ConnError, ConnErrorCode } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { RequestSink, ResponseSink } from "./exchange.ts";
@@ -80,5 +80,13 @@ export function connectFault(error: ConnError | null): Fault {
   const timeout = error?.code === "CONNECT_TIMEOUT";
   return fault(timeout ? "CONNECT_TIMEOUT" : "CONNECT_FAILED", error?.message ?? "connection failed", {
     safe: true,
+    proxyError: error === null ? "" : (PROXY_ERRORS[error.code] ?? ""),
   });
 }
+
+/** RFC 9209 §2.3, where the connection's error says more than that there was none. */
+const PROXY_ERRORS: Readonly<Partial<Record<ConnErrorCode, string>>> = {
+  CONNECT_REFUSED: "connection_refused",
+  TLS_FAILED: "tls_protocol_error",
+  IDENTITY_REFUSED: "tls_certificate_error",
+};

@@ -20,6 +20,9 @@ const Kind = {
 } as const;
 type Kind = (typeof Kind)[keyof typeof Kind];
 
+const PROXY_ERROR = "l5d-proxy-error";
+const PROXY_STATUS = "proxy-status";
+
 /** RFC 9110 §7.6.1 and the mesh's own fields, which no application may set (facts §8.2). */
 const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ["connection", Kind.CONNECTION],
@@ -33,7 +36,7 @@ const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ["content-length", Kind.CONTENT_LENGTH],
   ["l5d-orig-proto", Kind.INTERNAL],
   ["l5d-client-id", Kind.INTERNAL],
-  ["l5d-proxy-error", Kind.INTERNAL],
+  [PROXY_ERROR, Kind.INTERNAL],
   ["l5d-proxy-connection", Kind.INTERNAL],
   ["l5d-dst-canonical", Kind.INTERNAL],
 ]);
@@ -148,8 +151,11 @@ function passedUpgrade(offer: string | null): string | null {
   return lower === "h2c" || lower.startsWith("tls/") ? null : offer;
 }
 
-/** Fields of an HTTP/1 message that travel on: less hop-by-hop ones, those that Connection names, and the mesh's own. */
-function passedFields(from: Fields): Fields {
+/**
+ * Fields of an HTTP/1 message that travel on: less hop-by-hop ones, those that Connection names, and the mesh's own; of
+ * those `l5d-proxy-error` stays where a sidecar may have said it (`meshed`).
+ */
+function passedFields(from: Fields, meshed: boolean = false): Fields {
   const out: Fields = [];
   let named: string[] | null = null;
   for (let i = 0; i < from.length; i += 2) {
@@ -170,8 +176,10 @@ function passedFields(from: Fields): Fields {
         if (tokens.length > 0) named = named === null ? tokens : named.concat(tokens);
         break;
       }
-      case Kind.DROP:
       case Kind.INTERNAL:
+        if (meshed && lowerName(name) === PROXY_ERROR) out.push(name, value);
+        break;
+      case Kind.DROP:
       case Kind.UPGRADE:
         break;
     }
@@ -353,19 +361,27 @@ export function requestToHttp1(head: RequestHead, last: boolean): Http1Message {
   return { fields: out, chunked };
 }
 
-/** Fields of an answer that came over HTTP/1, less what belonged to that hop. */
-export function responseFromHttp1(parts: {
-  status: number;
-  reason: string;
-  version: "1.0" | "1.1";
-  fields: Fields;
-}): ResponseHead {
-  return {
-    status: parts.status,
-    reason: parts.reason,
-    version: parts.version,
-    fields: passedFields(parts.fields),
-  };
+/** Fields of an answer that came over HTTP/1, less what belonged to that hop. Only another sidecar may name an error of the mesh. */
+export function responseFromHttp1(
+  parts: { status: number; reason: string; version: "1.0" | "1.1"; fields: Fields },
+  meshed: boolean,
+): ResponseHead {
+  const fields = passedFields(parts.fields, meshed);
+  if (!meshed) signForeignStatus(fields, parts.status);
+  return { status: parts.status, reason: parts.reason, version: parts.version, fields };
+}
+
+/**
+ * RFC 9209 §2: whoever has Proxy-Status from further away adds a member of its own, and the last one is of who is nearest
+ * to the client. So what an application says there stays, and cannot pass for the mesh's.
+ */
+function signForeignStatus(fields: Fields, status: number): void {
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    if (name.length !== PROXY_STATUS.length || lowerName(name) !== PROXY_STATUS) continue;
+    fields.push(PROXY_STATUS, `pillion;received-status=${status}`);
+    return;
+  }
 }
 
 /** As above for 101, whose Upgrade must reach the client. */
@@ -396,10 +412,11 @@ export function responseFromHttp2(fields: Fields, meshed: boolean): ResponseHead
         version = (fields[i + 1] as string) === "HTTP/1.0" ? "1.0" : "1.1";
         continue;
       }
-      if (name !== "l5d-proxy-error") continue;
+      if (name !== PROXY_ERROR) continue;
     }
     rest.push(name, fields[i + 1] as string);
   }
+  if (!meshed) signForeignStatus(rest, status);
   return { status, version, reason: "", fields: rest };
 }
 

@@ -125,6 +125,25 @@ describe("HTTP between two sidecars", { skip }, () => {
     for (let i = 0; i < 20; i++) assert.equal((await client.run(get, VIP, 80, "/", "")).status, 200);
   });
 
+  test("an answer of the mesh says which side gave it, and what to check", async () => {
+    await mesh.set({ endpoints: { "web:80": [a.endpoint(8089)] } });
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).status === 502,
+      "requests go to a port where nobody listens",
+    );
+    const server = await client.run(get, VIP, 80, "/", "");
+    assert.match(server.text, /^server's sidecar \(a\.test\): .*8089.*; check .*\(CONNECT_FAILED\)\n$/);
+    assert.match(String(server.headers["proxy-status"]), /^pillion;pillion-unseen;error=connection_refused;/);
+    await mesh.set({ endpoints: { "web:80": [] } });
+    await until(
+      async () => (await client.run(get, VIP, 80, "/", "")).status === 504,
+      "there is no endpoint",
+      10_000,
+    );
+    const ours = await client.run(get, VIP, 80, "/", "");
+    assert.match(ours.text, /^client's sidecar \(client\.test\): .*no ready endpoint.*\(NO_ENDPOINTS\)\n$/);
+  });
+
   test("only whom the policy names may ask, and the answer says why", async () => {
     await mesh.set({
       endpoints: { "web:80": [a.endpoint(8080)] },
@@ -134,8 +153,14 @@ describe("HTTP between two sidecars", { skip }, () => {
       async () => (await client.run(get, VIP, 80, "/", "")).status === 403,
       "the policy is in force",
     );
-    const { headers } = await client.run(get, VIP, 80, "/", "");
-    assert.match(String(headers["l5d-proxy-error"]), /client\.test.*was refused/);
+    const { headers, text } = await client.run(get, VIP, 80, "/", "");
+    const line = String(headers["l5d-proxy-error"]);
+    assert.match(
+      line,
+      /^server's sidecar \(a\.test\): client\.test.*was refused.*\[default\/stub\]; check .*NOT_AUTHORIZED/,
+    );
+    assert.equal(text, `${line}\n`);
+    assert.match(String(headers["proxy-status"]), /^pillion;error=http_request_denied;.*pillion-side=server/);
     assert.equal((await stranger.run(get, a.ip, 8080, "/", "")).status, 403);
     await mesh.set({ ports: {} });
     await until(async () => (await client.run(get, VIP, 80, "/", "")).status === 200, "the policy is gone");
