@@ -34,19 +34,18 @@ export interface StubEndpoint {
   readonly hint: "http2" | "opaque" | "unknown";
 }
 
+/** As an operator may declare a port. */
+export type StubProtocol = "detect" | "opaque" | "http2";
+
 export interface StubTable {
   /** By `ip:port` of a virtual address: the protocol and the path of its endpoints. */
-  readonly services: Readonly<
-    Record<string, { readonly protocol: "detect" | "opaque"; readonly path: string }>
-  >;
+  readonly services: Readonly<Record<string, { readonly protocol: StubProtocol; readonly path: string }>>;
   /** By path. */
   readonly endpoints: Readonly<Record<string, readonly StubEndpoint[]>>;
   /** By `ip:port`: an address that is a pod's own. */
   readonly pods: Readonly<Record<string, StubEndpoint>>;
   /** By port: who may connect. "any", "meshed", or one identity. */
-  readonly ports: Readonly<
-    Record<string, { readonly protocol: "detect" | "opaque"; readonly allow: string }>
-  >;
+  readonly ports: Readonly<Record<string, { readonly protocol: StubProtocol; readonly allow: string }>>;
   readonly certificateSeconds: number;
   /** Tokens that the identity service accepts; a renewal shows a certificate instead. */
   readonly token: string;
@@ -181,10 +180,13 @@ const watchOutbound: MethodHandler = {
           ],
         },
       ];
-      const isOpaque = (service?.protocol ?? (pod?.hint === "opaque" ? "opaque" : "detect")) === "opaque";
-      const protocol = isOpaque
-        ? { case: "opaque" as const, value: { routes } }
-        : { case: "detect" as const, value: { opaque: { routes } } };
+      const declared = service?.protocol ?? (pod?.hint === "opaque" ? "opaque" : "detect");
+      const protocol =
+        declared === "opaque"
+          ? { case: "opaque" as const, value: { routes } }
+          : declared === "http2"
+            ? { case: "http2" as const, value: { routes } }
+            : { case: "detect" as const, value: { opaque: { routes } } };
       return toBinary(
         OutboundPolicySchema,
         create(OutboundPolicySchema, { metadata: source, protocol: { kind: protocol } }),
@@ -258,7 +260,9 @@ const watchPort: MethodHandler = {
       const kind =
         protocol === "opaque"
           ? { case: "opaque" as const, value: {} }
-          : { case: "detect" as const, value: {} };
+          : protocol === "http2"
+            ? { case: "http2" as const, value: {} }
+            : { case: "detect" as const, value: {} };
       return toBinary(
         ServerSchema,
         create(ServerSchema, {
