@@ -93,13 +93,38 @@ test("a repeated block becomes one byte a field", () => {
   assert.equal(encode(encoder, fields).length, 4);
 });
 
-test("of values that never come back, one enters the table for its name", () => {
+test("of values that never come back, a few enter the table", () => {
   const { encoder } = pair();
   for (let i = 10; i < 99; i++) {
     const block = encode(encoder, ["x-unique-id", `id-${i}`, ":path", `/${i}`]);
-    if (i > 11) assert.equal(block.length, 2 + 1 + 5 + 1 + 1 + 3);
+    if (i >= 14) assert.equal(block.length, 2 + 1 + 5 + 1 + 1 + 3);
   }
-  assert.equal(encoder.tableBytes, 11 + 5 + 32);
+  assert.equal(encoder.tableBytes, 4 * (11 + 5 + 32) + 4 * (5 + 3 + 32));
+});
+
+test("a name whose values come back gets each into the table at once", () => {
+  const { encoder } = pair();
+  for (let i = 10; i < 30; i++) {
+    encode(encoder, [":authority", `host-${i}`]);
+    // Between two other blocks, so that it is looked up in the table.
+    encode(encoder, [":authority", "other"]);
+    assert.equal(encode(encoder, [":authority", `host-${i}`]).length, 1);
+  }
+});
+
+test("what it remembers of values is bounded, and forgetting is no error", () => {
+  const { encoder, decoder } = pair();
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 100; i++) {
+      for (let j = 0; j < 8; j++) {
+        const fields = [`x-${i}`, `${j}`.repeat(1000)];
+        const block = encode(encoder, fields);
+        assert.equal(decoder.decode(block, 0, block.length), Decoded.OK);
+        assert.deepEqual(decoder.fields, fields);
+        assert.equal(decoder.tableBytes, encoder.tableBytes);
+      }
+    }
+  }
 });
 
 test("secrets are never indexed (RFC 7541 §7.1.3)", () => {

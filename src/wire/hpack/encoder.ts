@@ -10,12 +10,13 @@ import { STATIC_ENTRIES, STATIC_INDEX_OF_NAME, STATIC_NAMES, STATIC_VALUES } fro
 /**
  * Encodes header blocks (RFC 7541) of one direction of one connection.
  *
- * A value enters the dynamic table when it is seen a second time: request ids and trace contexts, which never come
- * back, would only push out what does. (One of them enters for the sake of its name.) Blocks of the same length are compared field by field with the one before, so
- * what repeats costs two comparisons and one byte. Text goes out unencoded unless `huffman` is set: between two
- * proxies on one network, the time to code it is dearer than the bytes.
+ * A value enters the dynamic table when it is first seen, until `UNUSED_MAX` values of its name have entered and none
+ * came back: from then on when it is seen a second time. Request ids and trace contexts, which never come back, would
+ * only push out what does. (One of them enters for the sake of its name.) Blocks of the same length are compared field
+ * by field with the one before, so what repeats costs two comparisons and one byte. Text goes out unencoded unless
+ * `huffman` is set: between two proxies on one network, the time to code it is dearer than the bytes.
  *
- * Holds no more than `NAMES_MAX` × `VALUES_MAX` values of `REMEMBERED_BYTES_MAX`, and `SHAPES` blocks' references.
+ * Holds no more than `NAMES_MAX` names, `REMEMBERED_BYTES_MAX` of their values, and `SHAPES` blocks' references.
  */
 export class HpackEncoder {
   readonly #tableBytesMax: number;
@@ -26,6 +27,8 @@ export class HpackEncoder {
   #lastUpdate = -1;
 
   #names = new Map<string, Name>();
+  /** All values that `#names` remember. */
+  #rememberedBytes = 0;
   readonly #shapes: Shape[] = [];
 
   // The dynamic table needs only sizes here: entry number n (1 is the first ever added) lies at n & #mask.
@@ -115,25 +118,32 @@ export class HpackEncoder {
     if (known.isSensitive || (known.isCookie && value.length < COOKIE_GUESSABLE_BYTES)) {
       return this.#writeLiteral(0x10, 0x0f, known, value, out, keepFrom);
     }
-    // Forgotten values are not searched for: what is that long or never comes back is written as it is.
-    const at = known.isVolatile || value.length > REMEMBERED_BYTES_MAX ? -1 : known.recall(value);
-    if (at >= 0 && known.entries[at]! > this.#added - this.#entryCount) {
-      this.#ref = known.entries[at]!;
+    const youngestGone = this.#added - this.#entryCount;
+    const canRemember = !known.isVolatile && value.length <= VALUE_BYTES_MAX;
+    const seenAt = canRemember ? known.find(value) : -1;
+    if (seenAt >= 0 && known.entries[seenAt]! > youngestGone) {
+      known.unused = 0;
+      this.#ref = known.entries[seenAt]!;
       writeInteger(out, 0x80, 0x7f, STATIC_ENTRIES + 1 + this.#added - this.#ref);
       return keepFrom;
     }
 
     const entryBytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
-    // A value seen before enters the table, unless it would push out more than half of it. A name that is in neither
-    // table enters with the first value that is short, so that from then on it costs one byte.
-    const isNameKnown = known.staticIndex > 0 || known.lastEntry > this.#added - this.#entryCount;
-    const bytesMax =
-      at >= 0 ? this.#sizeBytes >>> 1 : known.isRepeated && !isNameKnown ? this.#sizeBytes >>> 4 : 0;
+    let bytesMax = 0;
+    if (seenAt >= 0 || (canRemember && known.unused < UNUSED_MAX)) {
+      // No entry pushes out more than half of the table.
+      bytesMax = this.#sizeBytes >>> 1;
+    } else if (known.isRepeated && known.staticIndex === 0 && known.lastEntry <= youngestGone) {
+      // A name that is in neither table enters with the first value that is short; from then on it costs one byte.
+      bytesMax = this.#sizeBytes >>> 4;
+    }
     known.isRepeated = true;
+    const at = seenAt < 0 && canRemember ? this.#remember(known, value) : seenAt;
     if (entryBytes > bytesMax) return this.#writeLiteral(0x00, 0x0f, known, value, out, keepFrom);
     const from = this.#writeLiteral(0x40, 0x3f, known, value, out, keepFrom);
     this.#add(entryBytes);
     known.lastEntry = this.#added;
+    if (seenAt < 0) known.unused++;
     if (at >= 0) {
       known.entries[at] = this.#added;
       this.#ref = this.#added;
@@ -193,10 +203,27 @@ export class HpackEncoder {
 
   #learn(text: string): Name {
     // At the bound everything learned is forgotten at once; the remote's table is not touched by that.
-    if (this.#names.size === NAMES_MAX) this.#names.clear();
+    if (this.#names.size === NAMES_MAX) {
+      this.#names.clear();
+      this.#rememberedBytes = 0;
+    }
     const name = new Name(text);
     this.#names.set(text, name);
     return name;
+  }
+
+  /** Gives the place of `value` among those of `name`, where it takes the oldest one's. */
+  #remember(name: Name, value: string): number {
+    // At the bound the values of all names are forgotten at once.
+    if (this.#rememberedBytes + value.length > REMEMBERED_BYTES_MAX) {
+      for (const each of this.#names.values()) each.forgetValues();
+      this.#rememberedBytes = 0;
+    }
+    const at = name.turn;
+    if (at < name.values.length) this.#rememberedBytes -= name.values[at]!.length;
+    this.#rememberedBytes += value.length;
+    name.put(value);
+    return at;
   }
 
   #add(entryBytes: number): void {
@@ -234,7 +261,7 @@ class Name {
   readonly isSensitive: boolean;
   readonly isCookie: boolean;
   readonly isVolatile: boolean;
-  /** Values seen lately, and the entry number that each got (0: seen once). */
+  /** Values seen lately, and the entry number that each got (0: none). */
   readonly values: string[] = [];
   readonly entries: number[] = [];
   /** Which of `values` is overwritten next. */
@@ -243,6 +270,8 @@ class Name {
   lastEntry = 0;
   /** The name was sent before. */
   isRepeated = false;
+  /** Values that entered when first seen since one last came back. */
+  unused = 0;
 
   constructor(text: string) {
     const kind = kindOfName(text);
@@ -260,19 +289,28 @@ class Name {
     this.isVolatile = VOLATILE.has(text);
   }
 
-  /** Where `value` is in `values`; -1 when it was not there and is now, in place of the oldest. */
-  recall(value: string): number {
+  /** Where `value` is in `values`, or -1. */
+  find(value: string): number {
     const { values } = this;
     for (let i = 0; i < values.length; i++) if (values[i] === value) return i;
-    if (values.length < VALUES_MAX) {
-      values.push(value);
-      this.entries.push(0);
-    } else {
-      values[this.turn] = value;
-      this.entries[this.turn] = 0;
-      this.turn = (this.turn + 1) % VALUES_MAX;
-    }
     return -1;
+  }
+
+  /** Puts `value` at `turn`. */
+  put(value: string): void {
+    const { values, entries, turn } = this;
+    if (turn === values.length) {
+      values.push(value);
+      entries.push(0);
+    } else {
+      values[turn] = value;
+      entries[turn] = 0;
+    }
+    this.turn = (turn + 1) % VALUES_MAX;
+  }
+
+  forgetValues(): void {
+    this.values.length = this.entries.length = this.turn = 0;
   }
 }
 
@@ -290,8 +328,11 @@ const NO_REF = 0;
 const SHAPES = 8;
 const SHAPE_STRINGS_MAX = 128;
 const NAMES_MAX = 128;
-const VALUES_MAX = 4;
-const REMEMBERED_BYTES_MAX = 512;
+const VALUES_MAX = 8;
+const UNUSED_MAX = 4;
+/** Longer values never enter the table. */
+const VALUE_BYTES_MAX = 1024;
+const REMEMBERED_BYTES_MAX = 128 * 1024;
 const NATIVE_BYTES_MIN = 24;
 const COOKIE_GUESSABLE_BYTES = 20;
 
