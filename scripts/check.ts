@@ -45,7 +45,7 @@ const STEPS: readonly Step[] = [
   script("generated", "scripts/generate.ts", ["--check"]),
   script("bpf", "bpf/build.ts", ["--check"]),
   tests("tidy", "test/*.test.ts"),
-  tests("unit", "{src,scripts,bench,demo,bpf}/**/*.test.ts"),
+  tests("unit", "{src,scripts,bench,demo,bpf,test/soak}/**/*.test.ts"),
   tests("wire", "test/wire/**/*.test.ts"),
   tests("sim", "test/sim/**/*.test.ts"),
   separateTests("e2e", "test/e2e/**/*.test.ts"),

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
 import { strippedSources } from "#/agent/stripped-sources.ts";
 import type { StubEndpoint, StubTable } from "./control-stub.ts";
 import type { WorkerContext } from "./worker.ts";
@@ -274,6 +275,11 @@ export class Pod {
     ip("-n", this.ns, ...args);
   }
 
+  /** A setting of the kernel inside the pod's namespace. */
+  sysctl(name: string, value: string): void {
+    execFileSync("ip", ["netns", "exec", this.ns, "sysctl", "-qw", `${name}=${value}`]);
+  }
+
   /** As the control plane would tell of this pod. */
   endpoint(port: number, hint: StubEndpoint["hint"] = "http2"): StubEndpoint {
     return this.isMeshed
@@ -327,7 +333,7 @@ export class Pod {
       "--inh-caps=-all",
       "--bounding-set=-all",
       NODE,
-      "--disable-warning=ExperimentalWarning",
+      ...SIDECAR_NODE_FLAGS,
       this.#mesh.sidecarMain,
       "sidecar",
     ];

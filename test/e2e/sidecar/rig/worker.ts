@@ -18,6 +18,8 @@ const context = {
   fs,
   state: {} as Record<string, unknown>,
   sleep: (ms: number) => new Promise((done) => setTimeout(done, ms)),
+  /** A module by its URL, for what is too long for one function. It is loaded once and keeps its state. */
+  load: (url: string): Promise<unknown> => import(url),
 };
 export type WorkerContext = typeof context;
 
