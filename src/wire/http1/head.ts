@@ -141,6 +141,8 @@ export class HeadParser {
     if (!this.#targetForm(bytes, targetStart, targetStop)) return FAILED;
     const afterVersion = this.#version(bytes, at, stop);
     if (afterVersion <= 0) return afterVersion;
+    // RFC 9113 §3.4: the beginning of HTTP/2's preface, which no server may take for a request of HTTP/1.1.
+    if (this.method === "PRI") return this.#fail("HTTP1_HEAD_INVALID", "PRI is no method of HTTP/1.1");
     return this.#lineEnd(bytes, afterVersion, stop);
   }
 
