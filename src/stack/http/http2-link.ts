@@ -67,6 +67,7 @@ export class Http2Link implements ConnHandler {
     this.#owner = owner;
     this.#isServer = settings.role === "server";
     this.machine = new Http2Connection(settings);
+    this.machine.wake(clock.nowMs());
     conn.setHandler(this);
     this.touch();
   }

@@ -95,7 +95,7 @@ test("sendData stops at the output bound and goes on when output was taken", () 
 });
 
 test("streams that wait for the connection's window take turns (RFC 9113 §5.2.1)", () => {
-  const { client, server } = new Pair();
+  const { client, server } = new Pair({ streamWindowBytes: 1 << 20, connectionWindowBytes: 4 << 20 });
   const ids = [client.request(GET, true), client.request(GET, true)];
   carry(client, server);
   const body = new Uint8Array(1_000_000);

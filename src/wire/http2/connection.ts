@@ -21,6 +21,7 @@ import {
 import { Found, FrameReader } from "./frame-reader.ts";
 import { FrameWriter } from "./frame-writer.ts";
 import { MessageRules, Section } from "./message-rules.ts";
+import { RecvWindow, WindowTuner } from "./recv-window.ts";
 import { HTTP2_DEFAULTS, type Http2Settings } from "./settings.ts";
 import { ILLEGAL, Input, nextState, State } from "./stream-state.ts";
 import { StreamTable } from "./stream-table.ts";
@@ -122,8 +123,8 @@ export class Http2Connection {
   #sendWindowBytes = WINDOW_BYTES_DEFAULT;
 
   // What we allow.
-  #recvWindowBytes: number;
-  #creditBytes = 0;
+  readonly #recvWindow: RecvWindow;
+  readonly #tuner = new WindowTuner();
   /** The stream window that the remote acknowledged; ours takes effect with its ACK (RFC 9113 §6.5.3). */
   #streamWindowBytes = WINDOW_BYTES_DEFAULT;
   #isSettingsAcked = false;
@@ -147,6 +148,8 @@ export class Http2Connection {
   #goAwayLastId = -1;
 
   #nowMs = -1;
+  /** When our SETTINGS went out, or soon after. */
+  #openedAtMs = 0;
   #heardAtMs = 0;
   #heardSinceWake = false;
   #pingDeadlineMs = Infinity;
@@ -179,7 +182,7 @@ export class Http2Connection {
       all.floodRefillPerSecond,
     );
     this.#prefaceBytes = this.#isServer ? 0 : CLIENT_PREFACE.length;
-    this.#recvWindowBytes = Math.max(WINDOW_BYTES_DEFAULT, all.connectionWindowBytes);
+    this.#recvWindow = new RecvWindow(Math.max(WINDOW_BYTES_DEFAULT, all.connectionWindowBytes));
     this.#writeOpening();
   }
 
@@ -208,7 +211,7 @@ export class Http2Connection {
 
   /** Time passes: budgets refill, keep-alive PINGs go out or time out. */
   wake(nowMs: number): void {
-    if (this.#nowMs < 0) this.#heardAtMs = nowMs;
+    if (this.#nowMs < 0) this.#openedAtMs = this.#heardAtMs = nowMs;
     else if (nowMs > this.#nowMs) this.#flood.refill(nowMs - this.#nowMs);
     this.#nowMs = nowMs;
     if (this.#heardSinceWake) {
@@ -462,8 +465,8 @@ export class Http2Connection {
     // RFC 9113 §6.1.
     if (streamId === 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "DATA on stream 0");
     // RFC 9113 §6.9: padding counts too, and so does DATA for streams that are over.
-    this.#recvWindowBytes -= length;
-    if (this.#recvWindowBytes < 0) {
+    this.#recvWindow.leftBytes -= length;
+    if (this.#recvWindow.leftBytes < 0) {
       return this.#fail(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the connection's window");
     }
     this.#dataRestBytes = length;
@@ -483,10 +486,11 @@ export class Http2Connection {
     if (!stream.isHeadReceived) {
       return this.#streamError(stream, ErrorCode.PROTOCOL_ERROR, "DATA before a header section");
     }
-    stream.recvWindowBytes -= length;
-    if (stream.recvWindowBytes < 0) {
+    stream.leftBytes -= length;
+    if (stream.leftBytes < 0) {
       return this.#streamError(stream, ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the stream's window");
     }
+    this.#tune(stream, length);
     this.#dataStream = stream;
     return Event.NOTHING;
   }
@@ -864,9 +868,13 @@ export class Http2Connection {
   #onSettingsAck(): number {
     if (this.#isSettingsAcked) return this.#spend(Flood.SETTINGS, "SETTINGS frames");
     this.#isSettingsAcked = true;
+    if (this.#nowMs >= 0) this.#tuner.measured(this.#nowMs - this.#openedAtMs);
     const change = this.#settings.streamWindowBytes - this.#streamWindowBytes;
     this.#streamWindowBytes = this.#settings.streamWindowBytes;
-    for (const stream of this.#streams.all()) stream.recvWindowBytes += change;
+    for (const stream of this.#streams.all()) {
+      stream.windowBytes += change;
+      stream.leftBytes += change;
+    }
     this.#decoder.setLimit(this.#settings.hpackTableBytes);
     return Event.NOTHING;
   }
@@ -877,6 +885,10 @@ export class Http2Connection {
     if (reader.streamId !== 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "PING on a stream");
     if (reader.length !== 8) return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 bytes");
     if ((reader.flags & Flag.ACK) !== 0) {
+      if (this.#tuner.isAsking && readUint32(reader.bytes, reader.start) === RTT_MARK) {
+        this.#tuner.answered(this.#nowMs);
+        return Event.NOTHING;
+      }
       if (this.#pingsUnderWay === 0 || readUint32(reader.bytes, reader.start) !== PING_MARK) {
         return this.#spend(Flood.PING, "PING frames");
       }
@@ -1017,23 +1029,55 @@ export class Http2Connection {
 
   // === Flow control
 
+  /** DATA came: both windows grow where they hold the sender up. */
+  #tune(stream: Stream, bytes: number): void {
+    // Without a clock, as in transcripts that never wake us, nothing can be measured.
+    if (bytes === 0 || !this.#isSettingsAcked || this.#nowMs < 0) return;
+    const { streamWindowBytesMost, connectionWindowBytesMost } = this.#settings;
+    const tuner = this.#tuner;
+    const window = this.#recvWindow;
+    const nowMs = this.#nowMs;
+    const more = tuner.received(window, bytes, connectionWindowBytesMost, nowMs);
+    if (more > 0) this.#grow(window, 0, more);
+    const isEnd = (this.#reader.flags & Flag.END_STREAM) !== 0;
+    const streamMore = isEnd ? 0 : tuner.received(stream, bytes, streamWindowBytesMost, nowMs);
+    if (streamMore > 0) this.#grow(stream, stream.id, streamMore);
+    // An epoch has just ended, so there is a flow worth measuring.
+    if (stream.epochBytes === 0 && stream.windowBytes < streamWindowBytesMost && tuner.wantsPing(nowMs)) {
+      tuner.asked(nowMs);
+      this.#writer.ping(RTT_MARK, 0);
+    }
+  }
+
+  #grow(window: RecvWindow, streamId: number, bytes: number): void {
+    window.windowBytes += bytes;
+    this.#update(window, streamId, bytes);
+  }
+
   /** Received bytes that are consumed, for the connection; given back when half the window has come together. */
   #credit(bytes: number): void {
-    this.#creditBytes += bytes;
-    if (this.#creditBytes * 2 < this.#settings.connectionWindowBytes || this.#creditBytes === 0) return;
-    this.#writer.windowUpdate(0, this.#creditBytes);
-    this.#recvWindowBytes += this.#creditBytes;
-    this.#creditBytes = 0;
+    const window = this.#recvWindow;
+    window.creditBytes += bytes;
+    if (window.creditBytes * 2 < window.windowBytes || window.creditBytes === 0) return;
+    this.#update(window, 0, 0);
   }
 
   #creditStream(stream: Stream, bytes: number): void {
     stream.creditBytes += bytes;
     // The remote may apply our smaller window before we hear that it did: credit by the smaller of both.
-    const windowBytes = Math.min(this.#streamWindowBytes, this.#settings.streamWindowBytes);
+    const windowBytes = this.#isSettingsAcked
+      ? stream.windowBytes
+      : Math.min(stream.windowBytes, this.#settings.streamWindowBytes);
     if (stream.creditBytes * 2 < windowBytes || stream.creditBytes === 0) return;
-    this.#writer.windowUpdate(stream.id, stream.creditBytes);
-    stream.recvWindowBytes += stream.creditBytes;
-    stream.creditBytes = 0;
+    this.#update(stream, stream.id, 0);
+  }
+
+  /** Gives back what was consumed, and `moreBytes` beyond it. */
+  #update(window: RecvWindow, streamId: number, moreBytes: number): void {
+    const bytes = window.creditBytes + moreBytes;
+    this.#writer.windowUpdate(streamId, bytes);
+    window.leftBytes += bytes;
+    window.creditBytes = 0;
   }
 
   /** Some DATA of `stream` was not accepted: WRITABLE must come. */
@@ -1121,7 +1165,7 @@ export class Http2Connection {
       entries.push([Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL, 1]);
     if (!this.#isServer) this.#writer.preface();
     this.#writer.settings(entries);
-    const more = this.#recvWindowBytes - WINDOW_BYTES_DEFAULT;
+    const more = this.#recvWindow.windowBytes - WINDOW_BYTES_DEFAULT;
     if (more > 0) this.#writer.windowUpdate(0, more);
   }
 
@@ -1157,6 +1201,8 @@ const REFLEX_BYTES_MAX = 65536;
 const REFILL_EVERY_MS = 1000;
 /** First half of our PING payloads. */
 const PING_MARK = 0x70696c6c;
+/** … of those that measure the round trip. */
+const RTT_MARK = 0x70696c72;
 const COLON = 0x3a;
 const DIGIT_1 = 0x31;
 

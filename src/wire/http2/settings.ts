@@ -4,10 +4,14 @@ import { FRAME_BYTES_DEFAULT } from "./frame.ts";
 export interface Http2Settings {
   role: "client" | "server";
 
-  /** DATA that the remote may send on one stream before we have consumed any. */
+  /** DATA that the remote may send on one stream before we have consumed any; grows with need (see `WindowTuner`). */
   streamWindowBytes: number;
   /** The same for the whole connection; at least 65,535 (RFC 9113 §6.9.2: it cannot begin lower). */
   connectionWindowBytes: number;
+  /** How far a stream's window may grow; no effect below `streamWindowBytes`. */
+  streamWindowBytesMost: number;
+  /** How far the connection's may: all DATA that a peer can make one connection hold. */
+  connectionWindowBytesMost: number;
   /** Streams that the remote may have open; more are refused with REFUSED_STREAM. Server only. */
   maxConcurrentStreams: number;
   /** Largest frame that we accept, 16,384 to 2^24 - 1. */
@@ -51,8 +55,10 @@ export interface Http2Settings {
 }
 
 export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
-  streamWindowBytes: 1024 * 1024,
-  connectionWindowBytes: 4 * 1024 * 1024,
+  streamWindowBytes: 256 * 1024,
+  connectionWindowBytes: 1024 * 1024,
+  streamWindowBytesMost: 4 * 1024 * 1024,
+  connectionWindowBytesMost: 16 * 1024 * 1024,
   maxConcurrentStreams: 1024,
   maxFrameBytes: FRAME_BYTES_DEFAULT,
   headerBytesMax: 65536,

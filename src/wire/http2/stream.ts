@@ -1,17 +1,14 @@
+import { RecvWindow } from "./recv-window.ts";
 import { State } from "./stream-state.ts";
 
 /** One stream of an `Http2Connection`. Made at its HEADERS, kept until both halves ended and its DATA is consumed. */
-export class Stream {
+export class Stream extends RecvWindow {
   readonly id: number;
   state: number = State.IDLE;
   /** What we may still send; negative after the remote shrank its window (RFC 9113 §6.9.2). */
   sendWindowBytes: number;
-  /** What the remote may still send. */
-  recvWindowBytes: number;
   /** DATA handed to the application and not yet reported as consumed. */
   heldBytes = 0;
-  /** Consumed (or padding) and not yet given back by WINDOW_UPDATE. */
-  creditBytes = 0;
   /** What `content-length` still promises; -1 when there is none or it does not bind. */
   promisedBytes = -1;
   /** A final header section was received: what follows are trailers. */
@@ -26,9 +23,9 @@ export class Stream {
   waits: number = Waits.NOT;
 
   constructor(id: number, sendWindowBytes: number, recvWindowBytes: number) {
+    super(recvWindowBytes);
     this.id = id;
     this.sendWindowBytes = sendWindowBytes;
-    this.recvWindowBytes = recvWindowBytes;
   }
 }
 

@@ -1,0 +1,69 @@
+/** What the remote may send to us, of one stream or of a whole connection (RFC 9113 §6.9). */
+export class RecvWindow {
+  /** Bytes that may be under way or unconsumed: what `leftBytes` is filled up to. */
+  windowBytes: number;
+  /** What the remote may still send; below 0 it has broken the window. */
+  leftBytes: number;
+  /** Consumed (or padding) and not yet given back by WINDOW_UPDATE. */
+  creditBytes = 0;
+  /** Since `epochAtMs`; see `WindowTuner`. */
+  epochBytes = 0;
+  epochAtMs = 0;
+
+  constructor(windowBytes: number) {
+    this.windowBytes = windowBytes;
+    this.leftBytes = windowBytes;
+  }
+}
+
+/**
+ * Lets windows follow bandwidth × delay: a sender that fills half a window within two round trips may be held up by it, so
+ * the window doubles, up to its bound, provided that its reader keeps up. A window so comes to rest at up to four times
+ * bandwidth × delay; a slow reader's stays where it began. Windows never shrink: a shorter one could only be had by not
+ * giving credit back, and stalled streams are bounded anyhow.
+ *
+ * The round trip is the shortest one seen: that of our SETTINGS and their ACK, before there is any load, and of PINGs that are
+ * sent while DATA comes and a window may still grow, at most one a second, since peers count them. Under load an answer waits
+ * behind DATA; a longer one than before therefore says nothing.
+ */
+export class WindowTuner {
+  /** Until something was measured nothing grows. */
+  rttMs = 0;
+  /** A PING of ours is under way. */
+  isAsking = false;
+  #askedAtMs = -Infinity;
+
+  /** By how much the window is to grow now that `bytes` came: 0 nearly always. */
+  received(window: RecvWindow, bytes: number, mostBytes: number, nowMs: number): number {
+    if (window.epochBytes === 0) window.epochAtMs = nowMs;
+    window.epochBytes += bytes;
+    const { windowBytes } = window;
+    if (2 * window.epochBytes < windowBytes) return 0;
+    window.epochBytes = 0;
+    if (windowBytes >= mostBytes || nowMs - window.epochAtMs >= 2 * this.rttMs) return 0;
+    const unreadBytes = windowBytes - window.leftBytes - window.creditBytes;
+    if (3 * unreadBytes > windowBytes) return 0;
+    return Math.min(windowBytes, mostBytes - windowBytes);
+  }
+
+  /** Whether a PING should be sent to measure the round trip. */
+  wantsPing(nowMs: number): boolean {
+    return !this.isAsking && nowMs - this.#askedAtMs >= PING_EVERY_MS;
+  }
+
+  asked(nowMs: number): void {
+    this.isAsking = true;
+    this.#askedAtMs = nowMs;
+  }
+
+  answered(nowMs: number): void {
+    this.isAsking = false;
+    this.measured(nowMs - this.#askedAtMs);
+  }
+
+  measured(rttMs: number): void {
+    if (this.rttMs === 0 || rttMs < this.rttMs) this.rttMs = rttMs;
+  }
+}
+
+const PING_EVERY_MS = 1000;
