@@ -32,6 +32,8 @@ export interface Conn {
   write(bytes: Uint8Array): boolean;
   /** Bytes accepted by `write` and not yet given to the kernel. */
   readonly bufferedBytes: number;
+  /** Bytes that the kernel has taken so far, as near as can be told: grows while the remote side, or its buffer, takes them. */
+  readonly sentBytes: number;
   /** Half-close: everything written is sent, then FIN. Reading goes on. */
   end(): void;
   /** Ends both halves at once; TCP sends RST. For errors that the remote side must see as errors. */

@@ -67,7 +67,13 @@ export class SocketConn implements Conn {
   }
 
   get bufferedBytes(): number {
-    return this.#pendingBytes + this.#flyingBytes;
+    // A write under way may have gone in part; its callback only tells of the whole.
+    const flying = this.#flyingBytes;
+    return this.#pendingBytes + (flying === 0 ? 0 : Math.min(flying, queuedBytesOf(this.#tcp)));
+  }
+
+  get sentBytes(): number {
+    return this.bytesWritten - this.bufferedBytes;
   }
 
   get isClosed(): boolean {
@@ -94,7 +100,7 @@ export class SocketConn implements Conn {
       this.#flushScheduled = true;
       this.#clock.soon(this.#flush);
     }
-    if (this.bufferedBytes < BUFFERED_BYTES_HIGH) return true;
+    if (this.#pendingBytes + this.#flyingBytes < BUFFERED_BYTES_HIGH) return true;
     this.#wantsDrain = true;
     return false;
   }
@@ -300,7 +306,7 @@ export class SocketConn implements Conn {
     this.#flyingBytes = 0;
     if (this.#isClosed || this.#isReset) return;
     if (this.#pendingBytes > 0 || this.#isEnded) this.#flush();
-    if (this.#wantsDrain && this.bufferedBytes <= BUFFERED_BYTES_LOW) {
+    if (this.#wantsDrain && this.#pendingBytes + this.#flyingBytes <= BUFFERED_BYTES_LOW) {
       this.#wantsDrain = false;
       this.#handler?.onDrain();
     }
@@ -311,6 +317,12 @@ export class SocketConn implements Conn {
 export function descriptorOf(socket: Socket): number {
   const { _handle } = socket as unknown as { _handle?: { fd?: number } | null };
   return _handle?.fd ?? -1;
+}
+
+/** Bytes of a write that the kernel has not taken. Node itself looks there for its timeouts, and has no public word for it. */
+function queuedBytesOf(socket: Socket): number {
+  const { _handle } = socket as unknown as { _handle?: { writeQueueSize?: number } | null };
+  return _handle?.writeQueueSize ?? 0;
 }
 
 /** Unknown ends (a socket that was closed before it could be asked) are all zeros. */

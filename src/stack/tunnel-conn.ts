@@ -49,6 +49,10 @@ export class TunnelConn implements Conn, ConnHandler {
     return this.#carrier.bufferedBytes;
   }
 
+  get sentBytes(): number {
+    return this.#carrier.sentBytes;
+  }
+
   setHandler(handler: ConnHandler): void {
     const isFirst = this.#handler === null;
     this.#handler = handler;

@@ -62,6 +62,10 @@ export class MemoryConn implements MeteredConn {
     return this.#sendBytes;
   }
 
+  get sentBytes(): number {
+    return this.bytesWritten - this.#sendBytes;
+  }
+
   setHandler(handler: ConnHandler): void {
     this.#handler = handler;
     this.#endTold = false;

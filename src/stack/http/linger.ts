@@ -10,13 +10,13 @@ const LINGER_MS = 60_000;
  */
 export function linger(conn: Conn, clock: Clock): Timer {
   let timer: Timer;
-  let leftBytes = conn.bufferedBytes;
+  let sentBytes = conn.sentBytes;
   const watch = (): void => {
-    if (conn.bufferedBytes === leftBytes) {
+    if (conn.sentBytes === sentBytes) {
       conn.reset();
       return;
     }
-    leftBytes = conn.bufferedBytes;
+    sentBytes = conn.sentBytes;
     timer = clock.after(LINGER_MS, watch);
   };
   timer = clock.after(LINGER_MS, watch);

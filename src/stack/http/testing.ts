@@ -112,6 +112,9 @@ export class MemoryConn implements Conn {
   get bufferedBytes(): number {
     return this.#outBytes;
   }
+  get sentBytes(): number {
+    return this.written.length - this.#outBytes;
+  }
   get isClosed(): boolean {
     return this.#closed;
   }
