@@ -1,4 +1,5 @@
 import { parseIp } from "#/base/address.ts";
+import { LIMIT_SETTINGS } from "#/model/limits.ts";
 import { byteCount, cpuMillis } from "./quantity.ts";
 
 /**
@@ -110,6 +111,8 @@ const SKIP_PORTS = (value: string): string | null => {
 };
 const DURATION = (value: string): string | null =>
   /^\d+(ms|s|m|h|d)$/.test(value) ? null : "must be a duration such as 500ms or 10s";
+const COUNT = (value: string): string | null =>
+  /^[1-9]\d{0,8}$/.test(value) ? null : "must be a number above 0";
 const LEVEL = (value: string): string | null =>
   /^(error|warn|info|debug)$/.test(value) ? null : "must be error, warn, info or debug";
 
@@ -121,6 +124,9 @@ const ENVIRONMENT: Readonly<Record<string, string>> = {
   "config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout":
     "LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT",
   "config.linkerd.io/shutdown-grace-period": "LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD",
+  ...Object.fromEntries(
+    Object.values(LIMIT_SETTINGS).map(({ annotation, variable }) => [annotation, variable]),
+  ),
 };
 
 const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
@@ -141,6 +147,11 @@ const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
       ? null
       : `${JSON.stringify(value)} is not honoured: only all-unauthenticated is`,
   ...Object.fromEntries(Object.keys(ENVIRONMENT).map((key) => [key, DURATION])),
+  ...Object.fromEntries(
+    Object.values(LIMIT_SETTINGS)
+      .filter(({ unit }) => unit === "count")
+      .map(({ annotation }) => [annotation, COUNT]),
+  ),
   "pillion.dev/let-through": (value) =>
     words(value).every(isCidr)
       ? null
@@ -162,7 +173,8 @@ function isOurs(key: string): boolean {
     key.startsWith("config.linkerd.io/") ||
     key.startsWith("linkerd.io/") ||
     key.startsWith("config.alpha.linkerd.io/") ||
-    key.startsWith("pillion.dev/")
+    key.startsWith("pillion.dev/") ||
+    key.startsWith("config.pillion.dev/")
   );
 }
 

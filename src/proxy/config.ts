@@ -1,5 +1,6 @@
 import { parseIp, parseSocketAddress, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { MeshError, type Blame } from "#/base/errors.ts";
+import { limitsFrom, type Limits } from "#/model/limits.ts";
 import type { Authorization, InboundPolicy } from "#/model/policy.ts";
 import { isLogLevel, type LogLevel } from "#/net/log.ts";
 import { parseNetwork, type Network } from "#/stack/networks.ts";
@@ -36,7 +37,7 @@ export interface SidecarConfig {
   readonly discoveryTimeoutMs: number;
   readonly inboundDiscoveryIdleMs: number;
   readonly outboundDiscoveryIdleMs: number;
-  readonly connectionsMax: number;
+  readonly limits: Limits;
   readonly metricsIdleMs: number;
   readonly shutdownGraceMs: number;
   readonly logLevel: LogLevel;
@@ -112,7 +113,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     discoveryTimeoutMs: read.duration("PILLION_DISCOVERY_TIMEOUT", 3000),
     inboundDiscoveryIdleMs: read.duration(`${PREFIX}INBOUND_DISCOVERY_IDLE_TIMEOUT`, 90_000),
     outboundDiscoveryIdleMs: read.duration(`${PREFIX}OUTBOUND_DISCOVERY_IDLE_TIMEOUT`, 60_000),
-    connectionsMax: read.number("PILLION_CONNECTIONS_MAX", 20_000),
+    limits: limitsFrom(({ variable, unit, standard }) =>
+      unit === "duration" ? read.duration(variable, standard) : read.count(variable, standard),
+    ),
     metricsIdleMs: read.duration(`${PREFIX}METRICS_RETAIN_IDLE`, 600_000),
     shutdownGraceMs: read.duration(`${PREFIX}SHUTDOWN_GRACE_PERIOD`, 120_000),
     logLevel,
@@ -157,6 +160,11 @@ class Reader {
   number(name: string, fallback: number): number {
     const text = this.text(name, String(fallback));
     return /^\d+$/.test(text) ? Number(text) : this.fail(name, text);
+  }
+
+  count(name: string, fallback: number): number {
+    const count = this.number(name, fallback);
+    return count > 0 ? count : this.fail(name, "0");
   }
 
   portNumber(name: string, text: string): number {

@@ -1,19 +1,40 @@
+import type { LimitReached } from "#/model/limits.ts";
 import type { Cancel, HttpServing } from "#/stack/discovery.ts";
 
 /** One connection under way, whatever carries it. */
 interface Active extends Cancel {
+  readonly client: string;
   /** Set while it is served as HTTP. */
   serving: HttpServing | null;
 }
 
+export interface ConnectionsMax {
+  readonly all: number;
+  /** From one address: nobody alone can take up the whole. */
+  readonly perClient: number;
+}
+
 /**
- * The connections that one direction serves, so that it can be drained: HTTP ends gracefully by itself, opaque bytes
- * go on until their time is up. Bounded by the listener's bound on connections.
+ * The connections that one direction serves, within their bounds, so that it can be drained: HTTP ends gracefully by
+ * itself, opaque bytes go on until their time is up.
  */
 export class Connections {
+  readonly #max: ConnectionsMax;
   readonly #active = new Set<Active>();
+  /** By the client's address. */
+  readonly #counts = new Map<string, number>();
   #isDraining = false;
   #whenIdle: (() => void)[] = [];
+
+  constructor(max: ConnectionsMax) {
+    this.#max = max;
+  }
+
+  /** The bound that a further connection of this client would go over; null for none. */
+  limitFor(client: string): LimitReached | null {
+    if (this.#active.size >= this.#max.all) return "connections";
+    return (this.#counts.get(client) ?? 0) >= this.#max.perClient ? "connections_per_client" : null;
+  }
 
   get count(): number {
     return this.#active.size;
@@ -29,17 +50,21 @@ export class Connections {
     return requests;
   }
 
-  /** `cut` ends the connection at once. */
-  add(cut: () => void): Connection {
-    const active: Active = { cancel: cut, serving: null };
+  /** `client` is its address; `cut` ends the connection at once. */
+  add(client: string, cut: () => void): Connection {
+    const active: Active = { client, cancel: cut, serving: null };
     this.#active.add(active);
+    this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1);
     return {
       serve: (serving) => {
         active.serving = serving;
         if (this.#isDraining) serving.drain();
       },
       remove: () => {
-        this.#active.delete(active);
+        if (!this.#active.delete(active)) return;
+        const left = (this.#counts.get(client) ?? 1) - 1;
+        if (left === 0) this.#counts.delete(client);
+        else this.#counts.set(client, left);
         if (this.#active.size === 0) for (const idle of this.#whenIdle.splice(0)) idle();
       },
     };

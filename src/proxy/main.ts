@@ -19,6 +19,8 @@ import { addProcessMetrics } from "./process-metrics.ts";
 import { Sidecar } from "./sidecar.ts";
 
 const BACKLOG = 4096;
+/** Accepted past the bound on connections, to be refused with a reason; past this the listener drops them without one. */
+const CONNECTIONS_BEYOND = 100;
 /** Facts §2.3: a bad environment ends the process with 64, a failed start with 1. */
 const EXIT_CONFIG = 64;
 const EXIT_START = 1;
@@ -59,7 +61,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   const random = { next: Math.random };
   const transport = new NodeTransport(clock, tls, {
     backlog: BACKLOG,
-    connectionsMax: config.connectionsMax,
+    connectionsMax: config.limits.connectionsMax + CONNECTIONS_BEYOND,
     acceptKeepAliveMs: 10_000,
     localIp: config.sourceIp,
     originalDestination: (fd, local) => originalOf(config, fd, local),

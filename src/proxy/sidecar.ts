@@ -4,6 +4,7 @@ import type { Random } from "#/base/random.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
+import { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
@@ -78,12 +79,15 @@ export class Sidecar {
         meshNetworks: config.meshNetworks,
       },
     });
+    const outboundGuard = new Guard(config.limits, "outbound", clock, registry);
+    const inboundGuard = new Guard(config.limits, "inbound", clock, registry);
     const outboundHttp: OutboundHttp = new OutboundHttpProxy({
       clock,
       random,
       dial: dialler.dial,
       answerer: { side: "client", workload },
       series: series.outbound,
+      guard: outboundGuard,
     });
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
     const inboundHttp: InboundHttp = new InboundHttpProxy({
@@ -92,6 +96,7 @@ export class Sidecar {
       dial: (target, done) => dialApplication({ transport, metrics, connectTimeoutMs }, target, done),
       answerer: { side: "server", workload },
       series: series.inbound,
+      guard: inboundGuard,
     });
     const opaque = new OpaqueDialler({
       clock,
@@ -108,6 +113,7 @@ export class Sidecar {
       http: outboundHttp,
       opaque,
       detectTimeoutMs: config.outboundDetectTimeoutMs,
+      guard: outboundGuard,
     });
     this.ports = new Ports(control, clock, {
       defaultPolicy: config.inboundDefaultPolicy,
@@ -131,6 +137,7 @@ export class Sidecar {
       connectTimeoutMs,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       detectTimeoutMs: config.inboundDetectTimeoutMs,
+      guard: inboundGuard,
     });
     const targets = registry.gauge(FAMILIES.discoveryTargets, {});
     const connected = registry.gauge(FAMILIES.controlConnected, {});

@@ -3,10 +3,13 @@ import { test } from "node:test";
 import { parseSocketAddress, type SocketAddress } from "#/base/address.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { SeededRandom } from "#/base/random.ts";
+import { LIMITS } from "#/model/limits.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import type { InboundPort } from "#/stack/discovery.ts";
+import { Guard } from "#/stack/http/guard.ts";
 import { ManualClock, memoryPair, ScriptedService, type MemoryConn } from "#/stack/http/testing.ts";
 import { Http1Server } from "#/stack/http/http1-server.ts";
+import { Registry } from "#/stack/metrics/registry.ts";
 import { InboundHttpProxy } from "./http.ts";
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
@@ -36,6 +39,7 @@ class Scene {
     },
     answerer: { side: "server", workload: "web-1.shop" },
     series: () => ({ request() {}, response() {} }),
+    guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 
   dialled(): MemoryConn {

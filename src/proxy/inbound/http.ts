@@ -17,6 +17,7 @@ import { SPENT } from "#/stack/http/exchange.ts";
 import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
+import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
@@ -35,6 +36,7 @@ export interface InboundHttpParts {
   readonly answerer: Answerer;
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
+  readonly guard: Guard;
 }
 
 /**
@@ -56,7 +58,7 @@ export class InboundHttpProxy implements InboundHttp {
   }
 
   serve(conn: Conn, version: "http1" | "http2", context: InboundContext, closed: () => void): HttpServing {
-    const { clock, answerer } = this.#parts;
+    const { answerer, clock, guard } = this.#parts;
     const clientId = context.peer?.name ?? null;
     const byAddress = new ByAddress(() => this.#acquire(context.target));
     const first =
@@ -73,11 +75,17 @@ export class InboundHttpProxy implements InboundHttp {
       closed();
     };
     if (version === "http1")
-      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, clientId, answerer });
+      return new Http1Server(conn, service, clock, over, {
+        ...HTTP1_SERVER_DEFAULTS,
+        clientId,
+        answerer,
+        guard,
+      });
     return new Http2Server(conn, service, clock, over, {
       meshed: context.peer !== null,
       clientId,
       answerer,
+      guard,
     });
   }
 

@@ -8,6 +8,7 @@ import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
 import { authorize } from "#/stack/authorize.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, InboundHttp } from "#/stack/discovery.ts";
+import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
@@ -41,6 +42,7 @@ export interface InboundParts {
   readonly handshakeTimeoutMs: number;
   /** For the ClientHello and the transport header, and for a protocol that nobody tells. */
   readonly detectTimeoutMs: number;
+  readonly guard: Guard;
 }
 
 /** As for outbound: how long a silent client may be one that waits for the server to speak. */
@@ -55,17 +57,20 @@ const DIRECT_ALPN: readonly string[] = [OPAQUE_ALPN, TRANSPORT_ALPN];
  *              → any other:  that port's policy → TLS for us? protocol? ───────────▶ HTTP | opaque bytes
  */
 export class Inbound {
-  readonly connections: Connections = new Connections();
+  readonly connections: Connections;
   readonly #parts: InboundParts;
   readonly #refusals: Refusals;
 
   constructor(parts: InboundParts) {
+    const { connectionsMax: all, connectionsPerClientMax: perClient } = parts.guard.limits;
+    this.connections = new Connections({ all, perClient });
     this.#parts = parts;
     this.#refusals = new Refusals(parts.log, parts.registry);
   }
 
   readonly accept = ({ conn, originalDestination }: Accepted): void => {
-    const { localIps } = this.#parts;
+    const { guard, localIps } = this.#parts;
+    const limit = this.connections.limitFor(conn.remote.ip);
     const refuse = (reason: InboundRefusal, detail: string): void => {
       this.#refusals.refuse(conn, clientOf(conn), originalDestination?.port ?? 0, reason, detail);
     };
@@ -77,7 +82,10 @@ export class Inbound {
       );
     } else if (isInboundProbe(originalDestination)) answerProbe(conn);
     else if (this.connections.isDraining) refuse("draining", "this workload is shutting down");
-    else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
+    else if (limit !== null) {
+      guard.reached(limit);
+      refuse("too_many_connections", `the bound on ${limit} is reached`);
+    } else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
   };
 }
 
@@ -117,7 +125,7 @@ class InboundConnection implements ConnHandler {
     this.#client = clientOf(conn);
     this.#clientAddress = conn.remote;
     this.#isDirect = target.port === parts.inboundPort;
-    this.#connection = connections.add(() => {
+    this.#connection = connections.add(conn.remote.ip, () => {
       this.#step.cancel();
       this.#conn.reset();
     });

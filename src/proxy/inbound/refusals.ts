@@ -20,6 +20,7 @@ export type InboundRefusal =
   | "no_gateway"
   | "unauthorized"
   | "draining"
+  | "too_many_connections"
   | "connect_refused"
   | "connect_timeout"
   | "connect_failed";

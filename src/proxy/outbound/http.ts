@@ -19,6 +19,7 @@ import { SPENT } from "#/stack/http/exchange.ts";
 import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
+import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
@@ -33,6 +34,7 @@ export interface OutboundHttpParts {
   readonly answerer: Answerer;
   /** Counters for requests of one target to one endpoint. The same pair gives the same counters. */
   series(target: string, endpoint: Endpoint): HttpSeries;
+  readonly guard: Guard;
 }
 
 /**
@@ -60,7 +62,7 @@ export class OutboundHttpProxy implements OutboundHttp {
     first: FirstDialled | null,
     closed: () => void,
   ): HttpServing {
-    const { clock, answerer } = this.#parts;
+    const { answerer, clock, guard } = this.#parts;
     const byTarget = new ByTarget(target, (source) => this.#acquire(source, target.authority));
     const service =
       first === null ? byTarget : new FirstThen(this.#firstService(first, version, target), byTarget);
@@ -70,8 +72,8 @@ export class OutboundHttpProxy implements OutboundHttp {
       closed();
     };
     if (version === "http1")
-      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, answerer });
-    return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null, answerer });
+      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, answerer, guard });
+    return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null, answerer, guard });
   }
 
   #firstService(first: FirstDialled, version: "http1" | "http2", target: OutboundTarget): EndpointService {

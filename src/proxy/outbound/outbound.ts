@@ -6,6 +6,7 @@ import type { Log } from "#/net/log.ts";
 import type { Accepted } from "#/net/transport.ts";
 import { detect, type ClientVerdict } from "#/stack/detection.ts";
 import type { Cancel, OutboundHttp } from "#/stack/discovery.ts";
+import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
@@ -26,6 +27,7 @@ export interface OutboundParts {
   readonly http: OutboundHttp;
   readonly opaque: OpaqueDialler;
   readonly detectTimeoutMs: number;
+  readonly guard: Guard;
 }
 
 /** How long a client may be silent before its server is dialled: a little more than a client needs that speaks first. */
@@ -39,15 +41,19 @@ const PATIENCE_CLIENT_FIRST_MS = 50;
  *     accepted → original destination → discovery → protocol (known, or found out) → HTTP | opaque bytes
  */
 export class Outbound {
-  readonly connections: Connections = new Connections();
+  readonly connections: Connections;
   readonly #parts: OutboundParts;
 
   constructor(parts: OutboundParts) {
+    // There is one client here, whatever address of the pod it uses: the workload itself.
+    const { connectionsMax: all } = parts.guard.limits;
+    this.connections = new Connections({ all, perClient: all });
     this.#parts = parts;
   }
 
   readonly accept = ({ conn, originalDestination }: Accepted): void => {
-    const { metrics } = this.#parts;
+    const { guard, metrics } = this.#parts;
+    const limit = this.connections.limitFor(conn.remote.ip);
     metrics.opened(conn, { direction: "outbound", peer: "src", ...tlsLabels(null, "client", "loopback") });
     if (originalDestination === null) {
       this.#refuse(
@@ -58,6 +64,9 @@ export class Outbound {
       );
     } else if (isOutboundProbe(originalDestination)) {
       answerProbe(conn);
+    } else if (limit !== null) {
+      guard.reached(limit);
+      this.#refuse(conn, originalDestination, "too_many_connections", `the bound on ${limit} is reached`);
     } else if (isLoopback(originalDestination.ip)) {
       this.#refuse(conn, originalDestination, "loop", "loopback addresses are never proxied");
     } else new OutboundConnection(this.#parts, this.connections, conn, originalDestination, this.#refuse);
@@ -102,7 +111,7 @@ class OutboundConnection implements ConnHandler {
     this.#client = client;
     this.#address = address;
     this.#refuse = refuse;
-    this.#connection = connections.add(() => client.reset());
+    this.#connection = connections.add(client.remote.ip, () => client.reset());
     client.pause();
     client.setHandler(this);
     this.#step = parts.discovery.lookup(address, (lookup) => {

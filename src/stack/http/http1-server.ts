@@ -3,6 +3,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldCount } from "#/base/fields.ts";
+import type { LimitReached } from "#/model/limits.ts";
 import { Event, Http1Reader } from "#/wire/http1/reader.ts";
 import {
   CHUNK_TAIL,
@@ -15,9 +16,13 @@ import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink 
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault } from "./fault.ts";
+import type { Guard } from "./guard.ts";
+import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
 import { linger } from "./linger.ts";
 import type { Answerer, Explanation } from "./mesh-answer.ts";
 import { closesAfter, explain, meshAnswer, UNNAMED } from "./mesh-answer.ts";
+import type { Patrolled } from "../patrol.ts";
+import { Lag } from "../patrol.ts";
 import type { Request } from "./translate.ts";
 import { requestFromHttp1, trailersToHttp1 } from "./translate.ts";
 
@@ -30,6 +35,8 @@ export interface Http1ServerSettings {
   readonly headBytesMax: number;
   /** Who we are, in answers that no application gave. */
   readonly answerer: Answerer;
+  /** Keeps the client to its limits of time; null for none. */
+  readonly guard: Guard | null;
 }
 
 export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
@@ -37,6 +44,7 @@ export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
   bodyWindowBytes: 65_536,
   headBytesMax: 65_536,
   answerer: UNNAMED,
+  guard: null,
 };
 
 /**
@@ -46,7 +54,7 @@ export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
  * The life of a request: `#pump` reads its head and calls the service; its body goes to the sink as it comes; the
  * answer comes back on the `Exchange`; when both directions are over, `#finish` begins the next.
  */
-export class Http1Server implements ConnHandler {
+export class Http1Server implements ConnHandler, Patrolled {
   readonly #conn: Conn;
   readonly #clock: Clock;
   readonly #service: HttpService;
@@ -64,6 +72,10 @@ export class Http1Server implements ConnHandler {
   #owedBytes = 0;
   #blocked = false;
   #pumping = false;
+  #requests = 0;
+  /** For how long the client has sent too little, and taken too little. */
+  readonly #sending = new Lag();
+  readonly #taking = new Lag();
 
   /** `closed` is called once, when the connection is over. */
   constructor(
@@ -80,10 +92,56 @@ export class Http1Server implements ConnHandler {
     this.#closed = closed;
     this.#reader = new Http1Reader({ role: "request", headBytesMax: settings.headBytesMax });
     conn.setHandler(this);
+    settings.guard?.patrol.add(this);
   }
 
   get activeRequests(): number {
     return this.#exchange === null ? 0 : 1;
+  }
+
+  look(nowMs: number): void {
+    const { guard } = this.#settings;
+    if (guard !== null) {
+      this.#lookAtTaking(nowMs, guard);
+      if (!this.#over) this.#lookAtSending(nowMs, guard);
+    }
+  }
+
+  /** A tunnel's reader may be as slow as it likes: what waits for it is bounded, and whether it is alive only its program knows. */
+  #lookAtTaking(nowMs: number, guard: Guard): void {
+    const { readerMs } = guard.limits;
+    const isTaking = this.#conn.bufferedBytes === 0 || this.#exchange?.tunnelling === true || readerMs === 0;
+    if (isTaking) this.#taking.clear();
+    else if (this.#taking.look(nowMs, Wait.READER, this.#conn.sentBytes, READER_BYTES_LEAST) >= readerMs) {
+      guard.reached("slow_reader");
+      this.#taking.clear();
+      this.#conn.reset();
+    }
+  }
+
+  #lookAtSending(nowMs: number, guard: Guard): void {
+    const { headMs, bodyMs, idleMs } = guard.limits;
+    const exchange = this.#exchange;
+    const lag = this.#sending;
+    if (exchange !== null) {
+      const isOpen = this.#reader.framing !== "length";
+      const limitMs = isOpen ? bodyMs * OPEN_BODY_PATIENCE : bodyMs;
+      if (limitMs === 0 || this.#paused || !exchange.owesBody) lag.clear();
+      else if (lag.look(nowMs, Wait.BODY, exchange.bodyBytes, isOpen ? 1 : BODY_BYTES_LEAST) >= limitMs)
+        this.#refuseSlow(guard, "slow_body", `the request's body did not come on for ${limitMs} ms`);
+    } else if (this.#blocked) lag.clear();
+    else if (this.#reader.isBetweenMessages) {
+      if (idleMs === 0 || lag.look(nowMs, Wait.IDLE, this.#requests, 1) < idleMs) return;
+      guard.reached("idle");
+      this.#release();
+    } else if (headMs !== 0 && lag.look(nowMs, Wait.HEAD, this.#requests, 1) >= headMs)
+      this.#refuseSlow(guard, "slow_head", `the request's head was not complete after ${headMs} ms`);
+  }
+
+  #refuseSlow(guard: Guard, limit: LimitReached, message: string): void {
+    guard.reached(limit);
+    // RFC 9110 §15.5.9.
+    this.#refuse(fault("BAD_REQUEST", message, { status: 408, rule: limit }));
   }
 
   /** Ends the connection once the current request is answered; at once when idle. */
@@ -119,7 +177,7 @@ export class Http1Server implements ConnHandler {
 
   onClose(error: ConnError | null): void {
     if (this.#over) return;
-    this.#over = true;
+    this.#leave();
     const exchange = this.#exchange;
     this.#exchange = null;
     if (exchange !== null && !exchange.finished) {
@@ -155,7 +213,7 @@ export class Http1Server implements ConnHandler {
           this.#finishIfDone(exchange);
         }
       } else {
-        this.#refuse();
+        this.#refuseBroken();
         break;
       }
     }
@@ -186,6 +244,7 @@ export class Http1Server implements ConnHandler {
         ? this.#lastHead
         : requestFromHttp1(reader, this.#settings.clientId, upgradable);
     this.#lastHead = head;
+    this.#requests++;
     const exchange = new Exchange(this, head, reader.keepAlive, reader.expectContinue);
     exchange.awaitsSwitch = head.upgrade !== null;
     this.#exchange = exchange;
@@ -203,17 +262,25 @@ export class Http1Server implements ConnHandler {
     if (exchange === null) return;
     const { bytes, start, stop } = this.#reader;
     exchange.unconsumedBytes += stop - start;
+    exchange.bodyBytes += stop - start;
     exchange.sink.data(bytes, start, stop);
   }
 
-  /** The client broke the protocol: answered if nothing was, and the connection is over (RFC 9112 §2.2). */
-  #refuse(): void {
-    const error = this.#reader.error;
+  /** The client broke the protocol (RFC 9112 §2.2). */
+  #refuseBroken(): void {
+    const { error, statusHint } = this.#reader;
+    if (error?.code === "HTTP1_HEAD_TOO_LARGE") this.#settings.guard?.reached("header_bytes");
+    this.#refuse(
+      fault("BAD_REQUEST", `request refused: ${error?.message ?? "malformed"}`, {
+        status: statusHint,
+        rule: error?.code ?? "",
+      }),
+    );
+  }
+
+  /** Nothing more is read: answered if nothing was, and the connection is over. */
+  #refuse(cause: Fault): void {
     const exchange = this.#exchange;
-    const cause = fault("BAD_REQUEST", `request refused: ${error?.message ?? "malformed"}`, {
-      status: this.#reader.statusHint,
-      rule: error?.code ?? "",
-    });
     if (exchange !== null) {
       const sink = exchange.sink;
       exchange.sink = SPENT;
@@ -344,7 +411,7 @@ export class Http1Server implements ConnHandler {
   cut(exchange: Exchange): void {
     if (this.#exchange === exchange) this.#exchange = null;
     if (this.#over) return;
-    this.#over = true;
+    this.#leave();
     this.#conn.reset();
     this.#closed();
   }
@@ -413,9 +480,14 @@ export class Http1Server implements ConnHandler {
     this.#conn.end();
     // What the client still sends is read and dropped until it closes too: closing on unread bytes would make the
     // kernel send RST and could destroy the answer in flight (RFC 9112 §9.6).
-    this.#over = true;
+    this.#leave();
     this.#conn.setHandler(new Linger(this.#conn, this.#clock, this.#closed));
     if (this.#paused) this.#conn.resume();
+  }
+
+  #leave(): void {
+    this.#over = true;
+    this.#settings.guard?.patrol.remove(this);
   }
 }
 
@@ -441,6 +513,9 @@ class Exchange implements ResponseSink {
   /** … and granted: bytes both ways from here on. */
   tunnelling = false;
   unconsumedBytes = 0;
+  bodyBytes = 0;
+  /** 100 (Continue) went out. */
+  #continued = false;
 
   constructor(server: Http1Server, request: RequestHead, keepAlive: boolean, expectContinue: boolean) {
     this.server = server;
@@ -449,10 +524,20 @@ class Exchange implements ResponseSink {
     this.expectContinue = expectContinue;
   }
 
+  /**
+   * Whether it is the client's turn. Not while it waits to be told to continue, and not once the answer has begun: what both
+   * sides send at their leisure is a conversation, and only they know when it is over.
+   */
+  get owesBody(): boolean {
+    if (this.requestDone || this.awaitsSwitch || this.tunnelling || this.headSent) return false;
+    return !this.expectContinue || this.#continued || this.bodyBytes > 0;
+  }
+
   informational(status: number, fields: Fields): void {
     // RFC 9110 §15.2: not to a client of HTTP/1.0.
-    if (this.live && !this.headSent && this.request.version !== "1.0")
-      this.server.sendInformational(status, fields);
+    if (!this.live || this.headSent || this.request.version === "1.0") return;
+    if (status === 100) this.#continued = true;
+    this.server.sendInformational(status, fields);
   }
 
   head(head: ResponseHead, last: boolean): void {

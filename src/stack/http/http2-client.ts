@@ -51,7 +51,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#gone = gone;
     this.meshed = options.meshed;
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
-    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" });
+    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" }, null);
   }
 
   get usable(): boolean {
@@ -165,6 +165,9 @@ class ClientStream extends Http2Stream implements RequestSink {
   }
 
   // --- from the server ---
+
+  /** A server that is slow is its clients' to be patient with. */
+  look(): void {}
 
   receiveHead(fields: Fields, last: boolean): void {
     this.#headSeen = true;

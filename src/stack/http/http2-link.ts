@@ -5,6 +5,10 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+import type { Patrolled } from "../patrol.ts";
+import { Lag } from "../patrol.ts";
+import type { Guard } from "./guard.ts";
+import { READER_BYTES_LEAST, Wait } from "./guard.ts";
 import { linger } from "./linger.ts";
 
 /** What a link tells the side that owns it. */
@@ -32,7 +36,7 @@ const EMPTY = new Uint8Array(0);
  * Drives one HTTP/2 connection, whichever role: bytes to the machine, events to streams, output to the connection once a
  * turn, and the machine's timers. Streams queue here, at most a window each, while flow control or the socket holds them.
  */
-export class Http2Link implements ConnHandler {
+export class Http2Link implements ConnHandler, Patrolled {
   readonly machine: Http2Connection;
   readonly #conn: Conn;
   readonly #clock: Clock;
@@ -55,12 +59,21 @@ export class Http2Link implements ConnHandler {
   #linger: Timer | null = null;
   #timer: Timer | null = null;
   #timerAtMs = Infinity;
+  readonly #guard: Guard | null;
+  #added = 0;
+  /** For how long the remote side has sent too little, and taken too little. */
+  readonly #sending = new Lag();
+  readonly #taking = new Lag();
+  #streamsRefused = 0;
+  #headersRefused = 0;
 
+  /** `guard` keeps a client to its limits; null where none has any. */
   constructor(
     conn: Conn,
     clock: Clock,
     owner: Http2LinkOwner,
     settings: Partial<Http2Settings> & Pick<Http2Settings, "role">,
+    guard: Guard | null,
   ) {
     this.#conn = conn;
     this.#clock = clock;
@@ -68,7 +81,9 @@ export class Http2Link implements ConnHandler {
     this.#isServer = settings.role === "server";
     this.machine = new Http2Connection(settings);
     this.machine.wake(clock.nowMs());
+    this.#guard = guard;
     conn.setHandler(this);
+    guard?.patrol.add(this);
     this.touch();
   }
 
@@ -81,6 +96,7 @@ export class Http2Link implements ConnHandler {
   }
 
   add(stream: Http2Stream): void {
+    this.#added++;
     this.#streams.set(stream.id, stream);
     if (stream.local) this.#unsent.push(stream);
   }
@@ -144,6 +160,53 @@ export class Http2Link implements ConnHandler {
     this.#linger ??= linger(this.#conn, this.#clock);
   }
 
+  look(nowMs: number): void {
+    const guard = this.#guard;
+    if (guard === null || this.#over) return;
+    this.#tellRefused(guard);
+    const { headMs, readerMs, idleMs } = guard.limits;
+    if (this.#conn.bufferedBytes === 0 || readerMs === 0) this.#taking.clear();
+    else if (this.#taking.look(nowMs, Wait.READER, this.#conn.sentBytes, READER_BYTES_LEAST) >= readerMs) {
+      guard.reached("slow_reader");
+      this.#taking.clear();
+      this.#conn.reset();
+      return;
+    }
+    const { unfinished } = this.machine;
+    const lag = this.#sending;
+    if (unfinished !== 0) {
+      if (headMs === 0 || lag.look(nowMs, unfinished, 0, 1) < headMs) return;
+      guard.reached("slow_head");
+      this.machine.giveUp(`what was begun was not complete after ${headMs} ms`);
+      this.#pump();
+    } else if (this.#streams.size > 0) {
+      lag.clear();
+      this.#lookAtStreams(nowMs, guard);
+    } else if (idleMs === 0 || this.#ending) lag.clear();
+    else if (lag.look(nowMs, Wait.IDLE, this.#added, 1) >= idleMs) {
+      guard.reached("idle");
+      this.drain();
+    }
+  }
+
+  #lookAtStreams(nowMs: number, guard: Guard): void {
+    let heldBytes = 0;
+    for (const stream of this.#streams.values()) heldBytes += stream.heldBytes;
+    // What others hold may have used up the connection's window: then nobody can send, and nobody owes anything.
+    const maySend = heldBytes < this.machine.connectionWindowBytes / 2;
+    for (const stream of this.#streams.values()) stream.look(nowMs, guard, maySend);
+  }
+
+  #tellRefused(guard: Guard): void {
+    const { streamsRefused, headersRefused } = this.machine;
+    if (streamsRefused > this.#streamsRefused)
+      guard.reached("streams", streamsRefused - this.#streamsRefused);
+    if (headersRefused > this.#headersRefused)
+      guard.reached("header_bytes", headersRefused - this.#headersRefused);
+    this.#streamsRefused = streamsRefused;
+    this.#headersRefused = headersRefused;
+  }
+
   onData(bytes: Uint8Array): void {
     this.machine.wake(this.#clock.nowMs());
     this.machine.feed(bytes);
@@ -198,6 +261,7 @@ export class Http2Link implements ConnHandler {
           const last = machine.endStream;
           if (bytes > 0) {
             stream.heldBytes += bytes;
+            stream.receivedBytes += bytes;
             stream.receiveData(machine.bytes, machine.start, machine.stop);
           }
           if (last) stream.receiveEnd(null);
@@ -232,6 +296,7 @@ export class Http2Link implements ConnHandler {
           break;
         case Event.ERROR: {
           const reason = machine.error?.message ?? "protocol error";
+          if (machine.limit !== null) this.#guard?.reached(machine.limit);
           this.#finish(null, `the connection broke HTTP/2: ${reason}`);
           return;
         }
@@ -307,6 +372,10 @@ export class Http2Link implements ConnHandler {
     if (this.#over) return;
     this.#over = true;
     this.#timer?.cancel();
+    if (this.#guard !== null) {
+      this.#guard.patrol.remove(this);
+      this.#tellRefused(this.#guard);
+    }
     const left = [...this.#streams.values()];
     const unsent = new Set(this.#unsent.splice(0));
     this.#streams.clear();
@@ -330,6 +399,8 @@ export abstract class Http2Stream {
   gone = false;
   /** Body bytes that arrived and were not yet reported as consumed. */
   heldBytes = 0;
+  /** Body bytes that arrived so far. */
+  receivedBytes = 0;
   #tail: Uint8Array = EMPTY;
   #tailStart = 0;
   #tailStop = 0;
@@ -345,6 +416,8 @@ export abstract class Http2Stream {
     this.local = local;
   }
 
+  /** Once a second, where the remote side is kept to limits. `maySend`: the connection's window is open to it. */
+  abstract look(nowMs: number, guard: Guard, maySend: boolean): void;
   abstract receiveHead(fields: Fields, last: boolean): void;
   abstract receiveInformational(fields: Fields): void;
   abstract receiveData(bytes: Uint8Array, start: number, stop: number): void;
@@ -354,6 +427,11 @@ export abstract class Http2Stream {
   abstract receiveLost(reason: string, isUnsent: boolean): void;
   /** So many bytes of ours are on their way. */
   protected abstract credited(bytes: number): void;
+
+  /** Body bytes wait here that the remote side's windows, and not the socket, hold back. */
+  protected get isHeldBack(): boolean {
+    return !this.#queue.isEmpty && this.link.flowing;
+  }
 
   /** The chunk waits until the end of the turn: if the end follows at once, both share a frame. */
   protected sendData(bytes: Uint8Array, start: number, stop: number): void {

@@ -7,6 +7,8 @@ import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exc
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
+import type { Guard } from "./guard.ts";
+import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
 import { Http2Link, Http2Stream } from "./http2-link.ts";
 import type { Answerer, Explanation } from "./mesh-answer.ts";
@@ -19,6 +21,7 @@ import {
   meshAnswer,
   UNNAMED,
 } from "./mesh-answer.ts";
+import { Lag } from "../patrol.ts";
 import type { Request } from "./translate.ts";
 import { fieldsToHttp2, requestFromHttp2, responseToHttp2 } from "./translate.ts";
 
@@ -31,6 +34,8 @@ export interface Http2ServerOptions {
   /** Who we are, in answers that no application gave. Unnamed by default. */
   readonly answerer?: Answerer;
   readonly machine?: Partial<Http2Settings>;
+  /** Keeps the client to its limits. None by default. */
+  readonly guard?: Guard;
 }
 
 /** Serves HTTP/2 on one connection (RFC 9113), every stream a call of the service. */
@@ -55,7 +60,9 @@ export class Http2Server implements Http2LinkOwner {
     this.meshed = options.meshed;
     this.#clientId = options.clientId;
     this.#answerer = options.answerer ?? UNNAMED;
-    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "server" });
+    const { guard, machine } = options;
+    const settings = { ...guard?.machine, ...machine, role: "server" as const };
+    this.#link = new Http2Link(conn, clock, this, settings, guard ?? null);
   }
 
   get activeRequests(): number {
@@ -103,6 +110,11 @@ class ServerStream extends Http2Stream implements ResponseSink {
   /** The client waits for the trailers of a gRPC answer. */
   #isCall = false;
   #restUnwanted = false;
+  #continued = false;
+  #creditedBytes = 0;
+  /** Made at the first look that finds something to wait for: most streams are over by then. */
+  #sending: Lag | null = null;
+  #taking: Lag | null = null;
 
   constructor(server: Http2Server, link: Http2Link, id: number, request: Request) {
     super(link, id, false);
@@ -118,6 +130,56 @@ class ServerStream extends Http2Stream implements ResponseSink {
   }
 
   // --- from the client ---
+
+  look(nowMs: number, guard: Guard, maySend: boolean): void {
+    if (isConversation(this.#request)) return;
+    this.#lookAtTaking(nowMs, guard);
+    if (!this.gone) this.#lookAtSending(nowMs, guard, maySend);
+  }
+
+  /** A client that opens no window for its answer. */
+  #lookAtTaking(nowMs: number, guard: Guard): void {
+    const { readerMs } = guard.limits;
+    if (!this.isHeldBack || readerMs === 0) {
+      this.#taking = null;
+      return;
+    }
+    this.#taking ??= new Lag();
+    if (this.#taking.look(nowMs, Wait.READER, this.#creditedBytes, READER_BYTES_LEAST) < readerMs) return;
+    guard.reached("slow_reader");
+    const sink = this.#sink;
+    this.#sink = SPENT;
+    this.resetStream(Http2Code.CANCEL);
+    sink.abort(fault("CANCELLED", `the client did not take its answer for ${readerMs} ms`));
+  }
+
+  /** A client that does not send the body that it announced, although it may. */
+  #lookAtSending(nowMs: number, guard: Guard, maySend: boolean): void {
+    const { bodyMs } = guard.limits;
+    const isOpen = fieldValue(this.#request.fields, "content-length") === null;
+    const limitMs = isOpen ? bodyMs * OPEN_BODY_PATIENCE : bodyMs;
+    if (!maySend || limitMs === 0 || !this.#owesBody) {
+      this.#sending = null;
+      return;
+    }
+    this.#sending ??= new Lag();
+    const leastBytes = isOpen ? 1 : BODY_BYTES_LEAST;
+    if (this.#sending.look(nowMs, Wait.BODY, this.receivedBytes, leastBytes) < limitMs) return;
+    guard.reached("slow_body");
+    const cause = fault("BAD_REQUEST", `the request's body did not come on for ${limitMs} ms`, {
+      status: 408,
+      rule: "slow_body",
+    });
+    const sink = this.#sink;
+    this.fail(cause);
+    sink.abort(cause);
+  }
+
+  /** As over HTTP/1 (see `http1-server.ts`). While we hold bytes of it, the client may be waiting for its window. */
+  get #owesBody(): boolean {
+    if (this.received || this.#headSent || this.heldBytes > 0) return false;
+    return this.#continued || this.receivedBytes > 0 || fieldValue(this.#request.fields, "expect") === null;
+  }
 
   receiveHead(): void {}
   receiveInformational(): void {}
@@ -150,6 +212,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
   }
 
   protected credited(bytes: number): void {
+    this.#creditedBytes += bytes;
     this.#sink.responseConsumed(bytes);
   }
 
@@ -157,6 +220,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
 
   informational(status: number, fields: Fields): void {
     if (this.gone || this.#headSent) return;
+    if (status === 100) this.#continued = true;
     this.link.machine.respond(this.id, [":status", String(status), ...fieldsToHttp2(fields)], false);
     this.link.touch();
   }
@@ -227,4 +291,9 @@ class ServerStream extends Http2Stream implements ResponseSink {
   requestConsumed(bytes: number): void {
     this.release(bytes);
   }
+}
+
+/** Both sides speak when they have something to say, and either may be silent for hours: gRPC, tunnels, WebSocket. */
+function isConversation(request: Request): boolean {
+  return isGrpc(request) || request.method === "CONNECT" || request.upgrade !== null;
 }

@@ -83,5 +83,6 @@ export const FAMILIES = {
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),
   discoveryTargets: gauge("pillion_discovery_targets", "Outbound targets that are known"),
+  limitReached: counter("pillion_limit_reached_total", "How often a bound on what a peer may do was reached"),
   logLines: counter("pillion_log_lines_total", "Lines logged, by level"),
 } as const;

@@ -4,7 +4,7 @@ import type { Fields } from "#/base/fields.ts";
 import { Decoded, HpackDecoder, REMEMBERED_BLOCKS } from "../hpack/decoder.ts";
 import { HpackEncoder } from "../hpack/encoder.ts";
 import { ClosedStreams, Ended } from "./closed-streams.ts";
-import { Flood, FloodBudget } from "./flood-budget.ts";
+import { Flood, FLOOD_NAMES, FloodBudget, type FloodName } from "./flood-budget.ts";
 import {
   CLIENT_PREFACE,
   ErrorCode,
@@ -51,6 +51,9 @@ export const Event = {
   INFORMATIONAL: 10,
 } as const;
 
+/** The bounds that end a connection with ENHANCE_YOUR_CALM. */
+export type Limit = FloodName | "continuations" | "header_bytes" | "unread_answers";
+
 /**
  * One HTTP/2 connection (RFC 9113), either role, without socket, timer or clock.
  *
@@ -82,6 +85,11 @@ export class Http2Connection {
   /** RESET with `byUs`: which rule. */
   reason = "";
   error: ProtocolError | null = null;
+  /** ERROR: which of our bounds the remote reached; null when it broke a rule instead. */
+  limit: Limit | null = null;
+  /** How many requests were turned away because too many were open, and because their header list was too large. */
+  streamsRefused = 0;
+  headersRefused = 0;
 
   /** Streams that count against the limit: open or half-closed. */
   activeStreams = 0;
@@ -137,6 +145,9 @@ export class Http2Connection {
   #blockFrames = 0;
   #block: Buffer = EMPTY;
   #blockBytes = 0;
+  /** Header blocks that went on in CONTINUATION, and frames, so far. */
+  #blocks = 0;
+  #frames = 0;
   /** Stream of the DATA frame being received; null when its bytes are dropped. */
   #dataStream: Stream | null = null;
   /** Of that frame: bytes not passed on yet, padding included. */
@@ -242,6 +253,16 @@ export class Http2Connection {
     return pingAtMs < refillAtMs ? pingAtMs : refillAtMs;
   }
 
+  /**
+   * What the remote has begun and owes the rest of: the preface with its SETTINGS, a header block, or a frame. A number that
+   * stays the same while it is the same one; 0 when nothing is owed. DATA is not meant: it is handed on as it comes.
+   */
+  get unfinished(): number {
+    if (!this.settled) return 1;
+    if (this.#blockStreamId !== 0) return 2 * this.#blocks;
+    return this.#reader.heldBytes > 0 ? 2 * this.#frames + 3 : 0;
+  }
+
   // === Outputs
 
   /** The next event. After ERROR only NOTHING follows. */
@@ -276,6 +297,11 @@ export class Http2Connection {
   /** The same as a list for a gathering write, without copying. */
   takeOutputs(): Uint8Array[] {
     return this.#writer.takeAll();
+  }
+
+  /** DATA that the remote may send before we have consumed any. */
+  get connectionWindowBytes(): number {
+    return this.#settings.connectionWindowBytes;
   }
 
   /** Queued and not taken. */
@@ -407,6 +433,11 @@ export class Http2Connection {
     this.#writer.goAway(this.#highestRemoteId, ErrorCode.NO_ERROR, "");
   }
 
+  /** Ends the connection because the remote is too slow: ERROR follows. */
+  giveUp(message: string): void {
+    if (!this.#isOver) this.#fail(ErrorCode.ENHANCE_YOUR_CALM, message);
+  }
+
   /** Sends a PING; PING_ACK follows. */
   ping(nowMs: number): void {
     if (this.#isOver) return;
@@ -419,6 +450,7 @@ export class Http2Connection {
   // === Frames
 
   #onFrame(): number {
+    this.#frames++;
     const reader = this.#reader;
     const type = reader.type;
     // RFC 9113 §6.10: nothing may stand between the frames of a header block.
@@ -558,6 +590,7 @@ export class Http2Connection {
     this.#blockEndStream = endStream;
     this.#blockFrames = 0;
     this.#blockBytes = 0;
+    this.#blocks++;
     return this.#collect(bytes, start, stop);
   }
 
@@ -568,7 +601,7 @@ export class Http2Connection {
       return this.#fail(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without its HEADERS");
     }
     if (++this.#blockFrames > this.#settings.continuationFramesMax) {
-      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames");
+      return this.#calm("continuations", "too many CONTINUATION frames");
     }
     const event = this.#collect(reader.bytes, reader.start, reader.stop);
     if (event !== Event.NOTHING || (reader.flags & Flag.END_HEADERS) === 0) return event;
@@ -582,7 +615,7 @@ export class Http2Connection {
   #collect(bytes: Buffer, start: number, stop: number): number {
     const sum = this.#blockBytes + stop - start;
     if (sum > this.#settings.headerBlockBytesMax) {
-      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "header block too large");
+      return this.#calm("header_bytes", "header block too large");
     }
     if (this.#block.length < sum) {
       const block = Buffer.allocUnsafeSlow(2 * sum);
@@ -638,10 +671,12 @@ export class Http2Connection {
     // RFC 9113 §5.1.2: over the limit, the stream is refused, which is safe to retry.
     if (this.activeStreams >= this.#settings.maxConcurrentStreams) {
       this.#closed.ended(streamId, Ended.RESET_BY_US);
+      this.streamsRefused++;
       return this.#resetUnknown(streamId, ErrorCode.REFUSED_STREAM, "streams over the limit");
     }
     if (result === Decoded.TOO_LARGE) {
       this.#closed.ended(streamId, Ended.RESET_BY_US);
+      this.headersRefused++;
       return this.#answerTooLarge(streamId, endStream);
     }
     const wrong = this.#check(Section.REQUEST);
@@ -772,7 +807,8 @@ export class Http2Connection {
     }
     // A client may drop the rest of its request once it has the whole response: that wastes no work of ours.
     const isWaste = this.#isServer && stream.state !== State.HALF_CLOSED_LOCAL;
-    if (isWaste && !this.#flood.spend(Flood.RESET)) return this.#calm("resets");
+    const flooded = isWaste ? this.#spend(Flood.RESET, "resets") : Event.NOTHING;
+    if (flooded !== Event.NOTHING) return flooded;
     this.errorCode = readUint32(reader.bytes, reader.start);
     this.streamId = streamId;
     this.byUs = false;
@@ -793,7 +829,7 @@ export class Http2Connection {
     if (length % 6 !== 0)
       return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS is not a multiple of 6 bytes");
     if (length / 6 > this.#settings.settingsEntriesMax) {
-      return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, "too many entries in SETTINGS");
+      return this.#calm("settings", "too many entries in SETTINGS");
     }
     const flooded = this.#spend(Flood.SETTINGS, "SETTINGS frames");
     if (flooded !== Event.NOTHING) return flooded;
@@ -999,7 +1035,8 @@ export class Http2Connection {
 
   /** The remote broke a rule on one stream (RFC 9113 §5.4.2). */
   #streamError(stream: Stream, errorCode: number, reason: string): number {
-    if (this.#isServer && !this.#flood.spend(Flood.RESET)) return this.#calm("stream errors");
+    const flooded = this.#isServer ? this.#spend(Flood.RESET, "stream errors") : Event.NOTHING;
+    if (flooded !== Event.NOTHING) return flooded;
     this.#writer.reset(stream.id, errorCode);
     this.#close(stream, Ended.RESET_BY_US);
     this.streamId = stream.id;
@@ -1011,7 +1048,8 @@ export class Http2Connection {
 
   /** The same for a stream that the application does not know. */
   #resetUnknown(streamId: number, errorCode: number, what: string): number {
-    if (!this.#flood.spend(this.#isServer ? Flood.RESET : Flood.UNKNOWN)) return this.#calm(what);
+    const flooded = this.#spend(this.#isServer ? Flood.RESET : Flood.UNKNOWN, what);
+    if (flooded !== Event.NOTHING) return flooded;
     const full = this.#refuseUnread();
     if (full === Event.NOTHING) this.#writer.reset(streamId, errorCode);
     return full;
@@ -1019,7 +1057,8 @@ export class Http2Connection {
 
   /** RFC 6585 §5: a request whose header list is too large gets an answer, then the end (RFC 9113 §8.1). */
   #answerTooLarge(streamId: number, endStream: boolean): number {
-    if (!this.#flood.spend(Flood.RESET)) return this.#calm("header lists too large");
+    const flooded = this.#spend(Flood.RESET, "header lists too large");
+    if (flooded !== Event.NOTHING) return flooded;
     const full = this.#refuseUnread();
     if (full !== Event.NOTHING) return full;
     this.#writer.section(streamId, [":status", "431", "content-length", "0"], true);
@@ -1133,17 +1172,21 @@ export class Http2Connection {
   }
 
   #spend(kind: number, what: string): number {
-    return this.#flood.spend(kind) ? Event.NOTHING : this.#calm(what);
+    return this.#flood.spend(kind) ? Event.NOTHING : this.#calm(FLOOD_NAMES[kind]!, `too many ${what}`);
   }
 
-  #calm(what: string): number {
-    return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, `too many ${what}`);
+  #calm(limit: Limit, message: string): number {
+    this.limit = limit;
+    return this.#fail(ErrorCode.ENHANCE_YOUR_CALM, message);
   }
 
   /** Answers that the remote provokes are bounded, for it may never read them (CVE-2019-9512, CVE-2019-9515). */
   #refuseUnread(): number {
     if (this.#writer.pendingBytes <= this.#settings.outputBytesMax + REFLEX_BYTES_MAX) return Event.NOTHING;
-    return this.#calm("frames that want an answer, while the answers are not read");
+    return this.#calm(
+      "unread_answers",
+      "too many frames that want an answer, while the answers are not read",
+    );
   }
 
   // === Opening and sections

@@ -9,7 +9,19 @@ export const Flood = {
   UNKNOWN: 6,
 } as const;
 
-const KINDS = 7;
+/** What each is called where it is reported, by kind. */
+export const FLOOD_NAMES = [
+  "pings",
+  "settings",
+  "empty_data",
+  "priority",
+  "resets",
+  "window_updates",
+  "unknown_frames",
+] as const;
+export type FloodName = (typeof FLOOD_NAMES)[number];
+
+const KINDS = FLOOD_NAMES.length;
 
 /**
  * A token bucket for each kind of frame that costs the sender nothing (CVE-2019-9512…9518, CVE-2023-44487). It is

@@ -1,0 +1,51 @@
+import type { Clock } from "#/base/clock.ts";
+import type { LimitReached, Limits } from "#/model/limits.ts";
+import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { FAMILIES } from "../metrics/families.ts";
+import type { Registry } from "../metrics/registry.ts";
+import { Patrol } from "../patrol.ts";
+
+/** What all client connections of one direction share to be kept within their limits. */
+export class Guard {
+  readonly limits: Limits;
+  readonly patrol: Patrol;
+  /** The limits that the machine of HTTP/2 keeps by itself. */
+  readonly machine: Partial<Http2Settings>;
+  readonly #direction: string;
+  readonly #registry: Registry;
+
+  constructor(limits: Limits, direction: "inbound" | "outbound", clock: Clock, registry: Registry) {
+    this.limits = limits;
+    this.patrol = new Patrol(clock);
+    this.#direction = direction;
+    this.#registry = registry;
+    this.machine = {
+      maxConcurrentStreams: limits.streamsMax,
+      resetBurst: limits.resetsBurst,
+      pingBurst: limits.pingsBurst,
+      settingsBurst: limits.settingsBurst,
+      emptyDataBurst: limits.emptyDataBurst,
+      priorityBurst: limits.priorityBurst,
+      windowUpdateBurst: limits.windowUpdatesBurst,
+      unknownFrameBurst: limits.unknownFramesBurst,
+      floodRefillPerSecond: limits.floodRefillPerSecond,
+      continuationFramesMax: limits.continuationsMax,
+    };
+  }
+
+  reached(limit: LimitReached, times = 1): void {
+    const series = this.#registry.counter(FAMILIES.limitReached, { limit, direction: this.#direction });
+    series.add(times);
+    series.release();
+  }
+}
+
+/** Less than this in `bodyMs` is no upload but an attempt to hold a connection: 17 bytes a second. */
+export const BODY_BYTES_LEAST = 1_024;
+/** A body of unknown length may be a stream that has nothing to say: any byte will do, in so many times `bodyMs`. */
+export const OPEN_BODY_PATIENCE = 5;
+/** Less than this in `readerMs` is no download: 218 bytes a second. */
+export const READER_BYTES_LEAST = 65_536;
+
+/** What a connection waits for, as `Lag` has it. Below 0, apart from the numbers that the machine of HTTP/2 gives. */
+export const Wait = { IDLE: -1, HEAD: -2, BODY: -3, READER: -4 } as const;
