@@ -101,8 +101,11 @@ export function formatIp(bytes: Uint8Array): IpAddress {
   return `${hex.slice(0, best).join(":")}::${hex.slice(best + bestLength).join(":")}` as IpAddress;
 }
 
+/** RFC 6943 §3.1.1: no leading zeros, which some read as octal. */
+const IPV4 = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/;
+
 function parseIpv4(text: string): Uint8Array | null {
-  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
+  const match = IPV4.exec(text);
   if (match === null) return null;
   const out = new Uint8Array(4);
   for (let i = 0; i < 4; i++) {
