@@ -13,7 +13,7 @@ import type { Dial, EndpointSource } from "../discovery.ts";
 import { Dispatch, DISPATCH_DEFAULTS } from "./dispatch.ts";
 import { EndpointClient } from "./endpoint-client.ts";
 import type { RequestHead } from "./exchange.ts";
-import { fault } from "./fault.ts";
+import { fault, Http2Code } from "./fault.ts";
 import { Http1Client } from "./http1-client.ts";
 import { Http1Server } from "./http1-server.ts";
 import { Http2Client } from "./http2-client.ts";
@@ -423,6 +423,36 @@ for (const version of ["1.1", "2"] as const) {
     assert.equal(service.calls[0]!.aborted?.code, "CANCELLED");
   });
 }
+
+test("a client's reset reaches the far service with the client's own code (RFC 9113 §7)", () => {
+  for (const [cause, code] of [
+    [fault("CANCELLED", "reset", { http2Code: Http2Code.ENHANCE_YOUR_CALM }), Http2Code.ENHANCE_YOUR_CALM],
+    [fault("CANCELLED", "reset", { http2Code: Http2Code.NO_ERROR }), Http2Code.NO_ERROR],
+    [fault("CANCELLED", "gone"), Http2Code.CANCEL],
+    [fault("TIMEOUT", "too slow"), Http2Code.CANCEL],
+  ] as const) {
+    const service = new ScriptedService();
+    const { clock, client } = connect("2", service);
+    const sink = client.call(request({ method: "POST", version: "2" }), false, new RecordingReply());
+    clock.settle();
+    sink.abort(cause);
+    clock.settle();
+    assert.equal(service.calls[0]!.aborted?.http2Code, code);
+  }
+});
+
+test("an answer that was cut short never looks like one that was cancelled (RFC 9113 §7)", () => {
+  const service = new ScriptedService();
+  const { clock, client } = connect("2", service);
+  const reply = new RecordingReply();
+  client.call(request({ version: "2" }), true, reply);
+  clock.settle();
+  const { reply: answer } = service.calls[0]!;
+  answer.head({ status: 200, version: "2", reason: "", fields: [] }, false);
+  answer.fail(fault("RESET", "the connection to the application was lost"));
+  clock.settle();
+  assert.equal(reply.fault?.http2Code, Http2Code.INTERNAL_ERROR);
+});
 
 test("HTTP/1 between sidecars travels over HTTP/2 and comes out as it was (facts §8.1)", () => {
   const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "0"], ""));

@@ -260,7 +260,9 @@ class ClientStream extends Http2Stream implements RequestSink {
 
   abort(cause: Fault): void {
     this.#reply = UNHEARD;
-    this.resetStream(cause.code === "BAD_REQUEST" ? http2CodeOf(cause) : Http2Code.CANCEL);
+    // A client's own code tells the application what it would have told without us.
+    const isTold = cause.http2Code >= 0 || cause.code === "BAD_REQUEST";
+    this.resetStream(isTold ? http2CodeOf(cause) : Http2Code.CANCEL);
   }
 
   responseConsumed(bytes: number): void {

@@ -40,7 +40,8 @@ const MAPPINGS: Readonly<Record<FaultCode, Mapping>> = {
   NO_ENDPOINTS: { status: 504, grpcStatus: 4, http2Code: Http2Code.REFUSED_STREAM, closes: true },
   OVERLOADED: { status: 503, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: true },
   REFUSED: { status: 502, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: true },
-  RESET: { status: 502, grpcStatus: 14, http2Code: Http2Code.CANCEL, closes: true },
+  // No CANCEL: some clients, Node's for one, take it for an end without an error.
+  RESET: { status: 502, grpcStatus: 14, http2Code: Http2Code.INTERNAL_ERROR, closes: true },
   PROTOCOL: { status: 502, grpcStatus: 14, http2Code: Http2Code.PROTOCOL_ERROR, closes: true },
   BAD_REQUEST: { status: 400, grpcStatus: 13, http2Code: Http2Code.PROTOCOL_ERROR, closes: true },
   CANCELLED: { status: 499, grpcStatus: 1, http2Code: Http2Code.CANCEL, closes: true },
