@@ -718,6 +718,68 @@ test("an idle HTTP/1 connection that the server closed is replaced without anybo
   assert.equal(far.length, 2);
 });
 
+/** An application that answers "/" and does `misbehave` with its connection at any other path. */
+function misbehaving(misbehave: (server: MemoryConn) => void): {
+  dispatch: Dispatch;
+  seen: string[];
+  clock: ManualClock;
+} {
+  const clock = new ManualClock();
+  const seen: string[] = [];
+  const dial: Dial = (_endpoint, _protocol, done) => {
+    const [near, server] = memoryPair(clock);
+    server.setHandler({
+      ...NOBODY,
+      onData: (bytes) => {
+        const path = Buffer.from(bytes).toString("latin1").split(" ")[1] ?? "";
+        seen.push(path);
+        if (path === "/") server.write(Buffer.from("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+        else misbehave(server);
+      },
+    });
+    clock.soon(() => done(null, near, null));
+    return { cancel: () => {} };
+  };
+  const dispatch = new Dispatch({
+    name: "app",
+    source: new Endpoints("10.0.0.1:80"),
+    make: (at) => new EndpointClient(at, dial, clock),
+    clock,
+    random: new SeededRandom(1),
+  });
+  // Three connections that have been used and are idle.
+  for (let i = 0; i < 3; i++) dispatch.call(request(), true, new RecordingReply());
+  clock.settle();
+  assert.deepEqual(seen.splice(0), ["/", "/", "/"]);
+  return { dispatch, seen, clock };
+}
+
+test("a request whose reused connection ends unanswered is sent once more, on a fresh one, and never a third time", () => {
+  const { dispatch, seen, clock } = misbehaving((server) =>
+    server.peer?.close(new ConnError("RESET", "crashed")),
+  );
+  const reply = new RecordingReply();
+  dispatch.call(request({ path: "/crash" }), true, reply);
+  clock.settle();
+  assert.deepEqual(seen, ["/crash", "/crash"]);
+  assert.deepEqual(reply.events, ["fail RESET"]);
+});
+
+test("a request is not sent again once a single byte of its answer has come", () => {
+  let begun!: MemoryConn;
+  const { dispatch, seen, clock } = misbehaving((server) => {
+    server.write(Buffer.from("H"));
+    begun = server;
+  });
+  const reply = new RecordingReply();
+  dispatch.call(request({ path: "/crash" }), true, reply);
+  clock.settle();
+  begun.peer?.close(new ConnError("RESET", "crashed"));
+  clock.settle();
+  assert.deepEqual(seen, ["/crash"]);
+  assert.deepEqual(reply.events, ["fail RESET"]);
+});
+
 test("a client that does not read gets no further requests served, and all of its answers in the end", () => {
   const clock = new ManualClock();
   const [client, theirs] = memoryPair(clock);

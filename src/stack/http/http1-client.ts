@@ -44,8 +44,11 @@ export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
 export interface Http1ClientOwner {
   /** The connection can take another request. */
   idle(client: Http1Client): void;
-  /** The connection is over, or will take no further request. */
-  gone(client: Http1Client): void;
+  /**
+   * The connection is over, or will take no further request. `isStale`: it was used before and ended under a request without a
+   * byte of answer, as those do that the server had closed while they were idle.
+   */
+  gone(client: Http1Client, isStale: boolean): void;
 }
 
 /**
@@ -116,11 +119,13 @@ export class Http1Client implements ConnHandler {
     if (!this.#gone) {
       this.#gone = true;
       this.#conn.end();
-      this.#owner.gone(this);
+      this.#owner.gone(this, false);
     }
   }
 
   onData(bytes: Uint8Array): void {
+    // However little it is: who has begun to answer has seen the request, and must not see it again.
+    if (this.#exchange !== null) this.#exchange.answerBegun = true;
     this.#reader.feed(bytes);
     this.#pump();
   }
@@ -178,7 +183,7 @@ export class Http1Client implements ConnHandler {
         this.#finishIfDone(exchange);
       } else if (CUT.has(reader.error?.code ?? "")) {
         this.#lost("the application closed its connection before the answer was complete");
-        this.close();
+        this.#conn.end();
         return;
       } else {
         this.#reusable = false;
@@ -198,7 +203,6 @@ export class Http1Client implements ConnHandler {
 
   #head(exchange: Exchange): void {
     const reader = this.#reader;
-    exchange.answerBegun = true;
     if (reader.status < 200 && reader.status !== 101) {
       exchange.reply.informational(reader.status, responseFromHttp1(reader, this.#settings.meshed).fields);
       return;
@@ -278,7 +282,10 @@ export class Http1Client implements ConnHandler {
     const exchange = this.#exchange;
     if (exchange === null) return;
     this.#exchange = null;
-    exchange.fail(fault("RESET", reason, { safe: false }), !exchange.answerBegun && this.reused);
+    const isStale = !exchange.answerBegun && this.reused;
+    // The owner first: the request may be sent again from inside `fail`, and not on a connection as old as this one.
+    this.#leave(isStale);
+    exchange.fail(fault("RESET", reason, { safe: false }), isStale);
   }
 
   #finishIfDone(exchange: Exchange): void {
@@ -296,11 +303,11 @@ export class Http1Client implements ConnHandler {
     this.#owner.idle(this);
   }
 
-  #leave(): void {
+  #leave(isStale: boolean = false): void {
     this.#idleTimer?.cancel();
     if (this.#gone) return;
     this.#gone = true;
-    this.#owner.gone(this);
+    this.#owner.gone(this, isStale);
   }
 }
 

@@ -63,8 +63,10 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     else this.#idle.push(client);
   }
 
-  gone(client: Http1Client): void {
+  /** Where one was stale the others may be, so a request that is sent again gets a fresh connection and is sent twice at most. */
+  gone(client: Http1Client, isStale: boolean): void {
     const at = this.#idle.indexOf(client);
     if (at !== -1) this.#idle.splice(at, 1);
+    if (isStale) for (const idle of this.#idle.splice(0)) idle.close();
   }
 }
