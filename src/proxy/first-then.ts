@@ -3,6 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
 import { Http1Client } from "#/stack/http/http1-client.ts";
 import { Http2Client } from "#/stack/http/http2-client.ts";
+import { isExtendedConnect } from "#/stack/http/websocket-upgrade.ts";
 
 /** A service on one connection of its own. */
 export interface ClosableService extends HttpService {
@@ -28,7 +29,8 @@ export class FirstThen implements ClosableService {
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const first = this.#first;
-    if (first === null) return this.#rest.call(head, last, reply);
+    // A connection that takes no extended CONNECT has no other way to open a WebSocket.
+    if (first === null || isExtendedConnect(head)) return this.#rest.call(head, last, reply);
     this.#first = null;
     const sink = first.call(head, last, reply);
     // HTTP/2: nothing further goes this way; the connection ends with its one request. HTTP/1 ends itself when idle.

@@ -119,6 +119,7 @@ export class InboundHttpProxy implements InboundHttp {
           endpoint,
           (_endpoint, _protocol, done) => dial(target, (error, opened) => done(error, opened, null)),
           clock,
+          random,
         ),
     });
   }

@@ -104,7 +104,7 @@ export class OutboundHttpProxy implements OutboundHttp {
       random,
       settings: DISPATCH_DEFAULTS,
       make: (endpoint) => {
-        const client = new EndpointClient(endpoint, dial, clock);
+        const client = new EndpointClient(endpoint, dial, clock, random);
         const measured = new Measured(client, this.#parts.series(authority, endpoint), clock);
         return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
       },

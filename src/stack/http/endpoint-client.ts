@@ -1,6 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { Cancel, Dial, DialProtocol } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
@@ -9,6 +10,7 @@ import { HTTP1_CLIENT_DEFAULTS } from "./http1-client.ts";
 import { Http1Pool } from "./http1-pool.ts";
 import { Http2Client } from "./http2-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
+import { callAsUpgrade } from "./websocket-upgrade.ts";
 
 /** Requests that may wait for one connection to be made. */
 const CONNECTING_MAX = 10_000;
@@ -22,16 +24,18 @@ export class EndpointClient implements HttpService {
   readonly #endpoint: Endpoint;
   readonly #dial: Dial;
   readonly #clock: Clock;
+  readonly #random: Random;
   readonly #http1: Http1Pool;
   #http2: Http2Client | null = null;
   #isConnecting = false;
   #waiting: { start: (client: Http2Client) => void; fail: (error: ConnError | null) => void }[] = [];
   #closed = false;
 
-  constructor(endpoint: Endpoint, dial: Dial, clock: Clock) {
+  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random) {
     this.#endpoint = endpoint;
     this.#dial = dial;
     this.#clock = clock;
+    this.#random = random;
     this.#http1 = new Http1Pool((done) => this.#open("http1", done), clock, {
       ...HTTP1_CLIENT_DEFAULTS,
       meshed: endpoint.identity !== null,
@@ -92,6 +96,7 @@ export class EndpointClient implements HttpService {
     }
     const client: Http2Client = new Http2Client(conn, this.#clock, () => this.#retired(client), {
       meshed: this.#endpoint.identity !== null,
+      withoutConnect: (head, _last, reply) => callAsUpgrade(this.#http1, head, this.#random, reply),
     });
     this.#http2 = client;
     for (const { start } of waiting) start(client);

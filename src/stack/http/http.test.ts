@@ -701,7 +701,7 @@ test("an idle HTTP/1 connection that the server closed is replaced without anybo
   const dispatch = new Dispatch({
     name: "app",
     source: new Endpoints("10.0.0.1:80"),
-    make: (at) => new EndpointClient(at, dial, clock),
+    make: (at) => new EndpointClient(at, dial, clock, new SeededRandom(1)),
     clock,
     random: new SeededRandom(1),
   });

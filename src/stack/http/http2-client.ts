@@ -13,6 +13,7 @@ import { Http2Link, Http2Stream } from "./http2-link.ts";
 import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
 import { fieldsToHttp2, requestToHttp2, responseFromHttp2 } from "./translate.ts";
+import { isExtendedConnect } from "./websocket-upgrade.ts";
 
 export interface Http2ClientOptions {
   /** The server is another sidecar: HTTP/1 travels as `l5d-orig-proto`, and its error field is believed. */
@@ -20,6 +21,8 @@ export interface Http2ClientOptions {
   readonly machine?: Partial<Http2Settings>;
   /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
   readonly requestsMax?: number;
+  /** Where an extended CONNECT goes that this server does not take. By default it is refused. */
+  readonly withoutConnect?: HttpService["call"];
 }
 
 const REQUESTS_MAX = 1_000_000_000;
@@ -42,6 +45,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #gone: () => void;
   readonly meshed: boolean;
   readonly #requestsMax: number;
+  readonly #withoutConnect: HttpService["call"];
   #requests = 0;
   #retired = false;
   #waiting: Waiting[] = [];
@@ -51,6 +55,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#gone = gone;
     this.meshed = options.meshed;
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
+    this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" }, null);
   }
 
@@ -95,12 +100,8 @@ export class Http2Client implements HttpService, Http2LinkOwner {
 
   #start(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const { machine } = this.#link;
-    if (isExtendedConnect(head) && !machine.remoteConnectProtocol) {
-      reply.fail(
-        fault("BAD_REQUEST", "the far side does not take extended CONNECT (RFC 8441)", { status: 501 }),
-      );
-      return SPENT;
-    }
+    if (isExtendedConnect(head) && !machine.remoteConnectProtocol)
+      return this.#withoutConnect(head, last, reply);
     const fields = requestToHttp2(head, this.meshed ? "upgraded" : "native");
     const id = machine.request(fields, last);
     const stream = new ClientStream(this.#link, id, reply, this.meshed, last);
@@ -136,13 +137,18 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#gone();
-    for (const { pending } of waiting)
-      pending.fail(fault("REFUSED", "the connection ended before the request was sent", { safe: true }));
+    for (const { head, last, pending } of waiting) {
+      // A server that never sent SETTINGS may know HTTP/1 only, and there a WebSocket has another way.
+      if (isExtendedConnect(head) && !this.#link.machine.settled)
+        pending.proceed((reply) => this.#withoutConnect(head, last, reply));
+      else pending.fail(fault("REFUSED", "the connection ended before the request was sent", { safe: true }));
+    }
   }
 }
 
-function isExtendedConnect(head: RequestHead): boolean {
-  return head.upgrade !== null && head.method === "CONNECT" && head.version === "2";
+function refuseConnect(_head: RequestHead, _last: boolean, reply: ResponseSink): RequestSink {
+  reply.fail(fault("BAD_REQUEST", "the far side does not take extended CONNECT (RFC 8441)", { status: 501 }));
+  return SPENT;
 }
 
 /** Spares answers without a body the search: a sidecar says "unseen" with a status for errors, or as gRPC. */
