@@ -46,7 +46,7 @@ const STEPS: readonly Step[] = [
   script("bpf", "bpf/build.ts", ["--check"]),
   tests("tidy", "test/*.test.ts"),
   tests("unit", "{src,scripts,bench,demo,bpf,test/soak}/**/*.test.ts"),
-  tests("wire", "test/wire/**/*.test.ts"),
+  tests("wire", "test/{wire,fuzz}/**/*.test.ts"),
   tests("sim", "test/sim/**/*.test.ts"),
   separateTests("e2e", "test/e2e/**/*.test.ts"),
   separateTests("conformance", "test/conformance/**/*.test.ts"),

@@ -138,7 +138,8 @@ export function expected(each: Case): string[][] {
     .map((block) => block.lines.map((line) => line.trim()).filter((line) => line !== ""));
 }
 
-function joinEvents(events: readonly TranscriptEvent[]): string[] {
+/** One line an event, bodies that follow each other joined. */
+export function joinEvents(events: readonly TranscriptEvent[]): string[] {
   const joined: { text: string; body: string | null; isLast: boolean }[] = [];
   for (const event of events) {
     const before = joined.at(-1);
