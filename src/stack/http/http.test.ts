@@ -743,7 +743,7 @@ function misbehaving(misbehave: (server: MemoryConn) => void): {
   const dispatch = new Dispatch({
     name: "app",
     source: new Endpoints("10.0.0.1:80"),
-    make: (at) => new EndpointClient(at, dial, clock),
+    make: (at) => new EndpointClient(at, dial, clock, new SeededRandom(1)),
     clock,
     random: new SeededRandom(1),
   });
