@@ -105,6 +105,28 @@ export function serveHttp2({ http2, state }: WorkerContext, port: number): Promi
   return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
 }
 
+/** Bytes: a connection is a call whose path is its first line; the server answers it with ten bytes. */
+export function serveBytes({ net, state }: WorkerContext, port: number): Promise<null> {
+  const calls = (state["calls"] ??= {}) as Record<string, Call>;
+  const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+    const sight: Sight = { status: 0, bytes: 0, trailers: {}, end: "open", resetCode: -1 };
+    const call: Call = { sight, isClosed: false, act: (verb) => void socket.write(verb) };
+    socket.once("data", (first: Buffer) => {
+      const lineBytes = first.indexOf("\n") + 1;
+      calls[first.toString("latin1", 0, lineBytes - 1)] = call;
+      sight.bytes = first.length - lineBytes;
+      socket.on("data", (bytes: Buffer) => (sight.bytes += bytes.length));
+      socket.write("0123456789");
+    });
+    socket.on("end", () => {
+      if (sight.end === "open") sight.end = "complete";
+    });
+    socket.on("error", () => (sight.end = "broken"));
+    socket.on("close", () => (call.isClosed = true));
+  });
+  return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
 /** Begins a call over HTTP/1.1 with the beginning of a body, where there is one. */
 export function callHttp1(
   { http, state }: WorkerContext,
@@ -196,6 +218,30 @@ export function callHttp2(
   return null;
 }
 
+/** Begins a call of bytes; `fields` is only there to make it a call like the others. */
+export function callBytes(
+  { net, state }: WorkerContext,
+  host: string,
+  port: number,
+  path: string,
+  _fields: Record<string, string>,
+  body: string,
+): null {
+  const calls = (state["calls"] ??= {}) as Record<string, Call>;
+  const sight: Sight = { status: 0, bytes: 0, trailers: {}, end: "open", resetCode: -1 };
+  const socket = net.connect({ host, port, allowHalfOpen: true });
+  const call: Call = { sight, isClosed: false, act: () => socket.end() };
+  calls[path] = call;
+  socket.write(`${path}\n${body}`);
+  socket.on("data", (bytes: Buffer) => (sight.bytes += bytes.length));
+  socket.on("end", () => {
+    if (sight.end === "open") sight.end = "complete";
+  });
+  socket.on("error", () => (sight.end = "broken"));
+  socket.on("close", () => (call.isClosed = true));
+  return null;
+}
+
 /** Waits until this side's call has so many bytes. */
 export async function awaitBytes(
   { state, sleep }: WorkerContext,
@@ -224,4 +270,41 @@ export async function look({ state, sleep }: WorkerContext, path: string): Promi
     await sleep(5);
   }
   return null;
+}
+
+/** Passes connections on to `host`:`port`, bytes and ends alike, until `cut`. */
+export function relay(
+  { net, state }: WorkerContext,
+  listenPort: number,
+  host: string,
+  port: number,
+): Promise<null> {
+  const pairs = new Set<readonly [Socket, Socket]>();
+  state["pairs"] = pairs;
+  const server = net.createServer({ allowHalfOpen: true }, (near) => {
+    const far = net.connect({ host, port, allowHalfOpen: true });
+    const pair = [near, far] as const;
+    pairs.add(pair);
+    near.pipe(far);
+    far.pipe(near);
+    for (const socket of pair) {
+      socket.on("error", () => pair.forEach((each) => each.destroy()));
+      socket.on("close", () => pairs.delete(pair));
+    }
+  });
+  return new Promise((done) => server.listen(listenPort, "0.0.0.0", () => done(null)));
+}
+
+/** Ends all that the relay carries, in both directions at once: in order for TCP, in the middle for what is inside. */
+export function cut({ state }: WorkerContext, how: "FIN" | "RST"): number {
+  const pairs = state["pairs"] as Set<readonly [Socket, Socket]>;
+  const cutCount = pairs.size;
+  for (const [near, far] of pairs) {
+    for (const socket of [near, far]) {
+      socket.unpipe();
+      if (how === "FIN") socket.end();
+      else socket.resetAndDestroy();
+    }
+  }
+  return cutCount;
 }
