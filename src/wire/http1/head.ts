@@ -157,10 +157,13 @@ export class HeadParser {
     }
     const first = bytes[start] as number;
     if (first === SLASH || (first === ASTERISK && stop - start === 1)) return true;
-    this.absoluteForm = /^[a-z][a-z0-9+.-]*:\/\/[^/?]/i.test(this.target);
-    if (!this.absoluteForm)
+    const authority = /^[a-z][a-z0-9+.-]*:\/\/([^/?]+)/i.exec(this.target)?.[1];
+    this.absoluteForm = authority !== undefined;
+    if (authority === undefined)
       this.#fail("HTTP1_HEAD_INVALID", "the request target has none of the allowed forms");
-    return this.absoluteForm;
+    // It becomes Host. RFC 9110 §4.2.4: user information in it is an error, as it hides whom the request is for.
+    else if (!isHost(authority)) this.#fail("HTTP1_HEAD_INVALID", "the target does not name a host");
+    return this.error === null;
   }
 
   /** RFC 9112 §4: HTTP-version SP 3DIGIT [SP reason] CRLF. The blank is missing in the wild when there is no reason. */

@@ -100,7 +100,20 @@ test("forms of the target (RFC 9112 §3.2)", () => {
     requestEvents('GET /\xe9|"<{ HTTP/1.1\r\nHost: a\r\n\r\n')[0] ?? "",
     /^head GET \/\xe9\|"<\{ /,
   );
-  for (const target of ["a", "a:80", "http:/a", "http:///a", "*x", "?a", "/#a", "/a\x7f", "/a\0", "/a\tb"]) {
+  for (const target of [
+    "a",
+    "a:80",
+    "http:/a",
+    "http:///a",
+    "http://user@a/",
+    "http://a,b/",
+    "*x",
+    "?a",
+    "/#a",
+    "/a\x7f",
+    "/a\0",
+    "/a\tb",
+  ]) {
     assert.match(
       lastOf(requestEvents(`GET ${target} HTTP/1.1\r\nHost: a\r\n\r\n`)),
       /^error HTTP1_HEAD_INVALID 400/,
