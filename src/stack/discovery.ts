@@ -63,7 +63,13 @@ export type DialProtocol = "http1" | "http2" | "opaque";
  * - "opaque": bytes; END and RESET are kept apart where the far side is ours.
  */
 export type Dial = (endpoint: Endpoint, protocol: DialProtocol, done: DialDone) => Cancel;
-export type DialDone = (error: ConnError | null, conn: Conn | null, peer: PeerIdentity | null) => void;
+/** `spells`: the far side is a sidecar of ours, and told how HTTP/1 was spelled. Only where `peer` is proven. */
+export type DialDone = (
+  error: ConnError | null,
+  conn: Conn | null,
+  peer: PeerIdentity | null,
+  spells?: boolean,
+) => void;
 
 /** A connection that protocol detection had to open before it knew what the client speaks. Opened with "opaque". */
 export interface FirstDialled {
@@ -105,6 +111,8 @@ export interface InboundContext {
   readonly port: InboundPort;
   /** True where the far sidecar announced the protocol in a transport header. */
   readonly announced: boolean;
+  /** The far side is a proven sidecar of ours, and says how HTTP/1 was spelled. */
+  readonly spells: boolean;
   /** A connection to the application that detection had to open, with the application's early bytes still in it: it must serve the first request or be ended. Null almost always. */
   readonly early: Conn | null;
 }

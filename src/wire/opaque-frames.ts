@@ -1,8 +1,11 @@
 import { assert } from "#/base/assert.ts";
 import { ProtocolError } from "#/base/errors.ts";
 
-/** ALPN of an opaque stream whose ends are marked, because TLS itself cannot tell a clean end from a cut one. */
-export const OPAQUE_ALPN = "pillion/1";
+/**
+ * ALPN between two of our own sidecars. Ends of opaque streams are marked there, because TLS itself cannot tell a clean end
+ * from a cut one; and HTTP/2 that carries HTTP/1 says how it was spelled.
+ */
+export const PILLION_ALPN = "pillion/1";
 
 /** What `OpaqueReader.next()` found. */
 export const OpaqueFound = { NOTHING: 0, DATA: 1, END: 2, RESET: 3, ERROR: 4 } as const;

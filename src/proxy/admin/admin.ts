@@ -63,7 +63,7 @@ class AdminService implements HttpService {
       const { status, type, text } = this.#answer(head, body.trim());
       const bytes = new TextEncoder().encode(text);
       const fields: Fields = ["content-type", type, "content-length", String(bytes.length)];
-      reply.head({ status, version: "1.1", reason: "", fields }, bytes.length === 0);
+      reply.head({ status, version: "1.1", reason: null, fields }, bytes.length === 0);
       if (bytes.length === 0) return;
       reply.body(bytes, 0, bytes.length);
       reply.finish(null);

@@ -55,7 +55,15 @@ class Scene {
     client.setHandler({ ...NOBODY, onData: (bytes) => (answer += Buffer.from(bytes).toString("latin1")) });
     const policy = { authorizations: isPermitted ? ANYBODY : [], labels: {} } as unknown as InboundPolicy;
     const port: InboundPort = { port: 80, policy, subscribe: () => ({ cancel: () => {} }) };
-    const context = { target: TARGET, client: CLIENT, peer: null, port, announced: false, early };
+    const context = {
+      target: TARGET,
+      client: CLIENT,
+      peer: null,
+      port,
+      announced: false,
+      spells: false,
+      early,
+    };
     this.proxy.serve(server, "http1", context, () => {});
     return { client, answer: () => answer };
   }

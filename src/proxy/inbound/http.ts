@@ -83,6 +83,7 @@ export class InboundHttpProxy implements InboundHttp {
       });
     return new Http2Server(conn, service, clock, over, {
       meshed: context.peer !== null,
+      spells: context.spells,
       clientId,
       answerer,
       guard,

@@ -15,7 +15,7 @@ import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { pipe } from "#/stack/pipe.ts";
 import { TunnelConn } from "#/stack/tunnel-conn.ts";
 import { detectHttp } from "#/wire/detect.ts";
-import { OPAQUE_ALPN } from "#/wire/opaque-frames.ts";
+import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
 import { Connections, type Connection } from "../connections.ts";
@@ -48,7 +48,7 @@ export interface InboundParts {
 /** As for outbound: how long a silent client may be one that waits for the server to speak. */
 const PATIENCE_MS = 10;
 const PLAIN_ALPN: readonly string[] = [];
-const DIRECT_ALPN: readonly string[] = [OPAQUE_ALPN, TRANSPORT_ALPN];
+const DIRECT_ALPN: readonly string[] = [PILLION_ALPN, TRANSPORT_ALPN];
 
 /**
  * Connections to the workload:
@@ -243,7 +243,7 @@ class InboundConnection implements ConnHandler {
         }
         conn.unread(found.rest);
         conn.setHandler(this);
-        this.#direct(found.header, alpn === OPAQUE_ALPN);
+        this.#direct(found.header, alpn === PILLION_ALPN);
       },
       onEnd: () => {
         if (!isDone)
@@ -254,7 +254,8 @@ class InboundConnection implements ConnHandler {
     });
   }
 
-  #direct({ port: number, name, protocol }: TransportHeader, isTunnel: boolean): void {
+  /** `isOurs`: the peer is a sidecar of this project and agreed to `pillion/1`. */
+  #direct({ port: number, name, protocol }: TransportHeader, isOurs: boolean): void {
     const { registry, inboundPort, clock } = this.#parts;
     registry.count(FAMILIES.transportHeaderConnections, {
       session_protocol: protocol === null ? "" : protocol === "http2" ? "http/2" : "http/1",
@@ -270,20 +271,13 @@ class InboundConnection implements ConnHandler {
       this.#refuse("loop", "the transport header names our own inbound port");
       return;
     }
-    if (isTunnel && protocol !== null) {
-      this.#refuse(
-        "bad_transport_header",
-        `${OPAQUE_ALPN} carries opaque bytes, but the header announces HTTP`,
-      );
-      return;
-    }
     this.#target = { ip: this.#target.ip, port: number };
     this.#step = this.#lookupPort(() => {
       if (protocol !== null) {
-        this.#serve(protocol, true);
+        this.#serve(protocol, true, isOurs);
         return;
       }
-      if (isTunnel) {
+      if (isOurs) {
         const carrier = this.#conn;
         carrier.resume();
         this.#conn = new TunnelConn(clock, carrier);
@@ -350,14 +344,14 @@ class InboundConnection implements ConnHandler {
   }
 
   #plain(kind: "http1" | "http2" | "opaque" | "tls"): void {
-    if (kind === "http1" || kind === "http2") this.#serve(kind, false);
+    if (kind === "http1" || kind === "http2") this.#serve(kind, false, false);
     else this.#forward();
   }
 
   /** A peer that dialled the port itself: no header, so HTTP has to be found out (facts §5 step 6). */
   #securedRedirected(port: Port): void {
     const { protocol } = port.policy;
-    if (protocol === "http2" || protocol === "grpc") this.#serve("http2", false);
+    if (protocol === "http2" || protocol === "grpc") this.#serve("http2", false, false);
     else if (protocol === "tls") this.#forward();
     else
       this.#detect(
@@ -402,7 +396,7 @@ class InboundConnection implements ConnHandler {
 
   // --- what both lead to ----------------------------------------------------------------------------------------
 
-  #serve(version: "http1" | "http2", isAnnounced: boolean): void {
+  #serve(version: "http1" | "http2", isAnnounced: boolean, isOurs: boolean): void {
     const { http } = this.#parts;
     const port = this.#port;
     if (port === null) return;
@@ -419,6 +413,7 @@ class InboundConnection implements ConnHandler {
         peer: this.#peer,
         port,
         announced: isAnnounced,
+        spells: isOurs && version === "http2",
         early,
       },
       () => this.#close(),

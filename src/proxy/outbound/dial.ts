@@ -10,7 +10,7 @@ import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { TunnelConn } from "#/stack/tunnel-conn.ts";
-import { OPAQUE_ALPN } from "#/wire/opaque-frames.ts";
+import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { encodeTransportHeader, TRANSPORT_ALPN } from "#/wire/transport-header.ts";
 
 export interface DiallerParts {
@@ -109,7 +109,9 @@ export class Dialler {
         protocol: isOpaque ? null : protocol,
       }),
     );
-    done(null, alpn === OPAQUE_ALPN ? new TunnelConn(this.#parts.clock, conn) : conn, peer);
+    const isOurs = alpn === PILLION_ALPN;
+    const carried = isOurs && isOpaque ? new TunnelConn(this.#parts.clock, conn) : conn;
+    done(null, carried, peer, isOurs && protocol === "http2");
   }
 
   #failed(endpoint: Endpoint, reason: string, error: ConnError | null): void {
@@ -139,9 +141,9 @@ export class Dialler {
 /** `pillion/1` is ours alone, so Linkerd's name is offered beside it; without a header port nothing is (facts §4). */
 function alpnFor(endpoint: Endpoint, protocol: DialProtocol): readonly string[] {
   if (endpoint.tunnelPort === null && endpoint.authorityOverride === null) return [];
-  // A gateway resolves the name itself and is not one of ours today.
-  return protocol === "opaque" && endpoint.authorityOverride === null
-    ? [OPAQUE_ALPN, TRANSPORT_ALPN]
+  // A gateway resolves the name itself and is not one of ours today. Genuine HTTP/1 needs nothing that is ours.
+  return protocol !== "http1" && endpoint.authorityOverride === null
+    ? [PILLION_ALPN, TRANSPORT_ALPN]
     : [TRANSPORT_ALPN];
 }
 

@@ -215,9 +215,9 @@ class Attempt implements RequestSink, ResponseSink {
 
   // --- from the endpoint ---
 
-  informational(status: number, fields: Fields): void {
+  informational(head: ResponseHead): void {
     this.#kept = null;
-    this.#reply.informational(status, fields);
+    this.#reply.informational(head);
   }
 
   head(head: ResponseHead, last: boolean): void {

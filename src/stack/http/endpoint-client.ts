@@ -3,7 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { Cancel, Dial, DialProtocol } from "../discovery.ts";
+import type { Dial } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import { HTTP1_CLIENT_DEFAULTS } from "./http1-client.ts";
@@ -36,10 +36,14 @@ export class EndpointClient implements HttpService {
     this.#dial = dial;
     this.#clock = clock;
     this.#random = random;
-    this.#http1 = new Http1Pool((done) => this.#open("http1", done), clock, {
-      ...HTTP1_CLIENT_DEFAULTS,
-      meshed: endpoint.identity !== null,
-    });
+    this.#http1 = new Http1Pool(
+      (done) => this.#dial(endpoint, "http1", (error, conn) => done(error, conn)),
+      clock,
+      {
+        ...HTTP1_CLIENT_DEFAULTS,
+        meshed: endpoint.identity !== null,
+      },
+    );
   }
 
   get endpoint(): Endpoint {
@@ -81,12 +85,14 @@ export class EndpointClient implements HttpService {
     });
     if (!this.#isConnecting) {
       this.#isConnecting = true;
-      this.#open("http2", (error, conn) => this.#connected(error, conn));
+      this.#dial(this.#endpoint, "http2", (error, conn, _peer, spells) =>
+        this.#connected(error, conn, spells === true),
+      );
     }
     return pending;
   }
 
-  #connected(error: ConnError | null, conn: Conn | null): void {
+  #connected(error: ConnError | null, conn: Conn | null, spells: boolean): void {
     this.#isConnecting = false;
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -96,6 +102,7 @@ export class EndpointClient implements HttpService {
     }
     const client: Http2Client = new Http2Client(conn, this.#clock, () => this.#retired(client), {
       meshed: this.#endpoint.identity !== null,
+      spells,
       withoutConnect: (head, _last, reply) => callAsUpgrade(this.#http1, head, this.#random, reply),
     });
     this.#http2 = client;
@@ -105,9 +112,5 @@ export class EndpointClient implements HttpService {
 
   #retired(client: Http2Client): void {
     if (this.#http2 === client) this.#http2 = null;
-  }
-
-  #open(protocol: DialProtocol, done: (error: ConnError | null, conn: Conn | null) => void): Cancel {
-    return this.#dial(this.#endpoint, protocol, (error, conn) => done(error, conn));
   }
 }

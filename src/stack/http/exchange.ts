@@ -35,7 +35,7 @@ export interface RequestSink {
 
 export interface ResponseSink {
   /** A 1xx answer other than 101. */
-  informational(status: number, fields: Fields): void;
+  informational(head: ResponseHead): void;
   /** `last`: neither body nor trailers follow. */
   head(head: ResponseHead, last: boolean): void;
   body(bytes: Uint8Array, start: number, stop: number): void;
@@ -48,7 +48,11 @@ export interface ResponseSink {
 
 export type HttpVersion = "1.0" | "1.1" | "2";
 
-/** A request's head. `fields` hold no pseudo-fields and no framing or hop-by-hop fields; `host` only if it came over HTTP/1. */
+/**
+ * A request's head. `fields` hold no pseudo-fields and no hop-by-hop fields, but for two that keep their place there: the
+ * offer of an upgrade that is passed on, and Transfer-Encoding, which only says where and how HTTP/1 writes it if it has to.
+ * `host` only if it came over HTTP/1.
+ */
 export interface RequestHead {
   readonly method: string;
   /** "http" unless an absolute-form target or `:scheme` says otherwise. */
@@ -68,9 +72,12 @@ export interface RequestHead {
 export interface ResponseHead {
   readonly status: number;
   readonly version: HttpVersion;
-  /** "" over HTTP/2. */
-  readonly reason: string;
+  /** Null: the usual one of the status, as HTTP/2 says none. */
+  readonly reason: string | null;
+  /** As those of a request. */
   readonly fields: Fields;
+  /** Over HTTP/1 the body was not framed but for the end of its connection (RFC 9112 §6.3), and is to be again. */
+  readonly endsWithConnection?: boolean;
 }
 
 /** What `call` returns when it has already refused: swallows whatever still comes. */

@@ -133,14 +133,14 @@ test("a client owes no body that it was not asked for, nor one to which the answ
   scene.clock.advance(10 * LIMITS.bodyMs);
   assert.equal(scene.answer, "");
   const { reply } = scene.service.calls[0]!;
-  reply.informational(100, []);
-  reply.head({ status: 200, version: "1.1", reason: "", fields: ["Content-Length", "2"] }, false);
+  reply.informational({ status: 100, version: "1.1", reason: null, fields: [] });
+  reply.head({ status: 200, version: "1.1", reason: null, fields: ["Content-Length", "2"] }, false);
   scene.clock.advance(10 * LIMITS.bodyMs);
   assert.equal(scene.isClosed, false);
 
   const asked = new Http1Scene();
   asked.say(`${POST}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n`);
-  asked.service.calls[0]!.reply.informational(100, []);
+  asked.service.calls[0]!.reply.informational({ status: 100, version: "1.1", reason: null, fields: [] });
   asked.clock.advance(LIMITS.bodyMs + 2 * ROUND);
   assert.match(asked.answer, /HTTP\/1\.1 408 /);
 });
@@ -150,7 +150,7 @@ test("a client that does not take its answer is cut off (CVE-2020-8251)", () => 
   scene.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   scene.client.pause();
   const { reply } = scene.service.calls[0]!;
-  reply.head({ status: 200, version: "1.1", reason: "", fields: ["Content-Length", "300000"] }, false);
+  reply.head({ status: 200, version: "1.1", reason: null, fields: ["Content-Length", "300000"] }, false);
   for (let i = 0; i < 3; i++) reply.body(new Uint8Array(100_000), 0, 100_000);
   scene.clock.advance(LIMITS.readerMs - ROUND);
   assert.equal(scene.isClosed, false);
@@ -164,7 +164,7 @@ test("an answer that takes hours to come is waited for: long polling, events", (
   scene.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   scene.clock.advance(10 * LIMITS.idleMs);
   const { reply } = scene.service.calls[0]!;
-  reply.head({ status: 200, version: "1.1", reason: "", fields: [] }, false);
+  reply.head({ status: 200, version: "1.1", reason: null, fields: [] }, false);
   scene.clock.advance(10 * LIMITS.idleMs);
   reply.body(latin1Bytes("data: 1\n\n"), 0, 9);
   scene.clock.settle();
@@ -184,7 +184,7 @@ test("a connection without requests ends after an hour; a tunnel never does", ()
   const tunnel = new Http1Scene();
   tunnel.say("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
   const { reply } = tunnel.service.calls[0]!;
-  reply.head({ status: 101, version: "1.1", reason: "", fields: ["Upgrade", "websocket"] }, false);
+  reply.head({ status: 101, version: "1.1", reason: null, fields: ["Upgrade", "websocket"] }, false);
   tunnel.client.pause();
   for (let i = 0; i < 3; i++) reply.body(new Uint8Array(100_000), 0, 100_000);
   tunnel.clock.advance(10 * LIMITS.idleMs);
@@ -307,7 +307,10 @@ test("a gRPC stream may be silent for as long as it likes, and its reader slow",
   scene.request(["content-type", "application/grpc", "te", "trailers"]);
   scene.clock.advance(10 * LIMITS.idleMs);
   const { reply } = scene.service.calls[0]!;
-  reply.head({ status: 200, version: "2", reason: "", fields: ["content-type", "application/grpc"] }, false);
+  reply.head(
+    { status: 200, version: "2", reason: null, fields: ["content-type", "application/grpc"] },
+    false,
+  );
   reply.body(new Uint8Array(200_000), 0, 200_000);
   scene.clock.advance(10 * LIMITS.idleMs);
   assert.deepEqual(scene.events, ["head 1 200"]);

@@ -87,7 +87,7 @@ test("any split of a request gives the same call", () => {
       const call = service.calls[0];
       assert.equal(call?.body, "hello");
       assert.deepEqual(call?.trailers, ["X-T", "1"]);
-      assert.deepEqual(call?.head.fields, ["Host", "x"]);
+      assert.deepEqual(call?.head.fields, ["Host", "x", "Transfer-Encoding", "chunked"]);
     }),
   );
 });
@@ -133,7 +133,7 @@ test("a fault inside the answer cuts the connection, so that it cannot pass for 
   const service = new ScriptedService();
   const talk = talkHttp1(service, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
   const reply = service.calls[0]!.reply;
-  reply.head({ status: 200, version: "1.1", reason: "", fields: ["Content-Length", "10"] }, false);
+  reply.head({ status: 200, version: "1.1", reason: null, fields: ["Content-Length", "10"] }, false);
   reply.body(Buffer.from("half"), 0, 4);
   talk.clock.settle();
   reply.fail(fault("RESET", "gone"));
@@ -175,7 +175,7 @@ test("an upgrade turns the connection over after 101 and both ends keep their ha
   const call = service.calls[0]!;
   assert.equal(call.head.upgrade, "websocket");
   call.reply.head(
-    { status: 101, version: "1.1", reason: "", fields: ["Connection", "Upgrade", "Upgrade", "websocket"] },
+    { status: 101, version: "1.1", reason: null, fields: ["Connection", "Upgrade", "Upgrade", "websocket"] },
     false,
   );
   talk.client.write(Buffer.from("ping"));
@@ -219,7 +219,7 @@ test("nothing of what follows a wish for a tunnel is passed on before the answer
     const call = service.calls[0]!;
     assert.equal(call.body, "");
     call.reply.head(
-      { status: wish.startsWith("CONNECT") ? 200 : 101, version: "1.1", reason: "", fields: [] },
+      { status: wish.startsWith("CONNECT") ? 200 : 101, version: "1.1", reason: null, fields: [] },
       false,
     );
     talk.clock.settle();
@@ -289,7 +289,7 @@ test("what HTTP/1 cannot frame or say is not written (RFC 9112 §3.2, §6.1)", (
   const from = (method: string, path: string, version: string): Request =>
     requestFromHttp2(
       [":method", method, ":scheme", "x", ":path", path, ":authority", "a", "l5d-orig-proto", version],
-      true,
+      "sidecar",
       null,
     );
   assert.equal(from("CONNECT", "/", "HTTP/1.1").version, "2", "stays a stream of HTTP/2");
@@ -377,7 +377,7 @@ for (const version of ["1.1", "2"] as const) {
             call.trailers?.map((text) => text.toLowerCase()),
             ["x-up", "1"],
           );
-          call.reply.head({ status: 200, version: "1.1", reason: "", fields: [] }, false);
+          call.reply.head({ status: 200, version: "1.1", reason: null, fields: [] }, false);
           call.reply.body(Buffer.alloc(downBytes, "d"), 0, downBytes);
           call.reply.finish(["x-down", "2"]);
           for (let seen = -1; seen !== reply.body_.length;) {
@@ -448,7 +448,7 @@ test("an answer that was cut short never looks like one that was cancelled (RFC 
   client.call(request({ version: "2" }), true, reply);
   clock.settle();
   const { reply: answer } = service.calls[0]!;
-  answer.head({ status: 200, version: "2", reason: "", fields: [] }, false);
+  answer.head({ status: 200, version: "2", reason: null, fields: [] }, false);
   answer.fail(fault("RESET", "the connection to the application was lost"));
   clock.settle();
   assert.equal(reply.fault?.http2Code, Http2Code.INTERNAL_ERROR);
@@ -534,7 +534,7 @@ test("a gRPC answer that breaks off ends with a status (facts §8.4)", () => {
   clock.settle();
   const call = service.calls[0]!;
   call.reply.head(
-    { status: 200, version: "2", reason: "", fields: ["content-type", "application/grpc"] },
+    { status: 200, version: "2", reason: null, fields: ["content-type", "application/grpc"] },
     false,
   );
   call.reply.fail(fault("RESET", "the application's connection ended"));
@@ -812,7 +812,8 @@ test("an HTTP/2 server cannot send interim responses without end", () => {
   const clock = new ManualClock();
   const [ours, theirs] = memoryPair(clock);
   const service = new ScriptedService((call) => {
-    for (let i = 0; i < 100; i++) call.reply.informational(103, ["link", "</a>"]);
+    for (let i = 0; i < 100; i++)
+      call.reply.informational({ status: 103, version: "2", reason: null, fields: ["link", "</a>"] });
   });
   new Http2Server(theirs, service, clock, () => {}, { meshed: false, clientId: null });
   const client = new Http2Client(ours, clock, () => {}, { meshed: false });

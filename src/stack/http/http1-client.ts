@@ -23,6 +23,7 @@ import {
   switchingFromHttp1,
   trailersToHttp1,
 } from "./translate.ts";
+import { isOffered } from "./upgrade.ts";
 
 export interface Http1ClientSettings {
   readonly bodyWindowBytes: number;
@@ -142,7 +143,17 @@ export class Http1Client implements ConnHandler {
     } else {
       this.#reader.end();
       this.#pump();
+      this.#endEarly();
     }
+  }
+
+  /** Answered, and ended before it had the whole request: the rest is not wanted (RFC 9112 §9.6). */
+  #endEarly(): void {
+    const exchange = this.#exchange;
+    if (exchange === null || !exchange.answered || exchange.sent) return;
+    this.#exchange = null;
+    exchange.fail(fault("CANCELLED", "the application ended its connection after an early answer"));
+    this.close();
   }
 
   onDrain(): void {
@@ -204,11 +215,22 @@ export class Http1Client implements ConnHandler {
   #head(exchange: Exchange): void {
     const reader = this.#reader;
     if (reader.status < 200 && reader.status !== 101) {
-      exchange.reply.informational(reader.status, responseFromHttp1(reader, this.#settings.meshed).fields);
+      exchange.reply.informational(responseFromHttp1(reader, this.#settings.meshed));
       return;
     }
     if (!reader.keepAlive || reader.framing === "close") this.#reusable = false;
     if (reader.framing === "tunnel") {
+      const offer = exchange.request.upgrade;
+      if (reader.status === 101 && offer !== null && !isOffered(offer, reader.upgrade)) {
+        exchange.fail(
+          fault("PROTOCOL", "the application switched to a protocol that was not offered", {
+            rule: "RFC 9110 §7.8",
+          }),
+        );
+        this.#exchange = null;
+        this.#conn.reset();
+        return;
+      }
       this.#reusable = false;
       exchange.tunnelling = true;
       exchange.reply.head(

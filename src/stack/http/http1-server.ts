@@ -15,6 +15,7 @@ import {
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
+import { isTransferEncoding } from "./field-names.ts";
 import { fault } from "./fault.ts";
 import type { Guard } from "./guard.ts";
 import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
@@ -303,14 +304,23 @@ export class Http1Server implements ConnHandler, Patrolled {
     return explain(cause, this.#settings.answerer);
   }
 
-  sendInformational(status: number, fields: Fields): void {
-    this.#conn.write(encodeResponseHead({ version: "1.1", status, reason: reasonOf(status), fields }));
+  sendInformational(head: ResponseHead): void {
+    const { status, reason, fields } = head;
+    this.#conn.write(
+      encodeResponseHead({
+        version: "1.1",
+        status,
+        reason: reason ?? reasonOf(status),
+        // RFC 9112 §6.1: no transfer coding in a 1xx.
+        fields: withoutTransferEncoding(fields),
+      }),
+    );
   }
 
   sendHead(exchange: Exchange, head: ResponseHead, last: boolean): void {
     const request = exchange.request;
     const version10 = request.version === "1.0";
-    const fields: Fields = head.fields.slice();
+    let fields: Fields = head.fields.slice();
     let close =
       this.#draining || !exchange.keepAlive || (this.#clientEnded && this.#reader.bufferedBytes === 0);
     if (head.status === 101 || (request.method === "CONNECT" && head.status >= 200 && head.status < 300)) {
@@ -328,19 +338,16 @@ export class Http1Server implements ConnHandler, Patrolled {
       }
       // RFC 9110 §6.4.1: these never have a body, whatever their fields say.
       exchange.bodiless = request.method === "HEAD" || head.status === 204 || head.status === 304;
-      if (!exchange.bodiless) {
-        if (last) {
-          if (fieldCount(fields, "content-length") === 0) fields.push("Content-Length", "0");
-        } else if (fieldCount(fields, "content-length") === 0) {
-          if (version10) close = true;
-          else {
-            exchange.chunked = true;
-            fields.push("Transfer-Encoding", "chunked");
-          }
-        }
+      let mayBeChunked = request.method === "HEAD" || head.status === 304;
+      if (!exchange.bodiless && fieldCount(fields, "content-length") === 0) {
+        if (last) fields.push("Content-Length", "0");
+        // RFC 9112 §6.3: a client of HTTP/1.0 has no other way to learn where the body ends, and another may expect it.
+        else if (version10 || head.endsWithConnection === true) close = true;
+        else mayBeChunked = exchange.chunked = true;
       }
+      fields = placeTransferEncoding(fields, exchange.chunked, mayBeChunked && !version10);
       if (close) fields.push("Connection", "close");
-      else if (version10) fields.push("Connection", "keep-alive");
+      else if (version10 || head.version === "1.0") fields.push("Connection", "keep-alive");
     }
     exchange.closeAfter = close;
     const version = head.version === "1.0" || version10 ? "1.0" : "1.1";
@@ -349,7 +356,7 @@ export class Http1Server implements ConnHandler, Patrolled {
       encodeResponseHead({
         version: exchange.chunked ? "1.1" : version,
         status: head.status,
-        reason: head.reason === "" ? reasonOf(head.status) : head.reason,
+        reason: head.reason ?? reasonOf(head.status),
         fields,
       }),
       0,
@@ -533,11 +540,11 @@ class Exchange implements ResponseSink {
     return !this.expectContinue || this.#continued || this.bodyBytes > 0;
   }
 
-  informational(status: number, fields: Fields): void {
+  informational(head: ResponseHead): void {
     // RFC 9110 §15.2: not to a client of HTTP/1.0.
     if (!this.live || this.headSent || this.request.version === "1.0") return;
-    if (status === 100) this.#continued = true;
-    this.server.sendInformational(status, fields);
+    if (head.status === 100) this.#continued = true;
+    this.server.sendInformational(head);
   }
 
   head(head: ResponseHead, last: boolean): void {
@@ -587,6 +594,22 @@ class Exchange implements ResponseSink {
   requestConsumed(bytes: number): void {
     if (this.live) this.server.requestConsumed(this, bytes);
   }
+}
+
+/**
+ * Transfer-Encoding where the application had it, if it may be there at all; at the end where a chunked answer came without.
+ * It changes nothing where there is none and none is needed.
+ */
+function placeTransferEncoding(fields: Fields, isNeeded: boolean, mayBe: boolean): Fields {
+  let isThere = false;
+  for (let i = 0; i < fields.length && !isThere; i += 2) isThere = isTransferEncoding(fields[i] as string);
+  if (isThere && !mayBe) return withoutTransferEncoding(fields);
+  if (!isThere && isNeeded) fields.push("Transfer-Encoding", "chunked");
+  return fields;
+}
+
+function withoutTransferEncoding(fields: Fields): Fields {
+  return fields.filter((_, i) => !isTransferEncoding(fields[i - (i % 2)] as string));
 }
 
 const LINGER_BYTES_MAX = 1_048_576;

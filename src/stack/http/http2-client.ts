@@ -12,12 +12,21 @@ import type { Http2LinkOwner } from "./http2-link.ts";
 import { Http2Link, Http2Stream } from "./http2-link.ts";
 import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
-import { fieldsToHttp2, requestToHttp2, responseFromHttp2 } from "./translate.ts";
+import type { FarSide } from "./translate.ts";
+import {
+  carriageTo,
+  requestToHttp2,
+  responseFromHttp2,
+  trailersFromHttp2,
+  trailersToHttp2,
+} from "./translate.ts";
 import { isExtendedConnect } from "./websocket-upgrade.ts";
 
 export interface Http2ClientOptions {
   /** The server is another sidecar: HTTP/1 travels as `l5d-orig-proto`, and its error field is believed. */
   readonly meshed: boolean;
+  /** It is one of ours, and is told how HTTP/1 was spelled (`spelling.ts`). Default false. */
+  readonly spells?: boolean;
   readonly machine?: Partial<Http2Settings>;
   /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
   readonly requestsMax?: number;
@@ -43,7 +52,7 @@ interface Waiting {
 export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #link: Http2Link;
   readonly #gone: () => void;
-  readonly meshed: boolean;
+  readonly #far: FarSide;
   readonly #requestsMax: number;
   readonly #withoutConnect: HttpService["call"];
   #requests = 0;
@@ -53,7 +62,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   /** `gone` is called once, when the connection takes no more requests (GOAWAY or closed): time for another. */
   constructor(conn: Conn, clock: Clock, gone: () => void, options: Http2ClientOptions) {
     this.#gone = gone;
-    this.meshed = options.meshed;
+    this.#far = !options.meshed ? "foreign" : options.spells === true ? "pillion" : "sidecar";
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" }, null);
@@ -102,9 +111,9 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     const { machine } = this.#link;
     if (isExtendedConnect(head) && !machine.remoteConnectProtocol)
       return this.#withoutConnect(head, last, reply);
-    const fields = requestToHttp2(head, this.meshed ? "upgraded" : "native");
+    const fields = requestToHttp2(head, carriageTo(this.#far));
     const id = machine.request(fields, last);
-    const stream = new ClientStream(this.#link, id, reply, this.meshed, last);
+    const stream = new ClientStream(this.#link, id, reply, this.#far, head.version !== "2", last);
     this.#link.add(stream);
     this.#link.touch();
     if (++this.#requests === this.#requestsMax) this.close();
@@ -158,15 +167,25 @@ function mayBeUnseen(fields: Fields): boolean {
 }
 
 class ClientStream extends Http2Stream implements RequestSink {
-  readonly #meshed: boolean;
+  readonly #far: FarSide;
+  /** Whether its trailers are spelled. */
+  readonly #isSpelled: boolean;
   #reply: ResponseSink;
   #headSeen = false;
   #informational = 0;
 
-  constructor(link: Http2Link, id: number, reply: ResponseSink, meshed: boolean, last: boolean) {
+  constructor(
+    link: Http2Link,
+    id: number,
+    reply: ResponseSink,
+    far: FarSide,
+    isHttp1: boolean,
+    last: boolean,
+  ) {
     super(link, id, true);
     this.#reply = reply;
-    this.#meshed = meshed;
+    this.#far = far;
+    this.#isSpelled = far === "pillion" && isHttp1;
     this.sent = last;
   }
 
@@ -180,7 +199,7 @@ class ClientStream extends Http2Stream implements RequestSink {
     const reply = this.#reply;
     if (last) {
       this.received = true;
-      const explanation = this.#meshed && mayBeUnseen(fields) ? readUnseen(fields) : null;
+      const explanation = this.#far !== "foreign" && mayBeUnseen(fields) ? readUnseen(fields) : null;
       if (explanation !== null) {
         this.#reply = UNHEARD;
         if (this.sent) this.leaveIfDone();
@@ -189,7 +208,7 @@ class ClientStream extends Http2Stream implements RequestSink {
         return;
       }
     }
-    reply.head(responseFromHttp2(fields, this.#meshed), last);
+    reply.head(responseFromHttp2(fields, this.#far), last);
     this.leaveIfDone();
   }
 
@@ -201,8 +220,7 @@ class ClientStream extends Http2Stream implements RequestSink {
       reply.fail(fault("PROTOCOL", `the far side sent more than ${INFORMATIONAL_MAX} interim responses`));
       return;
     }
-    const head = responseFromHttp2(fields, this.#meshed);
-    this.#reply.informational(head.status, head.fields);
+    this.#reply.informational(responseFromHttp2(fields, this.#far));
   }
 
   receiveData(bytes: Uint8Array, start: number, stop: number): void {
@@ -211,7 +229,7 @@ class ClientStream extends Http2Stream implements RequestSink {
 
   receiveEnd(trailers: Fields | null): void {
     this.received = true;
-    this.#reply.finish(trailers);
+    this.#reply.finish(trailers === null ? null : trailersFromHttp2(trailers, this.#far));
     this.leaveIfDone();
   }
 
@@ -247,7 +265,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   }
 
   #whom(): string {
-    return this.#meshed ? "the far sidecar" : "the application";
+    return this.#far !== "foreign" ? "the far sidecar" : "the application";
   }
 
   protected credited(bytes: number): void {
@@ -261,7 +279,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   }
 
   end(trailers: Fields | null): void {
-    this.sendEnd(trailers === null ? null : fieldsToHttp2(trailers));
+    this.sendEnd(trailers === null ? null : trailersToHttp2(trailers, this.#isSpelled));
   }
 
   abort(cause: Fault): void {

@@ -22,13 +22,21 @@ import {
   UNNAMED,
 } from "./mesh-answer.ts";
 import { Lag } from "../patrol.ts";
-import type { Request } from "./translate.ts";
-import { fieldsToHttp2, requestFromHttp2, responseToHttp2 } from "./translate.ts";
+import type { FarSide, Request } from "./translate.ts";
+import {
+  carriageTo,
+  requestFromHttp2,
+  responseToHttp2,
+  trailersFromHttp2,
+  trailersToHttp2,
+} from "./translate.ts";
 
 export interface Http2ServerOptions {
   /** The client is another sidecar, proven by mutual TLS: its `l5d-orig-proto` is believed, and it is told of a request
    * that no application has seen, so that it can try elsewhere. */
   readonly meshed: boolean;
+  /** It is one of ours, and says how HTTP/1 was spelled (`spelling.ts`). Default false. */
+  readonly spells?: boolean;
   /** Name of the proven client, to be told to the application; null for none. */
   readonly clientId: string | null;
   /** Who we are, in answers that no application gave. Unnamed by default. */
@@ -43,7 +51,7 @@ export class Http2Server implements Http2LinkOwner {
   readonly #service: HttpService;
   readonly #closed: () => void;
   readonly #link: Http2Link;
-  readonly meshed: boolean;
+  readonly far: FarSide;
   readonly #clientId: string | null;
   readonly #answerer: Answerer;
   #draining = false;
@@ -57,7 +65,7 @@ export class Http2Server implements Http2LinkOwner {
   ) {
     this.#service = service;
     this.#closed = closed;
-    this.meshed = options.meshed;
+    this.far = !options.meshed ? "foreign" : options.spells === true ? "pillion" : "sidecar";
     this.#clientId = options.clientId;
     this.#answerer = options.answerer ?? UNNAMED;
     const { guard, machine } = options;
@@ -88,7 +96,7 @@ export class Http2Server implements Http2LinkOwner {
       this,
       this.#link,
       streamId,
-      requestFromHttp2(fields, this.meshed, this.#clientId),
+      requestFromHttp2(fields, this.far, this.#clientId),
     );
     this.#link.add(stream);
     stream.begin(this.#service, last);
@@ -191,7 +199,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
 
   receiveEnd(trailers: Fields | null): void {
     this.received = true;
-    this.#sink.end(trailers);
+    this.#sink.end(trailers === null ? null : trailersFromHttp2(trailers, this.#server.far));
     this.leaveIfDone();
   }
 
@@ -211,6 +219,10 @@ class ServerStream extends Http2Stream implements ResponseSink {
     this.#sink = SPENT;
   }
 
+  get #isSpelled(): boolean {
+    return this.#server.far === "pillion" && this.#request.version !== "2";
+  }
+
   protected credited(bytes: number): void {
     this.#creditedBytes += bytes;
     this.#sink.responseConsumed(bytes);
@@ -218,18 +230,19 @@ class ServerStream extends Http2Stream implements ResponseSink {
 
   // --- from the service ---
 
-  informational(status: number, fields: Fields): void {
+  informational(head: ResponseHead): void {
     if (this.gone || this.#headSent) return;
-    if (status === 100) this.#continued = true;
-    this.link.machine.respond(this.id, [":status", String(status), ...fieldsToHttp2(fields)], false);
+    if (head.status === 100) this.#continued = true;
+    const carriage = this.#isSpelled ? "spelled" : "native";
+    this.link.machine.respond(this.id, responseToHttp2(head, carriage), false);
     this.link.touch();
   }
 
   head(head: ResponseHead, last: boolean): void {
     if (this.gone || this.#headSent) return;
     this.#headSent = true;
-    const upgraded = this.#server.meshed && this.#request.version !== "2";
-    this.link.machine.respond(this.id, responseToHttp2(head, upgraded), last);
+    const carriage = this.#request.version === "2" ? "native" : carriageTo(this.#server.far);
+    this.link.machine.respond(this.id, responseToHttp2(head, carriage), last);
     this.link.touch();
     if (!last && isGrpc(this.#request)) this.#isCall = isGrpcType(fieldValue(head.fields, "content-type"));
     if (last) {
@@ -246,7 +259,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
   finish(trailers: Fields | null): void {
     if (this.#answered) return;
     this.#answered = true;
-    this.sendEnd(trailers === null ? null : fieldsToHttp2(trailers));
+    this.sendEnd(trailers === null ? null : trailersToHttp2(trailers, this.#isSpelled));
   }
 
   fail(cause: Fault): void {
@@ -268,7 +281,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
       this.resetStream(cause.http2Code);
       return;
     }
-    const isUnseen = this.#server.meshed && cause.safe;
+    const isUnseen = this.#server.far !== "foreign" && cause.safe;
     const { head, body } = meshAnswer(this.#request, this.#server.explain(cause), isUnseen);
     this.head(head, body === null);
     if (body === null) return;

@@ -67,8 +67,8 @@ class Record implements RequestSink, ResponseSink {
     this.sink?.responseConsumed(bytes);
   }
 
-  informational(status: number, fields: Fields): void {
-    this.#reply.informational(status, fields);
+  informational(head: ResponseHead): void {
+    this.#reply.informational(head);
   }
 
   head(head: ResponseHead, last: boolean): void {

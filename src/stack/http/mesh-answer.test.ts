@@ -42,7 +42,7 @@ const CALL: Partial<RequestHead> = {
 const CALL_HEAD: ResponseHead = {
   status: 200,
   version: "2",
-  reason: "",
+  reason: null,
   fields: ["content-type", "application/grpc"],
 };
 

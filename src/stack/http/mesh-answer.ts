@@ -121,7 +121,7 @@ export function meshAnswer(
   if (hasText) fields.push("content-type", "text/plain; charset=utf-8");
   if (isCall) fields.push("content-type", GRPC, ...grpcTrailers(explanation));
   fields.push("l5d-proxy-error", explanation.line, "proxy-status", explanation.proxyStatus);
-  return { head: { status: isCall ? 200 : explanation.status, version: "1.1", reason: "", fields }, body };
+  return { head: { status: isCall ? 200 : explanation.status, version: "1.1", reason: null, fields }, body };
 }
 
 /** Reads an unseen answer as it arrives from a far sidecar; null for any other. */

@@ -143,7 +143,7 @@ class ServerHalf extends Half implements RequestSink {
       this.headSent = true;
       const last = this.chance(4);
       this.answered = last;
-      this.reply.head({ status: 200, version: "2", reason: "", fields: [] }, last);
+      this.reply.head({ status: 200, version: "2", reason: null, fields: [] }, last);
     } else if (this.steps-- > 0) {
       if (!this.answered) this.reply.body(CHUNK, 0, this.chunk());
     } else if (!this.answered) {
@@ -232,7 +232,7 @@ for (const meshed of [true, false]) {
       clock.settle();
       const call = probe.calls[i]!;
       call.holdCredit = true;
-      call.reply.head({ status: 200, version: "2", reason: "", fields: [] }, false);
+      call.reply.head({ status: 200, version: "2", reason: null, fields: [] }, false);
       for (let sent = 0; sent < 2 * WINDOW_BYTES; sent += CHUNK.length) {
         sink.data(CHUNK, 0, CHUNK.length);
         call.reply.body(CHUNK, 0, CHUNK.length);

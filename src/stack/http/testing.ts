@@ -209,8 +209,8 @@ export class RecordingReply implements ResponseSink {
   finished = false;
   fault: Fault | null = null;
   requestConsumedBytes = 0;
-  informational(status: number): void {
-    this.events.push(`informational ${status}`);
+  informational(head: ResponseHead): void {
+    this.events.push(`informational ${head.status}`);
   }
   head(head: ResponseHead, last: boolean): void {
     this.status = head.status;
@@ -266,7 +266,7 @@ export class ScriptedCall implements RequestSink {
   responseConsumed(): void {}
 
   answer(status: number, fields: Fields, body: string): void {
-    this.reply.head({ status, version: "1.1", reason: "", fields }, body === "");
+    this.reply.head({ status, version: "1.1", reason: null, fields }, body === "");
     if (body === "") return;
     const bytes = Buffer.from(body, "latin1");
     this.reply.body(bytes, 0, bytes.length);

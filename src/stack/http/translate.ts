@@ -1,65 +1,19 @@
 import type { Fields } from "#/base/fields.ts";
 import { fieldCount, fieldValue } from "#/base/fields.ts";
+import type { Framing } from "#/wire/http1/reader.ts";
+import { reasonOf } from "#/wire/http1/writer.ts";
 import type { HttpVersion, RequestHead, ResponseHead } from "./exchange.ts";
+import { fieldName, isTransferEncoding, Kind, kindOfLower, SPELLING_FIELD } from "./field-names.ts";
+import { spellingOf, SpellingWriter } from "./spelling.ts";
+import { passedUpgrade, upgradeConnection } from "./upgrade.ts";
 
 /**
  * Heads between versions: HTTP/1 (RFC 9112), HTTP/2 (RFC 9113 §8) and HTTP/1 carried over HTTP/2 between sidecars
  * (`l5d-orig-proto`, facts §8.1). Heads are immutable once made, so one may be shared by equal requests.
  */
 
-/** What is to be done with a field that arrived over HTTP/1. */
-const Kind = {
-  PASS: 0,
-  CONNECTION: 1,
-  DROP: 2,
-  TE: 3,
-  HOST: 4,
-  INTERNAL: 5,
-  CONTENT_LENGTH: 6,
-  UPGRADE: 7,
-} as const;
-type Kind = (typeof Kind)[keyof typeof Kind];
-
 const PROXY_ERROR = "l5d-proxy-error";
 const PROXY_STATUS = "proxy-status";
-
-/** RFC 9110 §7.6.1 and the mesh's own fields, which no application may set (facts §8.2). */
-const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
-  ["connection", Kind.CONNECTION],
-  ["keep-alive", Kind.DROP],
-  ["proxy-connection", Kind.DROP],
-  ["transfer-encoding", Kind.DROP],
-  ["http2-settings", Kind.DROP],
-  ["upgrade", Kind.UPGRADE],
-  ["te", Kind.TE],
-  ["host", Kind.HOST],
-  ["content-length", Kind.CONTENT_LENGTH],
-  ["l5d-orig-proto", Kind.INTERNAL],
-  ["l5d-client-id", Kind.INTERNAL],
-  [PROXY_ERROR, Kind.INTERNAL],
-  ["l5d-proxy-connection", Kind.INTERNAL],
-  ["l5d-dst-canonical", Kind.INTERNAL],
-]);
-
-/**
- * Lower-case form of field names seen, so that a name is lowered once and not per request. At 1,024 names it starts
- * afresh: a client that invents names costs itself lower-casing and nobody memory.
- */
-const lowered = new Map<string, string>();
-
-export function lowerName(name: string): string {
-  let lower = lowered.get(name);
-  if (lower === undefined) {
-    if (lowered.size >= 1024) lowered.clear();
-    lower = name.toLowerCase();
-    lowered.set(name, lower);
-  }
-  return lower;
-}
-
-function kindOf(name: string): Kind {
-  return KINDS.get(lowerName(name)) ?? Kind.PASS;
-}
 
 /** A `RequestHead` that remembers its HTTP/2 form, since equal requests on a connection share one head. */
 export class Request implements RequestHead {
@@ -104,7 +58,7 @@ export function requestFromHttp1(
   upgradable: boolean,
 ): Request {
   const upgrade = parts.method === "CONNECT" ? "" : upgradable ? passedUpgrade(parts.upgrade) : null;
-  const fields = passedFields(parts.fields);
+  const fields = passedFields(parts.fields, upgrade !== null && upgrade !== "", false);
   if (clientId !== null) fields.push("l5d-client-id", clientId);
   let authority = fieldValue(parts.fields, "host") ?? "";
   let path = parts.target;
@@ -138,33 +92,26 @@ export function requestFromHttp1(
 /** RFC 9112 §3.2.2: a proxy sends the target's authority as Host, whatever Host came: two names must not travel together. */
 function replaceHost(fields: Fields, authority: string): void {
   for (let i = 0; i < fields.length; i += 2)
-    if (lowerName(fields[i] as string) === "host") fields[i + 1] = authority;
-}
-
-/**
- * Upgrade tokens that are worth a connection of their own. An offer may always be ignored (RFC 9110 §7.8): `h2c` (dropped
- * by RFC 9113 §3.1) and `TLS/1.x` (which some clients send with every request) end here.
- */
-function passedUpgrade(offer: string | null): string | null {
-  if (offer === null) return null;
-  const lower = offer.toLowerCase();
-  return lower === "h2c" || lower.startsWith("tls/") ? null : offer;
+    if (fieldName(fields[i] as string).lower === "host") fields[i + 1] = authority;
 }
 
 /**
  * Fields of an HTTP/1 message that travel on: less hop-by-hop ones, those that Connection names, and the mesh's own; of
- * those `l5d-proxy-error` stays where a sidecar may have said it (`meshed`).
+ * those `l5d-proxy-error` stays where a sidecar may have said it (`meshed`). An offer to upgrade stays where it is passed on
+ * (`upgrades`), and Transfer-Encoding always: whoever writes HTTP/1 takes its place, and nothing else, from it.
  */
-function passedFields(from: Fields, meshed: boolean = false): Fields {
+function passedFields(from: Fields, upgrades: boolean, meshed: boolean): Fields {
   const out: Fields = [];
   let named: string[] | null = null;
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i] as string;
     const value = from[i + 1] as string;
-    switch (kindOf(name)) {
+    const known = fieldName(name);
+    switch (known.kind) {
       case Kind.PASS:
       case Kind.HOST:
       case Kind.CONTENT_LENGTH:
+      case Kind.TRANSFER_ENCODING:
         out.push(name, value);
         break;
       case Kind.TE:
@@ -174,13 +121,19 @@ function passedFields(from: Fields, meshed: boolean = false): Fields {
       case Kind.CONNECTION: {
         const tokens = connectionTokens(value);
         if (tokens.length > 0) named = named === null ? tokens : named.concat(tokens);
+        const passed = upgrades ? upgradeConnection(value) : null;
+        if (passed !== null) out.push(name, passed);
+        break;
+      }
+      case Kind.UPGRADE: {
+        const passed = upgrades ? passedUpgrade(value) : null;
+        if (passed !== null) out.push(name, passed);
         break;
       }
       case Kind.INTERNAL:
-        if (meshed && lowerName(name) === PROXY_ERROR) out.push(name, value);
+        if (meshed && known.lower === PROXY_ERROR) out.push(name, value);
         break;
       case Kind.DROP:
-      case Kind.UPGRADE:
         break;
     }
   }
@@ -212,16 +165,25 @@ function connectionTokens(value: string): string[] {
 function without(fields: Fields, names: string[]): Fields {
   const out: Fields = [];
   for (let i = 0; i < fields.length; i += 2) {
-    if (!names.includes(lowerName(fields[i] as string)))
+    if (!names.includes(fieldName(fields[i] as string).lower))
       out.push(fields[i] as string, fields[i + 1] as string);
   }
   return out;
 }
 
 /**
- * How a request travels over HTTP/2: "native" as HTTP/2, "upgraded" as HTTP/1 carried between sidecars (the far side restores it).
+ * How a message travels over HTTP/2: "native" as HTTP/2; "upgraded" as HTTP/1 carried between sidecars, and restored by the far
+ * one; "spelled" the same between two of ours, as HTTP/1 spelled it (`spelling.ts`).
  */
-export type Http2Carriage = "native" | "upgraded";
+export type Http2Carriage = "native" | "upgraded" | "spelled";
+
+/** How HTTP/1 travels to whoever is at the far end. */
+export function carriageTo(far: FarSide): Http2Carriage {
+  return far === "foreign" ? "native" : far === "sidecar" ? "upgraded" : "spelled";
+}
+
+/** Used by one conversion at a time. */
+const spelling = new SpellingWriter();
 
 /** Pseudo-fields first, names lower-case. HTTP/1's Host becomes `:authority`. The result is shared: never changed. */
 export function requestToHttp2(head: RequestHead, carriage: Http2Carriage): Fields {
@@ -233,21 +195,16 @@ export function requestToHttp2(head: RequestHead, carriage: Http2Carriage): Fiel
   // RFC 8441 §4: what an extended CONNECT bootstraps.
   if (extended) out.push(":protocol", head.upgrade as string);
   if (head.authority !== "") out.push(":authority", head.authority);
-  const fromHttp1 = head.version !== "2";
-  for (let i = 0; i < head.fields.length; i += 2) {
-    const name = head.fields[i] as string;
-    if (!fromHttp1) {
-      out.push(name, head.fields[i + 1] as string);
-      continue;
-    }
-    const lower = lowerName(name);
-    if (lower !== "host") out.push(lower, head.fields[i + 1] as string);
-  }
-  if (carriage === "upgraded" && fromHttp1) {
-    out.push(
-      "l5d-orig-proto",
-      head.absoluteForm ? `HTTP/${head.version}; absolute-form` : `HTTP/${head.version}`,
-    );
+  if (head.version === "2") {
+    for (const text of head.fields) out.push(text);
+  } else {
+    const isSpelled = carriage === "spelled";
+    pushHttp1Fields(head.fields, out, isSpelled, false, null);
+    if (carriage !== "native")
+      out.push(
+        "l5d-orig-proto",
+        head.absoluteForm ? `HTTP/${head.version}; absolute-form` : `HTTP/${head.version}`,
+      );
   }
   if (head instanceof Request) {
     head.http2Memo = out;
@@ -257,10 +214,40 @@ export function requestToHttp2(head: RequestHead, carriage: Http2Carriage): Fiel
 }
 
 /**
- * Reads a request that arrived over HTTP/2; the machine has checked its pseudo-fields. From another sidecar
- * (`meshed`) `l5d-orig-proto` restores HTTP/1; from anybody else the mesh's own fields are dropped unread.
+ * Fields of HTTP/1 in the form of HTTP/2, and behind them how they were spelled. Host is `:authority` there, and frames say
+ * where a body ends.
  */
-export function requestFromHttp2(fields: Fields, meshed: boolean, clientId: string | null): Request {
+function pushHttp1Fields(
+  fields: Fields,
+  out: Fields,
+  isSpelled: boolean,
+  endsWithConnection: boolean,
+  reason: string | null,
+): void {
+  if (isSpelled) spelling.begin(endsWithConnection);
+  for (let i = 0; i < fields.length; i += 2) {
+    const value = fields[i + 1] as string;
+    const { kind, lower, letterCase } = fieldName(fields[i] as string);
+    if (kind === Kind.HOST) {
+      if (isSpelled) spelling.host(letterCase);
+    } else if (kind === Kind.TRANSFER_ENCODING) {
+      if (isSpelled) spelling.transferEncoding(letterCase, value);
+    } else {
+      out.push(lower, value);
+      if (isSpelled) spelling.field(letterCase);
+    }
+  }
+  if (!isSpelled) return;
+  const text = spelling.end(reason);
+  if (text !== "") out.push(SPELLING_FIELD, text);
+}
+
+/**
+ * Reads a request that arrived over HTTP/2; the machine has checked its pseudo-fields. From another sidecar
+ * `l5d-orig-proto` restores HTTP/1, and from one of ours also the spelling; from anybody else the mesh's own fields are
+ * dropped unread.
+ */
+export function requestFromHttp2(fields: Fields, client: FarSide, clientId: string | null): Request {
   let method = "";
   let scheme = "http";
   let authority = "";
@@ -279,21 +266,23 @@ export function requestFromHttp2(fields: Fields, meshed: boolean, clientId: stri
   }
   let version: HttpVersion = "2";
   let absoluteForm = false;
-  const rest: Fields = [];
+  let spelled = "";
+  let rest: Fields = [];
   for (; i < fields.length; i += 2) {
     const name = fields[i] as string;
     const value = fields[i + 1] as string;
     // Every name of the mesh starts with "l5d-": one comparison of a character spares most fields the look-up.
-    if (name.charCodeAt(0) === 108 && KINDS.get(name) === Kind.INTERNAL) {
+    if (name.charCodeAt(0) === 108 && kindOfLower(name) === Kind.INTERNAL) {
       // CONNECT and upgrades never travel so (facts §8.1): over HTTP/1 their body would have no frame.
-      if (meshed && name === "l5d-orig-proto" && method !== "CONNECT") {
+      if (client !== "foreign" && name === "l5d-orig-proto" && method !== "CONNECT") {
         version = value.startsWith("HTTP/1.0") ? "1.0" : "1.1";
         absoluteForm = value.endsWith("; absolute-form");
-      }
+      } else if (client === "pillion" && name === SPELLING_FIELD) spelled = value;
       continue;
     }
     rest.push(name, value);
   }
+  if (spelled !== "" && version !== "2") rest = spellingOf(spelled).restore(rest, authority);
   if (clientId !== null) rest.push("l5d-client-id", clientId);
   if (authority === "") authority = fieldValue(rest, "host") ?? "";
   return new Request({
@@ -308,6 +297,9 @@ export function requestFromHttp2(fields: Fields, meshed: boolean, clientId: stri
   });
 }
 
+/** Who is at the other end of HTTP/2: anybody, a proven sidecar, or a proven sidecar that is one of ours. */
+export type FarSide = "foreign" | "sidecar" | "pillion";
+
 const SLASH = 0x2f;
 
 export interface Http1Message {
@@ -321,7 +313,7 @@ export function trailersToHttp1(trailers: Fields | null): Fields | null {
   if (trailers === null) return null;
   const out: Fields = [];
   for (let i = 0; i < trailers.length; i += 2) {
-    if (kindOf(trailers[i] as string) === Kind.PASS)
+    if (fieldName(trailers[i] as string).kind === Kind.PASS)
       out.push(trailers[i] as string, trailers[i + 1] as string);
   }
   return out;
@@ -339,36 +331,46 @@ export function http1Target(head: RequestHead): string {
 /** Fields of a request as HTTP/1 writes them. `last`: it has no body. */
 export function requestToHttp1(head: RequestHead, last: boolean): Http1Message {
   const out: Fields = [];
-  if (head.authority !== "" && fieldCount(head.fields, "host") === 0) out.push("Host", head.authority);
-  const cookies = head.version === "2" ? fieldCount(head.fields, "cookie") : 0;
+  const { fields, upgrade } = head;
+  const isTunnel = upgrade !== null;
+  // RFC 9112 §3.2: an empty one where the client named no host.
+  if ((head.authority !== "" || head.version !== "1.0") && fieldCount(fields, "host") === 0)
+    out.push("Host", head.authority);
+  const chunked = !last && !isTunnel && fieldCount(fields, "content-length") === 0;
+  const cookies = head.version === "2" ? fieldCount(fields, "cookie") : 0;
   let cookie = "";
-  for (let i = 0; i < head.fields.length; i += 2) {
-    const name = head.fields[i] as string;
-    const value = head.fields[i + 1] as string;
+  let isPlaced = false;
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    const value = fields[i + 1] as string;
     if (cookies > 1 && name === "cookie") {
       // RFC 9113 §8.2.3: crumbs are joined before they leave HTTP/2.
       cookie = cookie === "" ? value : `${cookie}; ${value}`;
       continue;
     }
+    if (isTransferEncoding(name)) {
+      if (!chunked || isPlaced) continue;
+      isPlaced = true;
+    }
     out.push(name, value);
   }
   if (cookie !== "") out.push("cookie", cookie);
-  if (head.upgrade !== null && head.method !== "CONNECT")
-    out.push("Connection", "Upgrade", "Upgrade", head.upgrade);
-  else if (head.version === "1.0") out.push("Connection", "keep-alive");
-  const chunked = !last && fieldCount(head.fields, "content-length") === 0 && head.upgrade === null;
-  if (chunked) out.push("Transfer-Encoding", "chunked");
+  if (isTunnel && head.method !== "CONNECT") {
+    if (fieldCount(fields, "upgrade") === 0) out.push("Connection", "Upgrade", "Upgrade", upgrade);
+  } else if (head.version === "1.0") out.push("Connection", "keep-alive");
+  if (chunked && !isPlaced) out.push("Transfer-Encoding", "chunked");
   return { fields: out, chunked };
 }
 
 /** Fields of an answer that came over HTTP/1, less what belonged to that hop. Only another sidecar may name an error of the mesh. */
 export function responseFromHttp1(
-  parts: { status: number; reason: string; version: "1.0" | "1.1"; fields: Fields },
+  parts: { status: number; reason: string; version: "1.0" | "1.1"; fields: Fields; framing: Framing },
   meshed: boolean,
 ): ResponseHead {
-  const fields = passedFields(parts.fields, meshed);
+  const fields = passedFields(parts.fields, false, meshed);
   if (!meshed) signForeignStatus(fields, parts.status);
-  return { status: parts.status, reason: parts.reason, version: parts.version, fields };
+  const endsWithConnection = parts.framing === "close";
+  return { status: parts.status, reason: parts.reason, version: parts.version, fields, endsWithConnection };
 }
 
 /**
@@ -378,7 +380,7 @@ export function responseFromHttp1(
 function signForeignStatus(fields: Fields, status: number): void {
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] as string;
-    if (name.length !== PROXY_STATUS.length || lowerName(name) !== PROXY_STATUS) continue;
+    if (name.length !== PROXY_STATUS.length || fieldName(name).lower !== PROXY_STATUS) continue;
     fields.push(PROXY_STATUS, `pillion;received-status=${status}`);
     return;
   }
@@ -393,50 +395,74 @@ export function switchingFromHttp1(parts: {
 }): ResponseHead {
   const fields: Fields = [];
   for (let i = 0; i < parts.fields.length; i += 2) {
-    if (kindOf(parts.fields[i] as string) !== Kind.INTERNAL)
+    const { kind } = fieldName(parts.fields[i] as string);
+    // RFC 9112 §6.1: no transfer coding in a 1xx.
+    if (kind !== Kind.INTERNAL && kind !== Kind.TRANSFER_ENCODING)
       fields.push(parts.fields[i] as string, parts.fields[i + 1] as string);
   }
   return { status: parts.status, reason: parts.reason, version: parts.version, fields };
 }
 
-/** An answer that arrived over HTTP/2. Only another sidecar (`meshed`) may name the version or an error of the mesh. */
-export function responseFromHttp2(fields: Fields, meshed: boolean): ResponseHead {
+/** An answer that arrived over HTTP/2. Only another sidecar may name the version, the spelling or an error of the mesh. */
+export function responseFromHttp2(fields: Fields, server: FarSide): ResponseHead {
   const status = Number(fields[1]);
   let version: HttpVersion = "2";
+  let spelled = "";
   const rest: Fields = [];
   for (let i = 2; i < fields.length; i += 2) {
     const name = fields[i] as string;
-    if (name.charCodeAt(0) === 108 && KINDS.get(name) === Kind.INTERNAL) {
-      if (!meshed) continue;
+    if (name.charCodeAt(0) === 108 && kindOfLower(name) === Kind.INTERNAL) {
+      if (server === "foreign") continue;
       if (name === "l5d-orig-proto") {
         version = (fields[i + 1] as string) === "HTTP/1.0" ? "1.0" : "1.1";
         continue;
       }
+      if (name === SPELLING_FIELD && server === "pillion") spelled = fields[i + 1] as string;
       if (name !== PROXY_ERROR) continue;
     }
     rest.push(name, fields[i + 1] as string);
   }
-  if (!meshed) signForeignStatus(rest, status);
-  return { status, version, reason: "", fields: rest };
+  if (server === "foreign") signForeignStatus(rest, status);
+  if (spelled === "" || version === "2") return { status, version, reason: null, fields: rest };
+  const known = spellingOf(spelled);
+  const { reason, endsWithConnection } = known;
+  return { status, version, reason, fields: known.restore(rest, ""), endsWithConnection };
 }
 
-/** `upgraded`: the request came as HTTP/1 over HTTP/2, so the answer says its version too (facts §8.1). */
-export function responseToHttp2(head: ResponseHead, upgraded: boolean): Fields {
-  const out: Fields = [":status", String(head.status)];
-  for (let i = 0; i < head.fields.length; i += 2)
-    out.push(lowerName(head.fields[i] as string), head.fields[i + 1] as string);
-  if (upgraded) out.push("l5d-orig-proto", head.version === "1.0" ? "HTTP/1.0" : "HTTP/1.1");
+/** `carriage` other than "native": the request came as HTTP/1, so the answer says its version too (facts §8.1). */
+export function responseToHttp2(head: ResponseHead, carriage: Http2Carriage): Fields {
+  const { status, version, reason } = head;
+  const out: Fields = [":status", String(status)];
+  const isSpelled = carriage === "spelled" && version !== "2";
+  const oddReason = reason === null || reason === reasonOf(status) ? null : reason;
+  pushHttp1Fields(head.fields, out, isSpelled, head.endsWithConnection === true, oddReason);
+  if (carriage !== "native") out.push("l5d-orig-proto", version === "1.0" ? "HTTP/1.0" : "HTTP/1.1");
   return out;
 }
 
-/** Lower-case copy, for trailers and informational fields on their way to HTTP/2. */
-export function fieldsToHttp2(fields: Fields): Fields {
+/** Trailers on their way to HTTP/2: nothing that frames, routes or speaks for the mesh. */
+export function trailersToHttp2(trailers: Fields, isSpelled: boolean): Fields {
   const out: Fields = [];
-  for (let i = 0; i < fields.length; i += 2) {
-    const lower = lowerName(fields[i] as string);
-    if (KINDS.get(lower) === undefined) out.push(lower, fields[i + 1] as string);
+  if (isSpelled) spelling.begin(false);
+  for (let i = 0; i < trailers.length; i += 2) {
+    const { kind, lower, letterCase } = fieldName(trailers[i] as string);
+    if (kind !== Kind.PASS) continue;
+    out.push(lower, trailers[i + 1] as string);
+    if (isSpelled) spelling.field(letterCase);
   }
+  const text = isSpelled ? spelling.end(null) : "";
+  if (text !== "") out.push(SPELLING_FIELD, text);
   return out;
+}
+
+/** The way back. Other fields of the mesh are dropped where the trailers are written (`trailersToHttp1`, `trailersToHttp2`). */
+export function trailersFromHttp2(trailers: Fields, far: FarSide): Fields {
+  if (far !== "pillion" || fieldValue(trailers, SPELLING_FIELD) === null) return trailers;
+  const text = fieldValue(trailers, SPELLING_FIELD) as string;
+  const rest: Fields = [];
+  for (let i = 0; i < trailers.length; i += 2)
+    if (trailers[i] !== SPELLING_FIELD) rest.push(trailers[i] as string, trailers[i + 1] as string);
+  return spellingOf(text).restore(rest, "");
 }
 
 /** Seconds that a peer promises to keep an idle connection (`Keep-Alive: timeout=5`), or -1. */

@@ -66,7 +66,7 @@ test("what the client sends before the answer waits for it, and is dropped where
     sink.data(bytes("GET /smuggled HTTP/1.1\r\n\r\n"), 0, 26);
     assert.equal(call!.body, "");
     call!.reply.head(
-      { status, version: "1.1", reason: "", fields: status === 101 ? SWITCHED : [] },
+      { status, version: "1.1", reason: null, fields: status === 101 ? SWITCHED : [] },
       status !== 101,
     );
     assert.equal(call!.body.length, status === 101 ? 26 : 0);
@@ -77,7 +77,7 @@ test("what the client sends before the answer waits for it, and is dropped where
 
 test("both directions flow, and end", () => {
   const { call, reply, sink } = open();
-  call!.reply.head({ status: 101, version: "1.1", reason: "", fields: SWITCHED }, false);
+  call!.reply.head({ status: 101, version: "1.1", reason: null, fields: SWITCHED }, false);
   sink.data(bytes("ping"), 0, 4);
   call!.reply.body(bytes("pong"), 0, 4);
   sink.end(null);
@@ -113,7 +113,7 @@ for (const server of ["HTTP/2 with extended CONNECT", "HTTP/2 without, and HTTP/
     const service = new ScriptedService((call) => {
       const isConnect = call.head.method === "CONNECT";
       call.reply.head(
-        { status: isConnect ? 200 : 101, version: "1.1", reason: "", fields: isConnect ? [] : SWITCHED },
+        { status: isConnect ? 200 : 101, version: "1.1", reason: null, fields: isConnect ? [] : SWITCHED },
         false,
       );
     });

@@ -6,7 +6,7 @@ import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink 
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault, Http2Code } from "./fault.ts";
-import { lowerName } from "./translate.ts";
+import { fieldName } from "./field-names.ts";
 
 /** A request that opens a stream of bytes within HTTP/2 (RFC 8441 §4). */
 export function isExtendedConnect(head: RequestHead): boolean {
@@ -77,14 +77,14 @@ class WebSocketUpgrade implements RequestSink, ResponseSink {
 
   // --- from the server ---
 
-  informational(status: number, fields: Fields): void {
-    this.#reply.informational(status, fields);
+  informational(head: ResponseHead): void {
+    this.#reply.informational(head);
   }
 
   head(head: ResponseHead, last: boolean): void {
     if (head.status === 101) {
       this.#isOpen = true;
-      this.#reply.head({ ...head, status: 200, reason: "", fields: withoutHandshake(head.fields) }, false);
+      this.#reply.head({ ...head, status: 200, reason: null, fields: withoutHandshake(head.fields) }, false);
       for (const bytes of this.#early.take()) this.#sink.data(bytes, 0, bytes.length);
       if (this.#isEnded) this.#sink.end(null);
       return;
@@ -146,7 +146,8 @@ function upgradeRequest(head: RequestHead, random: Random): RequestHead {
 function withoutHandshake(from: Fields): Fields {
   const fields: Fields = [];
   for (let i = 0; i < from.length; i += 2)
-    if (!HANDSHAKE.has(lowerName(from[i] as string))) fields.push(from[i] as string, from[i + 1] as string);
+    if (!HANDSHAKE.has(fieldName(from[i] as string).lower))
+      fields.push(from[i] as string, from[i + 1] as string);
   return fields;
 }
 

@@ -1,0 +1,189 @@
+import type { Fields } from "#/base/fields.ts";
+import { fieldName, Kind } from "./field-names.ts";
+import { caseEnd, caseOf, withCase } from "./letter-case.ts";
+
+/**
+ * What HTTP/1 says of a head and HTTP/2 does not: the case of names, the place of Host and Transfer-Encoding, the reason
+ * phrase, and whether an answer ends with its connection. Between two of our own sidecars it travels as `l5d-orig-head`:
+ *
+ *     spelling = [ "$" ] *( letter-case / "@" letter-case / "*" letter-case letter-case ) [ DQUOTE reason DQUOTE ]
+ *
+ * One letter case (`letter-case.ts`) for each field, in their order; "@" is Host, whose value is `:authority`; "*" is
+ * Transfer-Encoding, with the case of its name and of "chunked"; "$" an answer that ends with its connection. Fields at the
+ * end that are in lower case need none. It depends on names and not on values, so that a client's requests share one text,
+ * which HPACK sends as a byte.
+ *
+ * It is believed in nothing but spelling: whoever writes HTTP/1 decides anew how the message is framed.
+ */
+export class SpellingWriter {
+  #text = "";
+  /** Up to the last field that is not in lower case. */
+  #length = 0;
+
+  begin(endsWithConnection: boolean): void {
+    this.#text = endsWithConnection ? "$" : "";
+    this.#length = this.#text.length;
+  }
+
+  field(letterCase: string): void {
+    this.#text += letterCase;
+    if (letterCase !== "-") this.#length = this.#text.length;
+  }
+
+  host(letterCase: string): void {
+    this.#text += `@${letterCase}`;
+    this.#length = this.#text.length;
+  }
+
+  /** RFC 9112 §7: the value is "chunked", whose case is free. */
+  transferEncoding(letterCase: string, value: string): void {
+    this.#text += `*${letterCase}${caseOf(value)}`;
+    this.#length = this.#text.length;
+  }
+
+  /** "" when there is nothing to say. `reason` null: the usual one of the status. */
+  end(reason: string | null): string {
+    const names = this.#text.slice(0, this.#length);
+    const text = reason === null ? names : `${names}"${reason}"`;
+    if (text.length <= SPELLING_BYTES_MAX) return text;
+    return names.length <= SPELLING_BYTES_MAX ? names : "";
+  }
+}
+
+/** A head whose spelling is longer, which takes hundreds of odd names, goes on in lower case; a reason, without. */
+export const SPELLING_BYTES_MAX = 8_192;
+
+/** A spelling that was read. It remembers the names that it was last used on: a client's requests have the same. */
+export class Spelling {
+  readonly endsWithConnection: boolean;
+  /** Null: the usual one. */
+  readonly reason: string | null;
+  /** Of one letter case each, in order; null when the text is none of ours. */
+  readonly #marks: readonly string[] | null;
+  /** Names that came last, in lower case, and what became of them. */
+  #names: string[] = [];
+  #spelled: string[] = [];
+  /** Where the value of each is: index of the field that came, HOST or TRANSFER_ENCODING. */
+  #sources: number[] = [];
+  #transferEncoding = "";
+  #isFit = false;
+
+  constructor(text: string) {
+    this.endsWithConnection = text.charCodeAt(0) === DOLLAR;
+    const quote = text.indexOf('"');
+    const isQuoted = quote !== -1 && text.length > quote + 1 && text.endsWith('"');
+    this.reason = isQuoted ? text.slice(quote + 1, -1) : null;
+    this.#marks = marksOf(text.slice(this.endsWithConnection ? 1 : 0, quote === -1 ? text.length : quote));
+    this.#learn([]);
+  }
+
+  /** `fields`, which HTTP/2 brought, as HTTP/1 had them; as they are where the spelling does not fit them. */
+  restore(fields: Fields, host: string): Fields {
+    if (!this.#isKnown(fields)) this.#learn(fields);
+    if (!this.#isFit) return fields;
+    const spelled = this.#spelled;
+    const sources = this.#sources;
+    const out: Fields = [];
+    for (let i = 0; i < spelled.length; i++) {
+      const source = sources[i] as number;
+      const value =
+        source >= 0 ? (fields[source + 1] as string) : source === FROM_HOST ? host : this.#transferEncoding;
+      out.push(spelled[i] as string, value);
+    }
+    return out;
+  }
+
+  #isKnown(fields: Fields): boolean {
+    const names = this.#names;
+    if (2 * names.length !== fields.length) return false;
+    for (let i = 0; i < names.length; i++) if (names[i] !== fields[2 * i]) return false;
+    return true;
+  }
+
+  #learn(fields: Fields): void {
+    this.#names = fields.filter((_, i) => i % 2 === 0);
+    this.#spelled = [];
+    this.#sources = [];
+    this.#isFit = this.#fit();
+  }
+
+  /** Lays the marks over the names. False when one is left over, or says what cannot be. */
+  #fit(): boolean {
+    if (this.#marks === null) return false;
+    const names = this.#names;
+    let at = 0;
+    for (const mark of this.#marks) {
+      const first = mark.charCodeAt(0);
+      let name: string | undefined;
+      let source = 2 * at;
+      let letterCase = mark;
+      if (first === AT) {
+        name = "host";
+        source = FROM_HOST;
+        letterCase = mark.slice(1);
+      } else if (first === ASTERISK) {
+        name = "transfer-encoding";
+        source = FROM_CODING;
+        const end = caseEnd(mark, 1);
+        letterCase = mark.slice(1, end);
+        const value = withCase("chunked", mark.slice(end));
+        if (value === null) return false;
+        this.#transferEncoding = value;
+      } else name = names[at++];
+      const spelled = name === undefined ? null : withCase(name, letterCase);
+      if (spelled === null) return false;
+      this.#spelled.push(spelled);
+      this.#sources.push(source);
+    }
+    for (; at < names.length; at++) {
+      this.#spelled.push(names[at] as string);
+      this.#sources.push(2 * at);
+    }
+    return this.#isOnce(Kind.HOST) && this.#isOnce(Kind.TRANSFER_ENCODING);
+  }
+
+  /** A second Host or coding, from whatever source, would be read differently by different servers. */
+  #isOnce(kind: Kind): boolean {
+    let count = 0;
+    for (const name of this.#spelled) if (fieldName(name).kind === kind) count++;
+    return count <= 1;
+  }
+}
+
+/**
+ * The spelling of a text, shared by all heads that carry it. At 256 texts it starts afresh; only proven sidecars are
+ * read, so it is their applications that would have to invent orders of names.
+ */
+export function spellingOf(text: string): Spelling {
+  let known = read.get(text);
+  if (known === undefined) {
+    if (read.size >= READ_MAX) read.clear();
+    known = new Spelling(text);
+    if (text.length <= READ_BYTES_MAX) read.set(text, known);
+  }
+  return known;
+}
+
+const read = new Map<string, Spelling>();
+const READ_MAX = 256;
+/** A longer one is read each time. */
+const READ_BYTES_MAX = 512;
+
+function marksOf(text: string): string[] | null {
+  const marks: string[] = [];
+  for (let at = 0; at < text.length;) {
+    const first = text.charCodeAt(at);
+    let end = caseEnd(text, first === AT || first === ASTERISK ? at + 1 : at);
+    if (first === ASTERISK && end !== -1) end = caseEnd(text, end);
+    if (end === -1) return null;
+    marks.push(text.slice(at, end));
+    at = end;
+  }
+  return marks;
+}
+
+const FROM_HOST = -1;
+const FROM_CODING = -2;
+const DOLLAR = 0x24;
+const AT = 0x40;
+const ASTERISK = 0x2a;
