@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
+import type { Clock } from "#/base/clock.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { SystemClock } from "./clock.ts";
 import { SocketConn } from "./socket-conn.ts";
 
 const clock = new SystemClock();
 
-async function pair(): Promise<{ conn: SocketConn; remote: Socket; close: () => void }> {
+async function pair(by: Clock = clock): Promise<{ conn: SocketConn; remote: Socket; close: () => void }> {
   const server = createServer({ allowHalfOpen: true });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -19,7 +20,7 @@ async function pair(): Promise<{ conn: SocketConn; remote: Socket; close: () => 
   const [remote] = await accepted;
   remote.on("error", () => {});
   return {
-    conn: new SocketConn(clock, socket),
+    conn: new SocketConn(by, socket),
     remote,
     close: () => {
       remote.destroy();
@@ -50,3 +51,38 @@ for (const turns of [0, 1, 2, 3, 4]) {
     assert.equal((await endThenReset(t, turns))?.code, "ABORTED");
   });
 }
+
+test(
+  "a remote side that ended its half and is then gone altogether is found out",
+  { timeout: 5000 },
+  async (t) => {
+    let look: (() => void) | null = null;
+    const patient: Clock = {
+      nowMs: () => clock.nowMs(),
+      wallMs: () => clock.wallMs(),
+      soon: (task) => clock.soon(task),
+      after: (_ms, fire) => {
+        look = fire;
+        return { cancel: () => (look = null) };
+      },
+    };
+    const lookNow = (): void => (look as (() => void) | null)?.();
+    const { conn, remote, close } = await pair(patient);
+    t.after(close);
+    const closed = Promise.withResolvers<ConnError | null>();
+    const ended = new Promise<void>((resolve) => {
+      conn.setHandler({ onData: () => {}, onEnd: resolve, onDrain: () => {}, onClose: closed.resolve });
+    });
+    remote.end();
+    await ended;
+    lookNow();
+    await turn();
+    assert.equal(conn.isClosed, false, "half-closed and waiting is no fault");
+    assert.notEqual(look, null, "it is looked for again");
+    remote.resetAndDestroy();
+    await once(remote, "close");
+    lookNow();
+    assert.equal((await closed.promise)?.code, "RESET");
+    assert.equal(look, null);
+  },
+);

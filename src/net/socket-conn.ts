@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import type { Clock } from "#/base/clock.ts";
+import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
@@ -12,6 +12,8 @@ const BUFFERED_BYTES_HIGH = 256 * 1024;
 const BUFFERED_BYTES_LOW = 64 * 1024;
 /** Turns of the event loop that a reset waits for a FIN under way. */
 const RESET_TURNS_MAX = 3;
+/** A half-closed connection is asked so often whether the remote side is still there. */
+const HALF_CLOSED_LOOK_MS = 15_000;
 /** Writes of one turn are copied together up to here, and given as a list beyond. */
 const JOIN_BYTES_MAX = 16 * 1024;
 
@@ -55,6 +57,7 @@ export class SocketConn implements Conn {
   #isClosed = false;
   #closeTold = false;
   #error: ConnError | null = null;
+  #look: Timer | null = null;
 
   constructor(clock: Clock, socket: Socket, tcp: Socket = socket) {
     this.#clock = clock;
@@ -185,6 +188,7 @@ export class SocketConn implements Conn {
     );
     const socket = this.#socket;
     socket.pause();
+    this.#look?.cancel();
     socket.off("data", this.#onData);
     socket.off("end", this.#onEnd);
     socket.off("error", this.#onError);
@@ -246,7 +250,27 @@ export class SocketConn implements Conn {
 
   readonly #onEnd = (): void => {
     this.#remoteEnded = true;
+    this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
     this.#scheduleDelivery();
+  };
+
+  /**
+   * After the remote side's end libuv polls a socket only while it is written to, so that a reset goes unnoticed (Node 26). A
+   * program that has closed its socket altogether looks half-closed first; its kernel resets when a keep-alive probe comes
+   * after a minute or so. Whoever waits to answer must hear of that, or both connections stay for ever.
+   */
+  readonly #lookForRemote = (): void => {
+    if (this.#isClosed || this.#isReset) return;
+    if (isConnected(this.#tcp)) {
+      this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
+      return;
+    }
+    this.#error ??= new ConnError(
+      "RESET",
+      "the remote side reset the connection after it had ended its half",
+    );
+    this.#tcp.destroy();
+    this.#socket.destroy();
   };
 
   readonly #onError = (error: NodeJS.ErrnoException): void => {
@@ -255,6 +279,7 @@ export class SocketConn implements Conn {
 
   readonly #onClose = (): void => {
     this.#isClosed = true;
+    this.#look?.cancel();
     this.#pending.take();
     this.#pendingBytes = 0;
     this.#flyingBytes = 0;
@@ -313,7 +338,7 @@ export class SocketConn implements Conn {
   };
 }
 
-/** The file descriptor of an accepted socket, or -1. Node has no public word for it; this is the one place that knows. */
+/** The file descriptor of an accepted socket, or -1. Node has no public word for it; this file is the one place that knows. */
 export function descriptorOf(socket: Socket): number {
   const { _handle } = socket as unknown as { _handle?: { fd?: number } | null };
   return _handle?.fd ?? -1;
@@ -323,6 +348,12 @@ export function descriptorOf(socket: Socket): number {
 function queuedBytesOf(socket: Socket): number {
   const { _handle } = socket as unknown as { _handle?: { writeQueueSize?: number } | null };
   return _handle?.writeQueueSize ?? 0;
+}
+
+/** Whether the kernel still has a connection there. `remoteAddress` will not do: it says what it said before. */
+function isConnected(socket: Socket): boolean {
+  const { _handle } = socket as unknown as { _handle?: { getpeername?(out: object): number } | null };
+  return _handle?.getpeername?.({}) === 0;
 }
 
 /** Unknown ends (a socket that was closed before it could be asked) are all zeros. */

@@ -166,6 +166,16 @@ test("stops reading a client whose body nobody takes, and goes on when it is tak
   assert.ok(call.ended);
 });
 
+test("a client that is gone after an early answer takes the rest of its request with it", () => {
+  const service = new ScriptedService();
+  const talk = talkHttp1(service, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+  service.calls[0]?.answer(200, ["Content-Length", "2"], "ok");
+  talk.clock.settle();
+  talk.client.reset();
+  talk.clock.settle();
+  assert.equal(service.calls[0]?.aborted?.code, "CANCELLED");
+});
+
 test("an upgrade turns the connection over after 101 and both ends keep their half-close", () => {
   const service = new ScriptedService();
   const talk = talkHttp1(

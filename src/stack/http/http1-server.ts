@@ -181,7 +181,8 @@ export class Http1Server implements ConnHandler, Patrolled {
     this.#leave();
     const exchange = this.#exchange;
     this.#exchange = null;
-    if (exchange !== null && !exchange.finished) {
+    // Also after the whole answer: the application still waits for the rest of the request.
+    if (exchange !== null && !(exchange.finished && exchange.requestDone)) {
       exchange.live = false;
       exchange.sink.abort(
         fault("CANCELLED", error === null ? "the client closed its connection" : error.message, {
