@@ -15,6 +15,14 @@ export interface Limits {
   readonly connectionsMax: number;
   /** Of those, from one address. Inbound only: outbound there is one client. */
   readonly connectionsPerClientMax: number;
+  /** Without a word from a far sidecar while requests are under way: then it is asked by PING. */
+  readonly keepAliveMs: number;
+  /** … while none is. */
+  readonly keepAliveIdleMs: number;
+  /** In which it must answer. */
+  readonly keepAliveTimeoutMs: number;
+  /** Of an HTTP/2 connection to an endpoint, give or take a tenth: then new requests get another one. */
+  readonly ageMs: number;
   /** Open at once on one HTTP/2 connection. */
   readonly streamsMax: number;
   readonly resetsBurst: number;
@@ -47,6 +55,10 @@ export const LIMIT_SETTINGS: Readonly<Record<keyof Limits, LimitSetting>> = {
   idleMs: duration("HTTP_IDLE_TIMEOUT", 3_600_000),
   connectionsMax: count("CONNECTIONS_MAX", 20_000),
   connectionsPerClientMax: count("CONNECTIONS_PER_CLIENT_MAX", 10_000),
+  keepAliveMs: duration("HTTP2_KEEP_ALIVE", 10_000),
+  keepAliveIdleMs: duration("HTTP2_KEEP_ALIVE_IDLE", 60_000),
+  keepAliveTimeoutMs: duration("HTTP2_KEEP_ALIVE_TIMEOUT", 10_000),
+  ageMs: duration("HTTP2_AGE_MAX", 0),
   streamsMax: count("HTTP2_STREAMS_MAX", 1024),
   resetsBurst: count("HTTP2_RESETS_BURST", 1000),
   pingsBurst: count("HTTP2_PINGS_BURST", 1000),

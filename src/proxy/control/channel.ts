@@ -53,8 +53,8 @@ const BACKOFF_MS_MAX = 1000;
 const CONNECT_TIMEOUT_MS = 1000;
 /** Of a control plane to which a whole machine comes at once; giving up early would only make it begin anew. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-const PING_INTERVAL_MS = 10_000;
-const PING_TIMEOUT_MS = 5000;
+/** Between watches there may be no stream for long, and the next one should not find out. */
+const PINGS = { pingIntervalMs: 10_000, pingIdleIntervalMs: 10_000, pingTimeoutMs: 5000 };
 /** Calls that wait for a connection. Sidecars hold a few streams per target, and targets are bounded. */
 const WAITING_MAX = 20_000;
 
@@ -159,7 +159,7 @@ export class Channel {
         // A server that takes connections and drops them at once must not be hammered.
         this.#retry();
       },
-      { meshed: false, machine: { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_TIMEOUT_MS } },
+      { meshed: false, machine: PINGS },
     );
     this.#client = client;
     this.#setConnected(true);

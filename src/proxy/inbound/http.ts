@@ -18,6 +18,7 @@ import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { Guard } from "#/stack/http/guard.ts";
+import { keepAlive } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
@@ -87,6 +88,7 @@ export class InboundHttpProxy implements InboundHttp {
       clientId,
       answerer,
       guard,
+      machine: context.peer === null ? {} : keepAlive(guard.limits),
     });
   }
 
@@ -108,7 +110,7 @@ export class InboundHttpProxy implements InboundHttp {
   }
 
   #dispatch(target: SocketAddress, key: string): Dispatch {
-    const { clock, random, dial } = this.#parts;
+    const { clock, random, dial, guard } = this.#parts;
     return new Dispatch({
       name: `the application at ${key}`,
       source: new FixedEndpoint(target),
@@ -121,6 +123,7 @@ export class InboundHttpProxy implements InboundHttp {
           (_endpoint, _protocol, done) => dial(target, (error, opened) => done(error, opened, null)),
           clock,
           random,
+          guard.limits,
         ),
     });
   }

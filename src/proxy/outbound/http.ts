@@ -96,7 +96,7 @@ export class OutboundHttpProxy implements OutboundHttp {
   }
 
   #dispatch(source: EndpointSource, authority: string): Dispatch {
-    const { clock, random, dial } = this.#parts;
+    const { clock, random, dial, guard } = this.#parts;
     return new Dispatch({
       name: authority,
       source,
@@ -104,7 +104,7 @@ export class OutboundHttpProxy implements OutboundHttp {
       random,
       settings: DISPATCH_DEFAULTS,
       make: (endpoint) => {
-        const client = new EndpointClient(endpoint, dial, clock, random);
+        const client = new EndpointClient(endpoint, dial, clock, random, guard.limits);
         const measured = new Measured(client, this.#parts.series(authority, endpoint), clock);
         return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
       },

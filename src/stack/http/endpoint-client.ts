@@ -3,10 +3,13 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import type { Limits } from "#/model/limits.ts";
+import { LIMITS } from "#/model/limits.ts";
 import type { Dial } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import { HTTP1_CLIENT_DEFAULTS } from "./http1-client.ts";
+import { keepAlive } from "./guard.ts";
 import { Http1Pool } from "./http1-pool.ts";
 import { Http2Client } from "./http2-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
@@ -25,17 +28,19 @@ export class EndpointClient implements HttpService {
   readonly #dial: Dial;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #limits: Limits;
   readonly #http1: Http1Pool;
   #http2: Http2Client | null = null;
   #isConnecting = false;
   #waiting: { start: (client: Http2Client) => void; fail: (error: ConnError | null) => void }[] = [];
   #closed = false;
 
-  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random) {
+  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random, limits: Limits = LIMITS) {
     this.#endpoint = endpoint;
     this.#dial = dial;
     this.#clock = clock;
     this.#random = random;
+    this.#limits = limits;
     this.#http1 = new Http1Pool(
       (done) => this.#dial(endpoint, "http1", (error, conn) => done(error, conn)),
       clock,
@@ -100,9 +105,14 @@ export class EndpointClient implements HttpService {
       for (const { fail } of waiting) fail(error);
       return;
     }
+    const limits = this.#limits;
+    const meshed = this.#endpoint.identity !== null;
     const client: Http2Client = new Http2Client(conn, this.#clock, () => this.#retired(client), {
-      meshed: this.#endpoint.identity !== null,
+      meshed,
       spells,
+      machine: meshed ? keepAlive(limits) : {},
+      // Spread, so that connections that were made together do not end together.
+      ageMs: limits.ageMs * (0.9 + 0.2 * this.#random.next()),
       withoutConnect: (head, _last, reply) => callAsUpgrade(this.#http1, head, this.#random, reply),
     });
     this.#http2 = client;

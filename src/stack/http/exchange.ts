@@ -46,6 +46,9 @@ export interface ResponseSink {
   requestConsumed(bytes: number): void;
 }
 
+/** RFC 9110 §9.2.2: may be sent again when a connection was lost before any answer. */
+export const IDEMPOTENT: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+
 export type HttpVersion = "1.0" | "1.1" | "2";
 
 /**

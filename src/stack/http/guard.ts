@@ -40,6 +40,18 @@ export class Guard {
   }
 }
 
+/**
+ * Asks a silent far sidecar whether it is alive. Not an application: of that the kernel tells when it is gone, and some count
+ * PINGs as an attack.
+ */
+export function keepAlive(limits: Limits): Partial<Http2Settings> {
+  return {
+    pingIntervalMs: limits.keepAliveMs,
+    pingIdleIntervalMs: limits.keepAliveIdleMs,
+    pingTimeoutMs: limits.keepAliveTimeoutMs,
+  };
+}
+
 /** Less than this in `bodyMs` is no upload but an attempt to hold a connection: 17 bytes a second. */
 export const BODY_BYTES_LEAST = 1_024;
 /** A body of unknown length may be a stream that has nothing to say: any byte will do, in so many times `bodyMs`. */

@@ -12,7 +12,7 @@ import {
   isRequestTarget,
 } from "#/wire/http1/writer.ts";
 import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import { SPENT } from "./exchange.ts";
+import { IDEMPOTENT, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { Fault } from "./fault.ts";
 import {
@@ -388,6 +388,3 @@ class Exchange implements RequestSink {
 
 /** How the reader says that the server closed too early. */
 const CUT: ReadonlySet<string> = new Set(["HTTP1_CLOSED_BEFORE_RESPONSE", "HTTP1_TRUNCATED"]);
-
-/** RFC 9110 §9.2.2: may be sent again when a connection failed. */
-const IDEMPOTENT: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);

@@ -1,11 +1,11 @@
-import type { Clock } from "#/base/clock.ts";
+import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import { SPENT, UNHEARD } from "./exchange.ts";
+import { IDEMPOTENT, SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
@@ -30,6 +30,8 @@ export interface Http2ClientOptions {
   readonly machine?: Partial<Http2Settings>;
   /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
   readonly requestsMax?: number;
+  /** … or after such a time. 0, the default: never. */
+  readonly ageMs?: number;
   /** Where an extended CONNECT goes that this server does not take. By default it is refused. */
   readonly withoutConnect?: HttpService["call"];
 }
@@ -56,6 +58,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #requestsMax: number;
   readonly #withoutConnect: HttpService["call"];
   #requests = 0;
+  #ageing: Timer | null = null;
   #retired = false;
   #waiting: Waiting[] = [];
 
@@ -66,6 +69,8 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" }, null);
+    const ageMs = options.ageMs ?? 0;
+    if (ageMs > 0) this.#ageing = clock.after(ageMs, () => this.close());
   }
 
   get usable(): boolean {
@@ -113,7 +118,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
       return this.#withoutConnect(head, last, reply);
     const fields = requestToHttp2(head, carriageTo(this.#far));
     const id = machine.request(fields, last);
-    const stream = new ClientStream(this.#link, id, reply, this.#far, head.version !== "2", last);
+    const stream = new ClientStream(this.#link, id, head, reply, this.#far, last);
     this.#link.add(stream);
     this.#link.touch();
     if (++this.#requests === this.#requestsMax) this.close();
@@ -143,6 +148,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   #retire(): void {
     if (this.#retired) return;
     this.#retired = true;
+    this.#ageing?.cancel();
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#gone();
@@ -170,6 +176,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   readonly #far: FarSide;
   /** Whether its trailers are spelled. */
   readonly #isSpelled: boolean;
+  readonly #isRepeatable: boolean;
   #reply: ResponseSink;
   #headSeen = false;
   #informational = 0;
@@ -177,15 +184,16 @@ class ClientStream extends Http2Stream implements RequestSink {
   constructor(
     link: Http2Link,
     id: number,
+    head: RequestHead,
     reply: ResponseSink,
     far: FarSide,
-    isHttp1: boolean,
     last: boolean,
   ) {
     super(link, id, true);
+    this.#isRepeatable = IDEMPOTENT.has(head.method);
     this.#reply = reply;
     this.#far = far;
-    this.#isSpelled = far === "pillion" && isHttp1;
+    this.#isSpelled = far === "pillion" && head.version !== "2";
     this.sent = last;
   }
 
@@ -257,11 +265,12 @@ class ClientStream extends Http2Stream implements RequestSink {
     );
   }
 
-  receiveLost(reason: string, isUnsent: boolean): void {
+  receiveLost(reason: string, isUnsent: boolean, isDead: boolean): void {
     this.gone = true;
     const reply = this.#reply;
     this.#reply = UNHEARD;
-    reply.fail(fault("RESET", `the connection to ${this.#whom()} was lost: ${reason}`, { safe: isUnsent }));
+    const safe = isUnsent || (isDead && this.#isRepeatable && !this.#headSeen && this.#informational === 0);
+    reply.fail(fault("RESET", `the connection to ${this.#whom()} was lost: ${reason}`, { safe }));
   }
 
   #whom(): string {

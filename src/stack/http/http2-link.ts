@@ -380,7 +380,9 @@ export class Http2Link implements ConnHandler, Patrolled {
     const unsent = new Set(this.#unsent.splice(0));
     this.#streams.clear();
     this.#stalled.clear();
-    for (const stream of left) stream.receiveLost(reason, unsent.has(stream));
+    // Nobody has heard of it for long: what it was asked is better asked elsewhere.
+    const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";
+    for (const stream of left) stream.receiveLost(reason, unsent.has(stream), isDead);
     this.#owner.closed(error);
     if (!this.#isClosed) this.#leave();
   }
@@ -423,8 +425,8 @@ export abstract class Http2Stream {
   abstract receiveData(bytes: Uint8Array, start: number, stop: number): void;
   abstract receiveEnd(trailers: Fields | null): void;
   abstract receiveReset(errorCode: number): void;
-  /** The connection is gone; `isUnsent`: before a byte of this stream had left. */
-  abstract receiveLost(reason: string, isUnsent: boolean): void;
+  /** The connection is gone; `isUnsent`: before a byte of this stream had left; `isDead`: the remote side answers no PING. */
+  abstract receiveLost(reason: string, isUnsent: boolean, isDead: boolean): void;
   /** So many bytes of ours are on their way. */
   protected abstract credited(bytes: number): void;
 

@@ -290,7 +290,7 @@ test("wakeAtMs is Infinity when nothing is due", () => {
   const { client, server } = new Pair();
   assert.equal(client.wakeAtMs(), Infinity);
   assert.equal(server.wakeAtMs(), Infinity);
-  const pinging = new Http2Connection({ role: "client", pingIntervalMs: 1000 });
+  const pinging = new Http2Connection({ role: "client", pingIdleIntervalMs: 1000 });
   assert.equal(pinging.wakeAtMs(), 0);
   pinging.wake(5000);
   assert.equal(pinging.wakeAtMs(), 6000);

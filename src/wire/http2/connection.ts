@@ -162,7 +162,6 @@ export class Http2Connection {
   /** When our SETTINGS went out, or soon after. */
   #openedAtMs = 0;
   #heardAtMs = 0;
-  #heardSinceWake = false;
   #pingDeadlineMs = Infinity;
   #pingCount = 0;
   #pingsUnderWay = 0;
@@ -202,7 +201,9 @@ export class Http2Connection {
   /** Bytes from the remote. Takes ownership; DATA events point into them. */
   feed(bytes: Uint8Array): void {
     if (this.#isOver || bytes.length === 0) return;
-    this.#heardSinceWake = true;
+    // The owner has just woken us; a clock that is behind only makes us ask early.
+    this.#heardAtMs = this.#nowMs;
+    this.#pingDeadlineMs = Infinity;
     if (this.#prefaceBytes < CLIENT_PREFACE.length) this.#feedPreface(bytes);
     else this.#reader.feed(bytes);
   }
@@ -225,16 +226,11 @@ export class Http2Connection {
     if (this.#nowMs < 0) this.#openedAtMs = this.#heardAtMs = nowMs;
     else if (nowMs > this.#nowMs) this.#flood.refill(nowMs - this.#nowMs);
     this.#nowMs = nowMs;
-    if (this.#heardSinceWake) {
-      this.#heardSinceWake = false;
-      this.#heardAtMs = nowMs;
-      this.#pingDeadlineMs = Infinity;
-    }
-    const { pingIntervalMs, pingTimeoutMs } = this.#settings;
-    if (pingIntervalMs === 0 || this.#isOver) return;
+    if (this.#isOver) return;
+    const { pingTimeoutMs } = this.#settings;
     if (nowMs >= this.#pingDeadlineMs) {
       this.#fail(ErrorCode.NO_ERROR, `no answer to a PING within ${pingTimeoutMs} ms`, "H2_PING_TIMEOUT");
-    } else if (this.#pingDeadlineMs === Infinity && nowMs - this.#heardAtMs >= pingIntervalMs) {
+    } else if (this.#pingDeadlineMs === Infinity && nowMs - this.#heardAtMs >= this.#pingAfterMs) {
       this.ping(nowMs);
       this.#pingDeadlineMs = nowMs + pingTimeoutMs;
     }
@@ -244,12 +240,9 @@ export class Http2Connection {
   wakeAtMs(): number {
     if (this.#isOver) return Infinity;
     const refillAtMs = this.#flood.isLow ? this.#nowMs + REFILL_EVERY_MS : Infinity;
-    if (this.#settings.pingIntervalMs === 0) return refillAtMs;
-    if (this.#nowMs < 0) return 0;
+    if (this.#nowMs < 0) return this.#pingAfterMs < Infinity ? 0 : refillAtMs;
     const pingAtMs =
-      this.#pingDeadlineMs < Infinity
-        ? this.#pingDeadlineMs
-        : this.#heardAtMs + this.#settings.pingIntervalMs;
+      this.#pingDeadlineMs < Infinity ? this.#pingDeadlineMs : this.#heardAtMs + this.#pingAfterMs;
     return pingAtMs < refillAtMs ? pingAtMs : refillAtMs;
   }
 
@@ -261,6 +254,13 @@ export class Http2Connection {
     if (!this.settled) return 1;
     if (this.#blockStreamId !== 0) return 2 * this.#blocks;
     return this.#reader.heldBytes > 0 ? 2 * this.#frames + 3 : 0;
+  }
+
+  /** How long a silence is let pass: after it, a stream that opens is accompanied by a PING. */
+  get #pingAfterMs(): number {
+    const { pingIntervalMs, pingIdleIntervalMs } = this.#settings;
+    const afterMs = this.activeStreams > 0 ? pingIntervalMs : pingIdleIntervalMs;
+    return afterMs === 0 ? Infinity : afterMs;
   }
 
   // === Outputs

@@ -27,8 +27,10 @@ export interface Http2Settings {
 
   /** Output that is queued and not taken; `sendData` accepts nothing above it. */
   outputBytesMax: number;
-  /** Own PING after so long without hearing anything; 0 = never. */
+  /** Own PING after so long without hearing anything while streams are open; 0 = never. */
   pingIntervalMs: number;
+  /** … while none is. */
+  pingIdleIntervalMs: number;
   /** How long its answer may take before the connection counts as dead. */
   pingTimeoutMs: number;
 
@@ -67,6 +69,7 @@ export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   connectProtocol: true,
   outputBytesMax: 256 * 1024,
   pingIntervalMs: 0,
+  pingIdleIntervalMs: 0,
   pingTimeoutMs: 3000,
   headerBlockBytesMax: 128 * 1024,
   continuationFramesMax: 32,

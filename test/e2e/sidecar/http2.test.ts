@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { ServerHttp2Stream } from "node:http2";
 import { after, before, describe, test } from "node:test";
-import { cannotRun, Mesh, type Pod } from "./rig/mesh.ts";
+import { cannotRun, Mesh, type Pod, until } from "./rig/mesh.ts";
 import type { WorkerContext } from "./rig/worker.ts";
 
 const skip = cannotRun() ?? false;
@@ -33,6 +33,47 @@ function serveHttp1({ http, state }: WorkerContext, port: number): Promise<null>
   });
   state[`h1 ${port}`] = server;
   return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
+/** Answers at once, or never, and counts what it has seen. */
+function serveMaybe(
+  { http2, state }: WorkerContext,
+  port: number,
+  name: string,
+  answers: boolean,
+): Promise<null> {
+  const server = http2.createServer();
+  state["seen"] = 0;
+  server.on("stream", (stream: ServerHttp2Stream) => {
+    state["seen"] = Number(state["seen"]) + 1;
+    stream.on("error", () => undefined);
+    if (!answers) return;
+    stream.respond({ ":status": 200 });
+    stream.end(name);
+  });
+  state[`maybe ${port}`] = server;
+  return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
+function seen({ state }: WorkerContext): number {
+  return Number(state["seen"]);
+}
+
+function ask({ http2 }: WorkerContext, ip: string, port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const session = http2.connect(`http://${ip}:${port}`);
+    session.on("error", reject);
+    const stream = session.request({ ":path": "/" });
+    let text = "";
+    let status = 0;
+    stream.on("error", reject);
+    stream.on("response", (headers) => (status = Number(headers[":status"])));
+    stream.on("data", (chunk: Buffer) => (text += chunk.toString()));
+    stream.on("end", () => {
+      session.close();
+      resolve(`${status} ${text}`);
+    });
+  });
 }
 
 interface Opened {
@@ -86,7 +127,10 @@ describe("HTTP/2 between two sidecars", { skip }, () => {
   before(async () => {
     mesh = await Mesh.start();
     server = await mesh.pod("server", { isMeshed: true, inboundPorts: [8080, 8081] });
-    client = await mesh.pod("client", { isMeshed: true });
+    client = await mesh.pod("client", {
+      isMeshed: true,
+      env: { PILLION_HTTP2_KEEP_ALIVE: "300ms", PILLION_HTTP2_KEEP_ALIVE_TIMEOUT: "1s" },
+    });
     await mesh.set({
       services: {
         [`${VIP}:80`]: { protocol: "http2", path: "web:80" },
@@ -115,5 +159,24 @@ describe("HTTP/2 between two sidecars", { skip }, () => {
     assert.equal(opened.headers["upgrade"], undefined);
     assert.equal(opened.echoedBytes, 1_000_000);
     assert.equal(opened.isIntact, true);
+  });
+
+  test("a request at a pod that went silent is answered by another (RFC 9113 §6.7, RFC 9110 §9.2.2)", async () => {
+    const a = await mesh.pod("a", { isMeshed: true, inboundPorts: [8080] });
+    const b = await mesh.pod("b", { isMeshed: true, inboundPorts: [8080] });
+    await a.run(serveMaybe, 8080, "a", false);
+    await b.run(serveMaybe, 8080, "b", true);
+    await mesh.set({
+      services: { ...mesh.table.services, [`${VIP}:82`]: { protocol: "http2", path: "web:82" } },
+      endpoints: { ...mesh.table.endpoints, "web:82": [a.endpoint(8080)] },
+    });
+    const answer = client.run(ask, VIP, 82);
+    await until(async () => (await a.run(seen)) === 1, "the request is at a");
+    // As when a's machine loses its power: no FIN, no RST.
+    a.configure("link", "set", "eth0", "down");
+    await mesh.set({
+      endpoints: { ...mesh.table.endpoints, "web:82": [a.endpoint(8080), b.endpoint(8080)] },
+    });
+    assert.equal(await answer, "200 b");
   });
 });

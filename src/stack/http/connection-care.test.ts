@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseIp } from "#/base/address.ts";
+import { SeededRandom } from "#/base/random.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import { LIMITS, type Limits } from "#/model/limits.ts";
+import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+import type { Dial } from "../discovery.ts";
+import { EndpointClient } from "./endpoint-client.ts";
+import type { RequestHead } from "./exchange.ts";
+import { Http2Server } from "./http2-server.ts";
+import { ManualClock, memoryPair, type MemoryConn, RecordingReply, ScriptedService } from "./testing.ts";
+
+function get(method = "GET"): RequestHead {
+  return {
+    method,
+    scheme: "http",
+    authority: "a",
+    path: "/",
+    version: "2",
+    absoluteForm: false,
+    upgrade: null,
+    fields: [],
+  };
+}
+
+/** An endpoint behind a dial that counts; what each connection meets is the test's to say. */
+class Scene {
+  readonly clock = new ManualClock();
+  readonly far: MemoryConn[] = [];
+  readonly service = new ScriptedService();
+  readonly client: EndpointClient;
+
+  constructor(options: {
+    readonly meshed: boolean;
+    readonly limits?: Partial<Limits>;
+    readonly meet?: (conn: MemoryConn, number: number) => void;
+  }) {
+    const serve = (conn: MemoryConn): void =>
+      void new Http2Server(conn, this.service, this.clock, () => {}, {
+        meshed: options.meshed,
+        clientId: null,
+      });
+    const dial: Dial = (_endpoint, _protocol, done) => {
+      const [near, far] = memoryPair(this.clock);
+      this.far.push(far);
+      (options.meet ?? serve)(far, this.far.length);
+      this.clock.soon(() => done(null, near, null));
+      return { cancel: () => {} };
+    };
+    const endpoint: Endpoint = {
+      address: { ip: parseIp("10.0.0.1")!, port: 80 },
+      weight: 10_000,
+      identity: options.meshed ? { name: "far", serverName: "far" } : null,
+      protocolHint: "http2",
+      tunnelPort: null,
+      authorityOverride: null,
+      labels: {},
+    };
+    const limits = { ...LIMITS, ...options.limits };
+    this.client = new EndpointClient(endpoint, dial, this.clock, new SeededRandom(1), limits);
+  }
+
+  call(method = "GET"): RecordingReply {
+    const reply = new RecordingReply();
+    this.client.call(get(method), true, reply);
+    this.clock.settle();
+    return reply;
+  }
+}
+
+test("a far sidecar that answers no PING is given up: what may be repeated is, the rest fails (RFC 9110 §9.2.2)", () => {
+  const scene = new Scene({ meshed: true });
+  const read = scene.call("GET");
+  const write = scene.call("POST");
+  scene.far[0]!.pause();
+  scene.clock.advance(LIMITS.keepAliveMs + LIMITS.keepAliveTimeoutMs - 1);
+  assert.deepEqual([...read.events, ...write.events], []);
+  scene.clock.advance(2);
+  assert.deepEqual(read.events, ["fail RESET safe"]);
+  assert.deepEqual(write.events, ["fail RESET"]);
+  scene.call();
+  assert.equal(scene.far.length, 2, "the next request gets another connection");
+});
+
+test("… also while nothing is asked of it", () => {
+  const scene = new Scene({ meshed: true });
+  scene.call();
+  scene.service.calls[0]!.answer(200, [], "");
+  scene.clock.settle();
+  scene.far[0]!.pause();
+  scene.clock.advance(LIMITS.keepAliveIdleMs + LIMITS.keepAliveTimeoutMs + 1);
+  scene.call();
+  assert.equal(scene.far.length, 2);
+});
+
+test("a request after a silence is accompanied by a PING, so that a dead connection is known soon", () => {
+  const scene = new Scene({ meshed: true });
+  scene.call();
+  scene.service.calls[0]!.answer(200, [], "");
+  scene.clock.advance(LIMITS.keepAliveIdleMs - 1);
+  scene.far[0]!.pause();
+  const reply = scene.call();
+  scene.clock.advance(LIMITS.keepAliveTimeoutMs + 2);
+  assert.deepEqual(reply.events, ["fail RESET safe"]);
+});
+
+test("a far sidecar that answers PING is kept, however long it takes to answer the request", () => {
+  const scene = new Scene({ meshed: true });
+  const reply = scene.call();
+  scene.clock.advance(600_000);
+  scene.service.calls[0]!.answer(200, [], "");
+  scene.clock.settle();
+  assert.equal(reply.status, 200);
+  assert.equal(scene.far.length, 1);
+});
+
+test("an application is never asked: some count PINGs as an attack", () => {
+  const scene = new Scene({ meshed: false });
+  const reply = scene.call();
+  const before = scene.far[0]!.peer!.written.length;
+  scene.clock.advance(600_000);
+  assert.equal(scene.far[0]!.peer!.written.length, before);
+  assert.deepEqual(reply.events, []);
+});
+
+test("an aged connection finishes what it carries, and what is new goes over another", () => {
+  const scene = new Scene({ meshed: true, limits: { ageMs: 60_000 } });
+  const old = scene.call();
+  scene.clock.advance(66_001);
+  const fresh = scene.call();
+  assert.equal(scene.far.length, 2);
+  for (const call of scene.service.calls) call.answer(200, [], "");
+  scene.clock.settle();
+  assert.equal(old.status, 200);
+  assert.equal(fresh.status, 200);
+  assert.ok(scene.far[0]!.isClosed, "the old one ends");
+  assert.ok(!scene.far[1]!.isClosed);
+});
+
+test("GOAWAY gives back the requests above its last stream and finishes the others (RFC 9113 §6.8)", () => {
+  const machine = new Http2Connection({ role: "server" });
+  let conn: MemoryConn | null = null;
+  const scene = new Scene({
+    meshed: true,
+    meet: (far) => {
+      conn = far;
+      far.setHandler({
+        onData: (bytes) => {
+          machine.feed(bytes);
+          while (machine.next() !== Event.NOTHING);
+        },
+        onEnd: () => {},
+        onDrain: () => {},
+        onClose: () => {},
+      });
+    },
+  });
+  const below = scene.call("POST");
+  const above = scene.call("POST");
+  machine.takeOutput();
+  // SETTINGS, then GOAWAY with stream 1 as the last one, as a server that has not looked at stream 3.
+  conn!.write(Buffer.from("000000040000000000" + "0000080700000000000000000100000000", "hex"));
+  scene.clock.settle();
+  assert.deepEqual(above.events, ["fail REFUSED safe"]);
+  assert.deepEqual(below.events, []);
+  machine.respond(1, [":status", "204"], true);
+  conn!.write(machine.takeOutput()!);
+  scene.clock.settle();
+  assert.deepEqual(below.events, ["head 204 last"]);
+});
