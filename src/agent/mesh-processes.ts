@@ -13,7 +13,7 @@ import type { DnsOptions } from "./dns/server.ts";
 
 const DAEMON_PIDS_MAX = 256;
 /** A share that holds beside hundreds of pods: all of them wait for these two. */
-const DAEMON_CPU_REQUEST_MILLIS = 32_000;
+const DAEMON_CPU_REQUEST_MILLIS = 6_400;
 const HOST_RESOLV_CONF = "/etc/resolv.conf";
 
 export interface MeshProcessesHost {

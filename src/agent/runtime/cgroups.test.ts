@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import type { ContainerPlan, SidecarPlan } from "#/model/pod-plan.ts";
 import { Cgroups, cgroupRoots } from "./cgroups.ts";
+import { podCpuRequests } from "./pod-weight.ts";
+import { weighedOnly } from "./process-groups.ts";
 
 const LIMITS = { cpuLimitMillis: 250, cpuRequestMillis: 500, memoryLimitBytes: 64 << 20, pidsMax: 99 };
 
@@ -47,6 +50,38 @@ test("writes limits where the controllers are", (t) => {
   assert.equal(read("cpu/p/i/pod/c/cpu.cfs_quota_us"), "25000");
   assert.equal(read("cpu/p/i/pod/c/cpu.shares"), "512");
   assert.equal(read("memory/p/i/pod/c/memory.limit_in_bytes"), String(64 << 20));
+});
+
+test("a pod weighs what its containers and its sidecar ask for, and all meshes as much as the processors", (t) => {
+  const container = (cpuRequestMillis: number | null) => ({ cpuRequestMillis }) as ContainerPlan;
+  const sidecar = {} as SidecarPlan;
+  assert.deepEqual(
+    podCpuRequests({ initContainers: [], containers: [container(300), container(null)], sidecar }),
+    { appMillis: 300, podMillis: 400 },
+  );
+  assert.deepEqual(
+    podCpuRequests({ initContainers: [container(500)], containers: [container(300)], sidecar }),
+    {
+      appMillis: 500,
+      podMillis: 600,
+    },
+  );
+  const nothing = podCpuRequests({ initContainers: [], containers: [container(null)], sidecar });
+  assert.equal(nothing.podMillis, 2 * nothing.appMillis, "as much as its sidecar");
+  const root = mkdtempSync(join(tmpdir(), "pillion-cgroups-"));
+  t.after(() => rmSync(root, { recursive: true }));
+  const read = (path: string): string => readFileSync(join(root, path), "utf8");
+  new Cgroups("p/i", `cgroup ${root}/cpu cgroup rw,cpu 0 0\ncgroup2 ${root}/u cgroup2 rw 0 0`).create(
+    "pod",
+    weighedOnly(500),
+  );
+  assert.equal(read("cpu/p/i/pod/cpu.shares"), "512");
+  assert.equal(read("cpu/p/i/pod/cpu.cfs_quota_us"), "-1");
+  assert.equal(read("cpu/p/cpu.shares"), String(1024 * availableParallelism()));
+  new Cgroups("p/i", `cgroup2 ${root}/v2 cgroup2 rw 0 0`).create("pod", weighedOnly(500));
+  assert.equal(read("v2/p/i/pod/cpu.max"), "max 100000");
+  assert.equal(read("v2/p/i/pod/pids.max"), "max");
+  assert.equal(read("v2/p/cpu.weight"), String(100 * availableParallelism()));
 });
 
 test("counts kills for want of memory in either layout", (t) => {

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Cgroup, CgroupLimits, ProcessGroups } from "./process-groups.ts";
 
@@ -12,6 +13,7 @@ export class Cgroups implements ProcessGroups {
   readonly v2Root: string;
   readonly #v1Roots: ReadonlyMap<string, string>;
   readonly #base: string;
+  #isWeighed = false;
 
   /** `base` is the path of this instance below each root, e.g. `pillion/default`. Throws when there is no v2 hierarchy. */
   constructor(base: string, mounts: string = readFileSync("/proc/self/mounts", "utf8")) {
@@ -26,6 +28,7 @@ export class Cgroups implements ProcessGroups {
   /** The group at `path` below the instance's, e.g. `POD_UID/app/nginx`. Made when it is missing, limits set anew. */
   create(path: string, limits: CgroupLimits | null): Cgroup {
     const dirs: string[] = [];
+    if (!this.#isWeighed) this.#weighMeshes();
     for (const [controller, root] of this.#v1Roots) {
       const dir = join(root, this.#base, path);
       mkdirSync(dir, { recursive: true });
@@ -87,6 +90,21 @@ export class Cgroups implements ProcessGroups {
     return [...names];
   }
 
+  /**
+   * All meshes together weigh as much as one busy process of the machine on each processor, as kubelet has it for all pods:
+   * a group is one competitor by default, however many pods are in it.
+   */
+  #weighMeshes(): void {
+    this.#isWeighed = true;
+    const [top = ""] = this.#base.split("/");
+    const cpu = this.#v1Roots.get("cpu");
+    const dir = join(cpu ?? this.v2Root, top);
+    mkdirSync(dir, { recursive: true });
+    const processors = availableParallelism();
+    if (cpu !== undefined) tryWrite(join(dir, "cpu.shares"), String(CPU_SHARES_DEFAULT * processors));
+    else tryWrite(join(dir, "cpu.weight"), String(Math.min(CPU_WEIGHT_MAX, CPU_WEIGHT_DEFAULT * processors)));
+  }
+
   /** v2 only: hands the controllers down so that groups below `path` can have limits. */
   #delegate(root: string, path: string): void {
     let dir = root;
@@ -122,6 +140,10 @@ export function cgroupRoots(mounts: string): { v2: string | null; v1: Map<string
 }
 
 const CPU_PERIOD_US = 100_000;
+/** What a group has that nobody has weighed, in v1 and v2: a process of ordinary priority has the same. */
+const CPU_SHARES_DEFAULT = 1_024;
+const CPU_WEIGHT_DEFAULT = 100;
+const CPU_WEIGHT_MAX = 10_000;
 
 function setV1Limits(controller: string, dir: string, limits: CgroupLimits): void {
   if (controller === "cpu") {
@@ -136,7 +158,7 @@ function setV1Limits(controller: string, dir: string, limits: CgroupLimits): voi
     if (limits.memoryLimitBytes !== null)
       tryWrite(join(dir, "memory.memsw.limit_in_bytes"), String(limits.memoryLimitBytes));
   } else {
-    writeFileSync(join(dir, "pids.max"), String(limits.pidsMax));
+    writeFileSync(join(dir, "pids.max"), String(limits.pidsMax ?? "max"));
   }
 }
 
@@ -156,7 +178,7 @@ function setV2Limits(dir: string, limits: CgroupLimits): void {
     limits.memoryLimitBytes === null ? "max" : String(limits.memoryLimitBytes),
   );
   if (limits.memoryLimitBytes !== null) tryWrite(join(dir, "memory.swap.max"), "0");
-  writeFileSync(join(dir, "pids.max"), String(limits.pidsMax));
+  writeFileSync(join(dir, "pids.max"), String(limits.pidsMax ?? "max"));
 }
 
 /** 1000 millis are 1024 shares; a container that asks for nothing gets the least. */

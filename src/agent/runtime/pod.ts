@@ -29,6 +29,8 @@ import {
   sandboxArguments,
   type RunAs,
 } from "./sandbox.ts";
+import { podCpuRequests } from "./pod-weight.ts";
+import { weighedOnly } from "./process-groups.ts";
 import { NEW_SIDECAR, Sidecar, sidecarLimits, type SidecarRecord } from "./sidecar.ts";
 import { prepareVolumes, refreshFiles, removeVolumes, subPathOf, type VolumeFolders } from "./volumes.ts";
 
@@ -348,8 +350,9 @@ export class Pod {
 
   #createCgroups(): Cgroup {
     const { plan } = this.record;
-    this.#host.cgroups.create(plan.uid, null);
-    const app = this.#host.cgroups.create(`${plan.uid}/app`, null);
+    const { appMillis, podMillis } = podCpuRequests(plan);
+    this.#host.cgroups.create(plan.uid, weighedOnly(podMillis));
+    const app = this.#host.cgroups.create(`${plan.uid}/app`, weighedOnly(appMillis));
     if (plan.sidecar !== null) this.#host.cgroups.create(`${plan.uid}/sidecar`, sidecarLimits(plan.sidecar));
     return app;
   }

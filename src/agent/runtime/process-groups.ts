@@ -1,11 +1,17 @@
 import type { ProcessRef } from "../processes.ts";
 
-/** Limits of one container. null: none. */
+/** Limits of one group. null: none. */
 export interface CgroupLimits {
   readonly cpuLimitMillis: number | null;
+  /** Its weight beside the other groups in the same one, when there is more to do than processors. */
   readonly cpuRequestMillis: number | null;
   readonly memoryLimitBytes: number | null;
-  readonly pidsMax: number;
+  readonly pidsMax: number | null;
+}
+
+/** A group that has other groups in it: weighed as one, limited by what is in it. */
+export function weighedOnly(cpuRequestMillis: number): CgroupLimits {
+  return { cpuLimitMillis: null, cpuRequestMillis, memoryLimitBytes: null, pidsMax: null };
 }
 
 /** One container's group of processes. */

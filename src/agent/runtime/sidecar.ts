@@ -5,6 +5,7 @@ import { runCommand, shellQuote } from "../run-command.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
 import { programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, SIDECAR_NODE_FLAGS, type PodHost } from "./pod-host.ts";
+import { SIDECAR_CPU_REQUEST_MILLIS } from "./pod-weight.ts";
 import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
 
 export interface SidecarRecord {
@@ -389,11 +390,11 @@ export function sidecarLimits(plan: SidecarPlan): {
   cpuLimitMillis: number | null;
   cpuRequestMillis: number | null;
   memoryLimitBytes: number | null;
-  pidsMax: number;
+  pidsMax: number | null;
 } {
   return {
     cpuLimitMillis: plan.cpuLimitMillis,
-    cpuRequestMillis: 100,
+    cpuRequestMillis: SIDECAR_CPU_REQUEST_MILLIS,
     memoryLimitBytes: plan.memoryLimitBytes,
     pidsMax: SIDECAR_PIDS_MAX,
   };
