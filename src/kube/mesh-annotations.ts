@@ -15,6 +15,8 @@ export interface MeshSettings {
   readonly opaquePorts: readonly PortRange[];
   readonly cpuLimitMillis: number | null;
   readonly memoryLimitBytes: number | null;
+  /** Whether the sidecar refuses and ends connections to stay below that limit. */
+  readonly memoryGuard: boolean;
   /** Added to the sidecar's environment. */
   readonly env: Readonly<Record<string, string>>;
 }
@@ -49,6 +51,7 @@ export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSetti
     opaquePorts: parsePortRanges(raw["config.linkerd.io/opaque-ports"] ?? "") ?? [],
     cpuLimitMillis: cpu === undefined ? null : cpuMillis(cpu),
     memoryLimitBytes: memory === undefined ? null : byteCount(memory),
+    memoryGuard: raw["config.pillion.dev/proxy-memory-guard"] !== "disabled",
     env,
   };
 }
@@ -113,6 +116,10 @@ const DURATION = (value: string): string | null =>
   /^\d+(ms|s|m|h|d)$/.test(value) ? null : "must be a duration such as 500ms or 10s";
 const COUNT = (value: string): string | null =>
   /^[1-9]\d{0,8}$/.test(value) ? null : "must be a number above 0";
+const ENABLED = (value: string): string | null =>
+  value === "enabled" || value === "disabled"
+    ? null
+    : `${JSON.stringify(value)} is not honoured: write enabled or disabled`;
 const LEVEL = (value: string): string | null =>
   /^(error|warn|info|debug)$/.test(value) ? null : "must be error, warn, info or debug";
 
@@ -130,10 +137,7 @@ const ENVIRONMENT: Readonly<Record<string, string>> = {
 };
 
 const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
-  "linkerd.io/inject": (value) =>
-    value === "enabled" || value === "disabled"
-      ? null
-      : `${JSON.stringify(value)} is not honoured: write enabled or disabled`,
+  "linkerd.io/inject": ENABLED,
   "config.linkerd.io/skip-inbound-ports": SKIP_PORTS,
   "config.linkerd.io/skip-outbound-ports": SKIP_PORTS,
   "config.linkerd.io/opaque-ports": PORTS,
@@ -141,6 +145,7 @@ const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
     cpuMillis(value) === null ? "must be a quantity such as 500m or 1" : null,
   "config.linkerd.io/proxy-memory-limit": (value) =>
     byteCount(value) === null ? "must be a quantity such as 64Mi" : null,
+  "config.pillion.dev/proxy-memory-guard": ENABLED,
   "config.linkerd.io/proxy-log-level": LEVEL,
   "config.linkerd.io/default-inbound-policy": (value) =>
     value === "all-unauthenticated"

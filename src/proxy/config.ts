@@ -38,6 +38,8 @@ export interface SidecarConfig {
   readonly inboundDiscoveryIdleMs: number;
   readonly outboundDiscoveryIdleMs: number;
   readonly limits: Limits;
+  /** The limit of the sidecar's own container, to stay below; null = none that it should guard. */
+  readonly memoryLimitBytes: number | null;
   readonly metricsIdleMs: number;
   readonly shutdownGraceMs: number;
   readonly logLevel: LogLevel;
@@ -116,6 +118,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     limits: limitsFrom(({ variable, unit, standard }) =>
       unit === "duration" ? read.duration(variable, standard) : read.count(variable, standard),
     ),
+    memoryLimitBytes: read.number("PILLION_MEMORY_LIMIT_BYTES", 0) || null,
     metricsIdleMs: read.duration(`${PREFIX}METRICS_RETAIN_IDLE`, 600_000),
     shutdownGraceMs: read.duration(`${PREFIX}SHUTDOWN_GRACE_PERIOD`, 120_000),
     logLevel,

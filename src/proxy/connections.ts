@@ -6,6 +6,8 @@ interface Active extends Cancel {
   readonly client: string;
   /** Set while it is served as HTTP. */
   serving: HttpServing | null;
+  /** May be ended between requests: the client has this connection to itself and opens another. */
+  isExpendable: boolean;
 }
 
 export interface ConnectionsMax {
@@ -52,12 +54,13 @@ export class Connections {
 
   /** `client` is its address; `cut` ends the connection at once. */
   add(client: string, cut: () => void): Connection {
-    const active: Active = { client, cancel: cut, serving: null };
+    const active: Active = { client, cancel: cut, serving: null, isExpendable: false };
     this.#active.add(active);
     this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1);
     return {
-      serve: (serving) => {
+      serve: (serving, isExpendable) => {
         active.serving = serving;
+        active.isExpendable = isExpendable;
         if (this.#isDraining) serving.drain();
       },
       remove: () => {
@@ -82,6 +85,25 @@ export class Connections {
     return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 
+  /** Cuts a share of the expendable ones on which no request is under way, oldest first. Says how many. */
+  endIdle(share: number): number {
+    const idle: Active[] = [];
+    for (const active of this.#active) {
+      if (active.isExpendable && active.serving?.activeRequests === 0) idle.push(active);
+    }
+    const chosen = idle.slice(0, Math.ceil(idle.length * share));
+    for (const active of chosen) active.cancel();
+    return chosen.length;
+  }
+
+  /** Cuts a share of all, newest first: who was here before is served on. Says how many. */
+  cutNewest(share: number): number {
+    const count = Math.ceil(this.#active.size * share);
+    const chosen = [...this.#active].slice(this.#active.size - count);
+    for (const active of chosen) active.cancel();
+    return chosen.length;
+  }
+
   /** Cuts whatever is left. */
   cutAll(): void {
     for (const active of this.#active) active.cancel();
@@ -89,7 +111,8 @@ export class Connections {
 }
 
 export interface Connection {
-  serve(serving: HttpServing): void;
+  /** `isExpendable`: it may be ended while no request is under way, if memory is short. */
+  serve(serving: HttpServing, isExpendable: boolean): void;
   /** Idempotent. */
   remove(): void;
 }

@@ -15,6 +15,7 @@ import { readConfig, type SidecarConfig } from "./config.ts";
 import { Channel, type ChannelParts } from "./control/channel.ts";
 import { ControlClient } from "./control/client.ts";
 import { IdentityClient } from "./identity/identity-client.ts";
+import { processMemory } from "./process-memory.ts";
 import { addProcessMetrics } from "./process-metrics.ts";
 import { Sidecar } from "./sidecar.ts";
 
@@ -152,7 +153,16 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     // The first connection of the workload must not wait for this one.
     destination.keepOpen();
     policy.keepOpen();
-    sidecar = new Sidecar({ config, clock, random, log, transport, control, registry });
+    sidecar = new Sidecar({
+      config,
+      clock,
+      random,
+      log,
+      transport,
+      control,
+      registry,
+      memory: processMemory(),
+    });
     await portsKnown(sidecar, clock);
     await sidecar.listen();
   } catch (error) {

@@ -19,6 +19,7 @@ import { Discovery } from "./outbound/discovery.ts";
 import { OutboundHttpProxy } from "./outbound/http.ts";
 import { OpaqueDialler } from "./outbound/opaque.ts";
 import { Outbound } from "./outbound/outbound.ts";
+import { MemoryGuard, type ProcessMemory } from "./memory-guard.ts";
 import { SeriesCache } from "./series.ts";
 
 export interface SidecarParts {
@@ -29,6 +30,7 @@ export interface SidecarParts {
   readonly transport: Transport;
   readonly control: ControlApi;
   readonly registry: Registry;
+  readonly memory: ProcessMemory;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 5000;
@@ -52,8 +54,10 @@ export class Sidecar {
   readonly #listeners: Listener[] = [];
 
   constructor(parts: SidecarParts) {
-    const { clock, config, control, log, random, registry, transport } = parts;
+    const { clock, config, control, log, memory, random, registry, transport } = parts;
     this.#parts = parts;
+    const { memoryLimitBytes: limitBytes } = config;
+    const memoryGuard = new MemoryGuard({ clock, log, registry, memory, limitBytes });
     const workload = workloadName(config.workload);
     const metrics = new TransportMetrics(registry);
     const series = new SeriesCache(registry);
@@ -112,6 +116,7 @@ export class Sidecar {
       discovery,
       http: outboundHttp,
       opaque,
+      memoryGuard,
       detectTimeoutMs: config.outboundDetectTimeoutMs,
       guard: outboundGuard,
     });
@@ -131,6 +136,7 @@ export class Sidecar {
       transport,
       ports: this.ports,
       http: inboundHttp,
+      memoryGuard,
       localName: config.localName.toLowerCase(),
       localIps: config.inboundIps,
       inboundPort: config.inboundListen.port,
@@ -139,6 +145,7 @@ export class Sidecar {
       detectTimeoutMs: config.inboundDetectTimeoutMs,
       guard: inboundGuard,
     });
+    memoryGuard.watch(this.inbound.connections, this.outbound.connections);
     const targets = registry.gauge(FAMILIES.discoveryTargets, {});
     const connected = registry.gauge(FAMILIES.controlConnected, {});
     registry.beforeReading(() => {

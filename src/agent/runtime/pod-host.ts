@@ -66,6 +66,15 @@ export const NODE_FLAGS: readonly string[] = ["--disable-warning=ExperimentalWar
  */
 export const SIDECAR_NODE_FLAGS: readonly string[] = [...NODE_FLAGS, "--max-semi-space-size=1"];
 
+/**
+ * What V8 is told of a memory limit, so that it collects garbage before it grows to that size: three quarters, because
+ * buffers, its own code and the kernel's part lie outside. It must also be able to collect when the sidecar asks for it.
+ */
+export function memoryLimitNodeFlags(limitBytes: number | null): readonly string[] {
+  if (limitBytes === null) return [];
+  return [`--max-old-space-size=${Math.max(16, Math.floor((limitBytes * 0.75) / (1 << 20)))}`, "--expose-gc"];
+}
+
 /** Lets `limit` holders in at a time, in order of arrival. */
 export class Gate {
   #free: number;

@@ -4,7 +4,14 @@ import type { ContainerStatus, PodPlan, SidecarPlan } from "#/model/pod-plan.ts"
 import { runCommand, shellQuote } from "../run-command.ts";
 import type { Cgroup } from "./cgroups.ts";
 import { SECRET_FD, SandboxedProcess, delay, tail, type LaunchRecord, type LaunchSpec } from "./launch.ts";
-import { programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, SIDECAR_NODE_FLAGS, type PodHost } from "./pod-host.ts";
+import {
+  memoryLimitNodeFlags,
+  programBinds,
+  SHOWN_MAIN,
+  SHOWN_NODE_DIR,
+  SIDECAR_NODE_FLAGS,
+  type PodHost,
+} from "./pod-host.ts";
 import { SIDECAR_CPU_REQUEST_MILLIS } from "./pod-weight.ts";
 import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
 
@@ -281,6 +288,7 @@ export class Sidecar {
         }),
         `${SHOWN_NODE_DIR}/node`,
         ...SIDECAR_NODE_FLAGS,
+        ...memoryLimitNodeFlags(this.#plan.memoryLimitBytes),
         SHOWN_MAIN,
         "sidecar",
       ],

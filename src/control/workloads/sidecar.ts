@@ -59,6 +59,9 @@ export function sidecarPlan(
       LINKERD2_PROXY_INBOUND_ACCEPT_USER_TIMEOUT: "30s",
       LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT: "30s",
       LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED: "true",
+      ...(mesh.memoryLimitBytes !== null && mesh.memoryGuard
+        ? { PILLION_MEMORY_LIMIT_BYTES: String(mesh.memoryLimitBytes) }
+        : {}),
       ...mesh.env,
     },
     cpuLimitMillis: mesh.cpuLimitMillis,

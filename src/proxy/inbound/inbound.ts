@@ -20,6 +20,7 @@ import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
+import type { MemoryGuard } from "../memory-guard.ts";
 import { dialApplication } from "./application.ts";
 import type { Port, Ports } from "./ports.ts";
 import { clientOf, Refusals, type InboundRefusal } from "./refusals.ts";
@@ -32,6 +33,7 @@ export interface InboundParts {
   readonly transport: Transport;
   readonly ports: Ports;
   readonly http: InboundHttp;
+  readonly memoryGuard: MemoryGuard;
   /** Our own identity: the only server name that we answer to. */
   readonly localName: string;
   /** The pod's addresses; empty = any (facts §2.2 INBOUND_IPS). */
@@ -85,7 +87,8 @@ export class Inbound {
     else if (limit !== null) {
       guard.reached(limit);
       refuse("too_many_connections", `the bound on ${limit} is reached`);
-    } else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
+    } else if (this.#parts.memoryGuard.refuses()) this.#refusals.turnAway(conn, originalDestination.port);
+    else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
   };
 }
 
@@ -418,7 +421,8 @@ class InboundConnection implements ConnHandler {
       },
       () => this.#close(),
     );
-    this.#connection.serve(serving);
+    // A sidecar's connection carries many clients' requests, and its next could not come in.
+    this.#connection.serve(serving, version === "http1");
   }
 
   #forward(): void {

@@ -21,6 +21,7 @@ export type InboundRefusal =
   | "unauthorized"
   | "draining"
   | "too_many_connections"
+  | "memory_limit"
   | "connect_refused"
   | "connect_timeout"
   | "connect_failed";
@@ -33,6 +34,12 @@ export class Refusals {
   constructor(log: Log, registry: Registry) {
     this.#log = log;
     this.#registry = registry;
+  }
+
+  /** For want of memory. The guard has said so in the log once; a line for each would cost more of what is short. */
+  turnAway(conn: Conn, port: number): void {
+    this.#registry.count(FAMILIES.inboundTcpErrors, { error: "memory_limit", target_port: String(port) });
+    conn.reset();
   }
 
   /** `conn` is null when it is gone already. */

@@ -15,6 +15,7 @@ import { pipe } from "#/stack/pipe.ts";
 import { detectHttp } from "#/wire/detect.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isOutboundProbe } from "../intercept-probe.ts";
+import type { MemoryGuard } from "../memory-guard.ts";
 import type { Discovery, Target } from "./discovery.ts";
 import type { OpaqueDialled, OpaqueDialler } from "./opaque.ts";
 
@@ -26,6 +27,7 @@ export interface OutboundParts {
   readonly discovery: Discovery;
   readonly http: OutboundHttp;
   readonly opaque: OpaqueDialler;
+  readonly memoryGuard: MemoryGuard;
   readonly detectTimeoutMs: number;
   readonly guard: Guard;
 }
@@ -52,8 +54,15 @@ export class Outbound {
   }
 
   readonly accept = ({ conn, originalDestination }: Accepted): void => {
-    const { guard, metrics } = this.#parts;
+    const { guard, memoryGuard, metrics, registry } = this.#parts;
     const limit = this.connections.limitFor(conn.remote.ip);
+    if (originalDestination !== null && !isOutboundProbe(originalDestination) && memoryGuard.refuses()) {
+      // The guard has said so in the log once.
+      const labels = { target_addr: addressKey(originalDestination), error: "memory_limit" };
+      registry.count(FAMILIES.outboundTcpErrors, labels);
+      conn.reset();
+      return;
+    }
     metrics.opened(conn, { direction: "outbound", peer: "src", ...tlsLabels(null, "client", "loopback") });
     if (originalDestination === null) {
       this.#refuse(
@@ -198,7 +207,7 @@ class OutboundConnection implements ConnHandler {
       dialled?.release();
       this.#close();
     });
-    this.#connection.serve(serving);
+    this.#connection.serve(serving, false);
   }
 
   #dialOpaque(target: Target): void {

@@ -84,5 +84,11 @@ export const FAMILIES = {
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),
   discoveryTargets: gauge("pillion_discovery_targets", "Outbound targets that are known"),
   limitReached: counter("pillion_limit_reached_total", "How often a bound on what a peer may do was reached"),
+  memoryLimit: gauge("pillion_memory_limit_bytes", "Memory limit that the sidecar stays below"),
+  memoryUsed: gauge(
+    "pillion_memory_used_bytes",
+    "Memory that counts against the limit, as the sidecar sees it",
+  ),
+  memoryEnded: counter("pillion_memory_ended_connections_total", "Connections ended for want of memory"),
   logLines: counter("pillion_log_lines_total", "Lines logged, by level"),
 } as const;

@@ -1,19 +1,13 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import { Mesh, NAMESPACE } from "./mesh.ts";
 import { controllerRoots, load, loadPod, noFailures, service, summary, warmed } from "./fixtures/scene.ts";
 import type { LoadReport } from "./fixtures/load.ts";
 
-const CROWD = fileURLToPath(new URL("fixtures/crowd.ts", import.meta.url));
 const MEASURED_MS = 8_000;
 const CPU_LIMIT = "200m";
-/** An idle sidecar fits, one that holds thousands of connections does not. */
-const MEMORY_LIMIT = "112Mi";
-const CROWD_CONNECTIONS = 6_000;
 
 interface Flooded {
   readonly others: LoadReport;
@@ -22,7 +16,7 @@ interface Flooded {
   readonly throttled: number;
 }
 
-test("a sidecar at its limit of CPU, and one at its limit of memory, hurt only their own pods", async (t) => {
+test("a sidecar at its limit of CPU hurts only its own pod", async (t) => {
   const mesh = new Mesh("limits");
   try {
     mesh.write("namespace.yaml", NAMESPACE);
@@ -30,10 +24,6 @@ test("a sidecar at its limit of CPU, and one at its limit of memory, hurt only t
     mesh.write(
       "busy.yaml",
       service("busy", { annotations: { "config.linkerd.io/proxy-cpu-limit": CPU_LIMIT } }),
-    );
-    mesh.write(
-      "full.yaml",
-      service("full", { annotations: { "config.linkerd.io/proxy-memory-limit": MEMORY_LIMIT } }),
     );
     mesh.write(
       "load.yaml",
@@ -78,44 +68,12 @@ test("a sidecar at its limit of CPU, and one at its limit of memory, hurt only t
     assert.ok(limited.throttled > 0, "it was at its limit");
     assert.equal(ungoverned.throttled, 0);
 
-    const full = await mesh.pod("full");
-    // Read from the agent's log, because to ask the agent costs the processor more than all that is measured here.
-    const log = join(mesh.dir, "state", mesh.name, "agent", "agent.log");
-    const oomKilled = /sidecar of test\/full-\S+ was killed for want of memory: raise its limit/;
-    const hurt = await crowded(full, async () => oomKilled.test(readFileSync(log, "utf8")));
-    await mesh.until("its return", async () => (await mesh.pod("full")).ready, 60_000);
-    assert.equal((await mesh.pod("full")).uid, full.uid, "the pod is the same");
-    const { stdout } = await mesh.exec(loader.name, "curl", "-s", "http://full/");
-    assert.match(stdout, /^full-/);
-    t.diagnostic(
-      `the others, a sidecar driven to its memory limit: ${summary(hurt)} (${ratio(hurt, quiet)} of the quiet p99)`,
-    );
-    const unhurt = await crowded(await mesh.pod("busy"), async (said) => said.includes("held"));
-    t.diagnostic(`the others, same crowd, no limit: ${summary(unhurt)} (${ratio(unhurt, quiet)})`);
-    for (const report of [hurt, unhurt]) noFailures(report);
     noFailures(await load(mesh, loader, "stop"));
-    const restarts = (await mesh.status()).pods
-      .filter((pod) => pod.sidecar?.restartCount !== 0)
-      .map((pod) => pod.name);
-    assert.deepEqual(restarts, [full.name], "no other sidecar was restarted");
 
     async function measured(): Promise<LoadReport> {
       await load(mesh, loader, "mark");
       await new Promise((resolve) => setTimeout(resolve, MEASURED_MS));
       return await load(mesh, loader, "mark");
-    }
-
-    /** What the others see while a crowd comes to a pod, until `over`. */
-    async function crowded(pod: PodStatus, over: (said: string) => Promise<boolean>): Promise<LoadReport> {
-      await load(mesh, loader, "mark");
-      const flags = [pod.ip, "8080", String(CROWD_CONNECTIONS), "60"];
-      const crowd = mesh.spawn("nice", "-n", "19", process.execPath, CROWD, ...flags);
-      let said = "";
-      crowd.stdout?.setEncoding("utf8").on("data", (text: string) => (said += text));
-      await mesh.until(`the crowd at ${pod.name} to be over`, async () => await over(said), 40_000);
-      const report = await load(mesh, loader, "mark");
-      crowd.kill("SIGKILL");
-      return report;
     }
 
     /** What the others see while `busy` is flooded from outside. */
@@ -136,10 +94,12 @@ test("a sidecar at its limit of CPU, and one at its limit of memory, hurt only t
         `http://${pod.ip}:8080/`,
       );
       const others = await measured();
-      const { stdout } = await flood;
+      const { stdout, stderr } = await flood;
+      const passed = Number(/(\d+) requests in/.exec(stdout)?.[1] ?? 0);
+      assert.ok(passed > 0, `the flood came: ${stdout}${stderr}`);
       return {
         others,
-        passed: Number(/(\d+) requests in/.exec(stdout)?.[1] ?? 0),
+        passed,
         throttled: throttledPeriods(mesh, pod),
       };
     }

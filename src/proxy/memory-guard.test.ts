@@ -1,0 +1,148 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Log } from "#/net/log.ts";
+import { ManualClock } from "#/stack/http/testing.ts";
+import { Registry } from "#/stack/metrics/registry.ts";
+import { Connections, type Connection } from "./connections.ts";
+import { MemoryGuard } from "./memory-guard.ts";
+
+const LIMIT_BYTES = 100_000_000;
+
+interface Scene {
+  readonly clock: ManualClock;
+  readonly registry: Registry;
+  readonly inbound: Connections;
+  readonly outbound: Connections;
+  readonly said: readonly string[];
+  readonly state: { garbageBytes: number; otherBytes: number; givenBack: number; alive: number };
+  /** Which were ended, by the order of their opening. */
+  readonly ended: readonly number[];
+  /** False: refused. */
+  readonly open: (to: Connections, activeRequests: number, isExpendable: boolean) => boolean;
+}
+
+/** A sidecar that uses `otherBytes`, and so many for each connection until memory is given back after their end. */
+function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES): Scene {
+  const clock = new ManualClock();
+  const registry = new Registry();
+  const inbound = new Connections({ all: 1_000, perClient: 1_000 });
+  const outbound = new Connections({ all: 1_000, perClient: 1_000 });
+  const said: string[] = [];
+  const say = (message: string): void => void said.push(message);
+  const log: Log = { error: say, warn: say, info: say, debug: say, isDebug: false };
+  const state = { garbageBytes: 0, otherBytes: 0, givenBack: 0, alive: 0 };
+  const guard = new MemoryGuard({
+    clock,
+    log,
+    registry,
+    limitBytes,
+    memory: {
+      usedBytes: () => state.otherBytes + state.alive * bytesEach + state.garbageBytes,
+      giveBack: () => {
+        state.givenBack++;
+        state.garbageBytes = 0;
+      },
+    },
+  });
+  guard.watch(inbound, outbound);
+  const ended: number[] = [];
+  let opened = 0;
+  const open = (to: Connections, activeRequests: number, isExpendable: boolean): boolean => {
+    if (guard.refuses()) return false;
+    const number = opened++;
+    state.alive++;
+    const connection: Connection = to.add("192.0.2.1", () => {
+      ended.push(number);
+      state.alive--;
+      state.garbageBytes += bytesEach;
+      connection.remove();
+    });
+    connection.serve({ drain: () => undefined, activeRequests }, isExpendable);
+    return true;
+  };
+  return { clock, registry, inbound, outbound, said, state, ended, open };
+}
+
+test("lets everybody in below the limit, and without one", () => {
+  const { open, clock, inbound, state, said } = scene(1_000_000, null);
+  for (let i = 0; i < 500; i++) assert.ok(open(inbound, 0, true));
+  clock.advance(10_000);
+  assert.equal(state.givenBack, 0);
+  const limited = scene(1_000_000);
+  for (let i = 0; i < 70; i++) {
+    assert.ok(limited.open(limited.inbound, 1, true));
+    limited.clock.advance(20);
+  }
+  assert.deepEqual([...said, ...limited.said], []);
+});
+
+test("a crowd that says nothing costs the oldest of it their connections, and the next comer is let in", () => {
+  const { open, clock, state, inbound, ended, said } = scene(1_000_000);
+  let refused = 0;
+  for (let ms = 0; ms < 20_000; ms += 20) {
+    if (!open(inbound, 0, true)) refused++;
+    assert.ok(state.alive < 92, `${state.alive} connections of a hundredth of the limit each`);
+    clock.advance(20);
+  }
+  assert.ok(refused > 0 && ended.length > 0);
+  assert.deepEqual(
+    ended,
+    ended.toSorted((a, b) => a - b),
+    "oldest first",
+  );
+  assert.match(said.join("\n"), /^near its memory limit.*\nhas room again\nnear/);
+});
+
+test("requests under way, peers' connections and opaque ones outlast the idle", () => {
+  const { open, clock, inbound, ended } = scene(1_000_000);
+  for (let i = 0; i < 60; i++) {
+    // Every third is idle.
+    open(inbound, i % 3 === 0 ? 0 : 1, i % 3 !== 1);
+    clock.advance(20);
+  }
+  for (let i = 0; i < 40; i++) {
+    open(inbound, 1, true);
+    clock.advance(20);
+  }
+  clock.advance(3_000);
+  assert.ok(ended.length > 0);
+  assert.ok(
+    ended.every((number) => number < 60 && number % 3 === 0),
+    ended.join(" "),
+  );
+});
+
+test("past the critical share the newest are cut, until it is not critical any more", () => {
+  const { open, clock, inbound, outbound, state, ended, registry } = scene(1_000_000);
+  for (let i = 0; i < 40; i++) {
+    open(i % 2 === 0 ? inbound : outbound, 1, false);
+    clock.advance(20);
+  }
+  // Those that are there grow, as bodies do that nobody reads.
+  state.otherBytes = 60_000_000;
+  clock.advance(5_000);
+  assert.ok(ended.length > 0 && ended.length < 20, `${ended.length} cut`);
+  assert.ok(Math.min(...ended) >= 20, "the oldest are served on");
+  assert.ok(state.otherBytes + state.alive * 1_000_000 < 0.92 * LIMIT_BYTES);
+  assert.match(registry.render(), /pillion_memory_ended_connections_total\{which="newest"\} \d/);
+});
+
+test("memory that is only not given back yet refuses nobody", () => {
+  const { open, clock, inbound, state, said } = scene(10_000);
+  open(inbound, 1, false);
+  state.garbageBytes = 95_000_000;
+  clock.advance(200);
+  assert.equal(state.givenBack, 1);
+  assert.ok(open(inbound, 1, false));
+  assert.deepEqual(said, []);
+});
+
+test("looks no more once the last connection is gone", () => {
+  const { open, clock, inbound, state } = scene(10_000);
+  open(inbound, 0, true);
+  inbound.cutNewest(1);
+  clock.advance(200);
+  state.garbageBytes = 99_000_000;
+  clock.advance(60_000);
+  assert.equal(state.givenBack, 0);
+});
