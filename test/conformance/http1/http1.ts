@@ -27,6 +27,8 @@ const STRICTER: Readonly<Record<string, string>> = {
     "RFC 9112 §6.1: a transfer coding that we do not know; and a fragment in the target",
   "request/transfer-encoding.md: POST with `chunked` as last transfer-encoding (multiple headers)":
     "RFC 9112 §6.1: a transfer coding that we do not know; and a fragment in the target",
+  "request/uri.md: `host:port` and basic auth":
+    "RFC 9110 §4.2.4: a user's name in an http URI is an error; peers differ on the host in it",
   "request/uri.md: Fragment in URI":
     "RFC 9112 §3.2: no form of a target has a fragment, and peers differ on it",
   "response/sample.md: RTSP response": "not HTTP",
