@@ -31,6 +31,10 @@ const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ["l5d-orig-proto", Kind.INTERNAL],
   [SPELLING_FIELD, Kind.INTERNAL],
   ["l5d-client-id", Kind.INTERNAL],
+  // To programs that get fields as variables (CGI, WSGI, PHP) these are the same name.
+  ["l5d_client_id", Kind.INTERNAL],
+  ["l5d-client_id", Kind.INTERNAL],
+  ["l5d_client-id", Kind.INTERNAL],
   ["l5d-proxy-error", Kind.INTERNAL],
   ["l5d-proxy-connection", Kind.INTERNAL],
   ["l5d-dst-canonical", Kind.INTERNAL],

@@ -271,7 +271,7 @@ export function requestFromHttp2(fields: Fields, client: FarSide, clientId: stri
   for (; i < fields.length; i += 2) {
     const name = fields[i] as string;
     const value = fields[i + 1] as string;
-    // Every name of the mesh starts with "l5d-": one comparison of a character spares most fields the look-up.
+    // Every name of the mesh starts with "l5d": one comparison of a character spares most fields the look-up.
     if (name.charCodeAt(0) === 108 && kindOfLower(name) === Kind.INTERNAL) {
       // CONNECT and upgrades never travel so (facts §8.1): over HTTP/1 their body would have no frame.
       if (client !== "foreign" && name === "l5d-orig-proto" && method !== "CONNECT") {

@@ -1,7 +1,8 @@
 import type { Fields } from "#/base/fields.ts";
+import { isHost } from "../host.ts";
 import { copyBytes, latin1, sameBytes } from "../latin1.ts";
 import { Http1Error, type Http1ErrorCode } from "./http1-error.ts";
-import { IS_HOST, IS_TARGET, IS_TOKEN, IS_VALUE } from "./tables.ts";
+import { IS_TARGET, IS_TOKEN, IS_VALUE } from "./tables.ts";
 
 export interface HeadSettings {
   readonly role: "request" | "response";
@@ -349,12 +350,6 @@ export const INCOMPLETE = 0;
 export const FAILED = -1;
 /** No more fields than this can be asked for: their places are kept in memory shared by all parsers. */
 export const FIELDS_CEILING = 4096;
-
-/** Whether `value` can stand in a Host field: empty, or host with an optional port (RFC 9110 §7.2). */
-export function isHost(value: string): boolean {
-  for (let i = 0; i < value.length; i++) if (IS_HOST[value.charCodeAt(i)] !== 1) return false;
-  return true;
-}
 
 /** Bytes seen before, to tell cheaply that they have come again. */
 class Remembered {

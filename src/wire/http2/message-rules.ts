@@ -1,5 +1,7 @@
 import type { Fields } from "#/base/fields.ts";
+import { isHost } from "../host.ts";
 import { BAD_VALUE, FieldKind } from "../hpack/field-kind.ts";
+import { IS_TARGET, IS_TOKEN } from "../http1/tables.ts";
 
 /** Which message section is checked. */
 export const Section = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
@@ -95,6 +97,11 @@ export class MessageRules {
     }
     if ((seen & (1 << FieldKind.STATUS)) !== 0) return ":status in a request";
     if (method === "") return "request without :method";
+    // What another version of HTTP could not say, or would read as something else (RFC 9113 §10.3).
+    if (!areAll(IS_TOKEN, method)) return ":method is no token";
+    if (!areAll(IS_TARGET, path)) return ":path has a forbidden character";
+    if (authority !== null && !isHost(authority)) return ":authority is no host";
+    if (host !== null && !isHost(host)) return "host is no host";
     this.isHead = method === "HEAD";
     if (method === "CONNECT" && (seen & (1 << FieldKind.PROTOCOL)) === 0) {
       this.isConnect = true;
@@ -107,13 +114,11 @@ export class MessageRules {
     // RFC 8441 §4: :protocol belongs to CONNECT.
     if ((seen & (1 << FieldKind.PROTOCOL)) !== 0 && method !== "CONNECT") return ":protocol without CONNECT";
     // RFC 9113 §8.3.1: :scheme and :path exactly once, :path not empty.
-    if (scheme === "") return "request without :scheme";
+    if (!isScheme(scheme)) return "request without :scheme, or with none";
     if (path === "") return "request without :path";
     if (scheme === "http" || scheme === "https") {
       if (path.charCodeAt(0) !== SLASH && !(path === "*" && method === "OPTIONS"))
         return ":path does not begin with /";
-      // RFC 9113 §8.3.1: no userinfo in :authority.
-      if (authority !== null && authority.includes("@")) return ":authority with userinfo";
     }
     // RFC 9113 §8.3.1: a host field that names someone else would let two hops disagree about the target.
     if (
@@ -140,6 +145,16 @@ export class MessageRules {
 }
 
 const SLASH = 0x2f;
+
+function areAll(table: Uint8Array, text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (table[text.charCodeAt(i)] !== 1) return false;
+  return true;
+}
+
+/** RFC 3986 §3.1. */
+function isScheme(text: string): boolean {
+  return text === "http" || text === "https" || /^[a-z][a-z0-9+.-]*$/i.test(text);
+}
 
 /** RFC 9110 §8.6: digits only; -1 for anything else or what a number cannot hold exactly. */
 function parseContentLength(value: string): number {
