@@ -171,7 +171,9 @@ class Machine implements TranscriptMachine {
   }
 }
 
-const TYPE_NAMES = Object.keys(Frame);
+const TYPE_NAMES: Readonly<Record<number, string>> = Object.fromEntries(
+  Object.entries(Frame).map(([name, type]) => [type, name]),
+);
 
 function showFields(fields: readonly string[]): string {
   const parts: string[] = [];

@@ -1,5 +1,5 @@
 import type { Fields } from "#/base/fields.ts";
-import { fieldCount, fieldValue } from "#/base/fields.ts";
+import { fieldCount, fieldValue, keepNeverIndexed } from "#/base/fields.ts";
 import type { Framing } from "#/wire/http1/reader.ts";
 import { reasonOf } from "#/wire/http1/writer.ts";
 import type { HttpVersion, RequestHead, ResponseHead } from "./exchange.ts";
@@ -206,6 +206,7 @@ export function requestToHttp2(head: RequestHead, carriage: Http2Carriage): Fiel
         head.absoluteForm ? `HTTP/${head.version}; absolute-form` : `HTTP/${head.version}`,
       );
   }
+  keepNeverIndexed(head.fields, out);
   if (head instanceof Request) {
     head.http2Memo = out;
     head.http2MemoKind = carriage;
@@ -283,6 +284,7 @@ export function requestFromHttp2(fields: Fields, client: FarSide, clientId: stri
     rest.push(name, value);
   }
   if (spelled !== "" && version !== "2") rest = spellingOf(spelled).restore(rest, authority);
+  keepNeverIndexed(fields, rest);
   if (clientId !== null) rest.push("l5d-client-id", clientId);
   if (authority === "") authority = fieldValue(rest, "host") ?? "";
   return new Request({
@@ -422,6 +424,7 @@ export function responseFromHttp2(fields: Fields, server: FarSide): ResponseHead
     }
     rest.push(name, fields[i + 1] as string);
   }
+  keepNeverIndexed(fields, rest);
   if (server === "foreign") signForeignStatus(rest, status);
   if (spelled === "" || version === "2") return { status, version, reason: null, fields: rest };
   const known = spellingOf(spelled);
@@ -437,6 +440,7 @@ export function responseToHttp2(head: ResponseHead, carriage: Http2Carriage): Fi
   const oddReason = reason === null || reason === reasonOf(status) ? null : reason;
   pushHttp1Fields(head.fields, out, isSpelled, head.endsWithConnection === true, oddReason);
   if (carriage !== "native") out.push("l5d-orig-proto", version === "1.0" ? "HTTP/1.0" : "HTTP/1.1");
+  keepNeverIndexed(head.fields, out);
   return out;
 }
 
@@ -452,6 +456,7 @@ export function trailersToHttp2(trailers: Fields, isSpelled: boolean): Fields {
   }
   const text = isSpelled ? spelling.end(null) : "";
   if (text !== "") out.push(SPELLING_FIELD, text);
+  keepNeverIndexed(trailers, out);
   return out;
 }
 

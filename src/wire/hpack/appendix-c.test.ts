@@ -102,7 +102,7 @@ for (const { clause, tableBytes, blocks } of EXAMPLES) {
     for (const [hex, fields, sizeBytes] of blocks) {
       const block = Buffer.from(hex, "hex");
       assert.equal(decoder.decode(block, 0, block.length), Decoded.OK);
-      assert.deepEqual(decoder.fields, fields);
+      assert.deepEqual([...decoder.fields], fields);
       assert.equal(decoder.tableBytes, sizeBytes);
     }
   });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { Fields } from "#/base/fields.ts";
 import { ByteWriter } from "./byte-writer.ts";
 import { Decoded, HpackDecoder } from "./decoder.ts";
 import { HpackEncoder } from "./encoder.ts";
@@ -59,7 +60,7 @@ test("decoding undoes encoding, whatever the table sizes in between (RFC 7541 §
         }
         const block = encode(encoder, each.fields);
         assert.equal(decoder.decode(block, 0, block.length), Decoded.OK);
-        assert.deepEqual(decoder.fields, each.fields);
+        assert.deepEqual([...decoder.fields], each.fields);
         assert.equal(decoder.tableBytes, encoder.tableBytes);
       }
     }),
@@ -120,7 +121,7 @@ test("what it remembers of values is bounded, and forgetting is no error", () =>
         const fields = [`x-${i}`, `${j}`.repeat(1000)];
         const block = encode(encoder, fields);
         assert.equal(decoder.decode(block, 0, block.length), Decoded.OK);
-        assert.deepEqual(decoder.fields, fields);
+        assert.deepEqual([...decoder.fields], fields);
         assert.equal(decoder.tableBytes, encoder.tableBytes);
       }
     }
@@ -231,4 +232,22 @@ test("a remembered block is forgotten when what it refers to changes (RFC 7541 �
   // A size update drops the entries: the same block is an error now.
   assert.equal(decode(decoder, "203fe11f"), Decoded.OK);
   assert.equal(decode(decoder, "be"), Decoded.BROKEN);
+});
+
+test("what came as never indexed goes on so, whatever the table holds (RFC 7541 §6.2.3)", () => {
+  const encoder = new HpackEncoder({ tableBytesMax: 4096 });
+  const decoder = new HpackDecoder({ tableBytesMax: 4096, listBytesMax: 65536 });
+  const fields: Fields = ["x-pin", "1234", "x-plain", "same"];
+  const send = (): Fields => {
+    const out = new ByteWriter();
+    encoder.encode(fields, out, 0);
+    const block = Buffer.from(out.take()!);
+    assert.equal(decoder.decode(block, 0, block.length), Decoded.OK);
+    assert.deepEqual([...decoder.fields], [...fields]);
+    return decoder.fields;
+  };
+  // Both are in the table by now.
+  for (let i = 0; i < 3; i++) assert.equal(send().neverIndexed, undefined);
+  fields.neverIndexed = new Set(["x-pin"]);
+  for (let i = 0; i < 3; i++) assert.deepEqual(send().neverIndexed, new Set(["x-pin"]));
 });

@@ -1,5 +1,5 @@
 import type { Fields } from "#/base/fields.ts";
-import { FieldKind, kindOfName, kindOfValue, NAME_KIND } from "./field-kind.ts";
+import { FieldKind, kindOfName, kindOfValue, NAME_KIND, SENSITIVE } from "./field-kind.ts";
 import { huffmanDecode, huffmanDecodedBytesMax } from "./huffman.ts";
 import { latin1 } from "../latin1.ts";
 import { STATIC_ENTRIES, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
@@ -191,6 +191,7 @@ export class HpackDecoder {
         value = text;
         kind |= this.#stringKind;
         if (first >= 0x40) this.#add(name, value, kind);
+        else if (first >= 0x10 && !SENSITIVE.has(name)) (fields.neverIndexed ??= new Set()).add(name);
       }
 
       listBytes += name.length + value.length + ENTRY_OVERHEAD_BYTES;

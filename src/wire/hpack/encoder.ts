@@ -3,7 +3,7 @@ import type { Fields } from "#/base/fields.ts";
 import { putLatin1 } from "../latin1.ts";
 import type { ByteWriter } from "./byte-writer.ts";
 import { ENTRY_OVERHEAD_BYTES } from "./decoder.ts";
-import { FieldKind, kindOfName } from "./field-kind.ts";
+import { FieldKind, kindOfName, SENSITIVE } from "./field-kind.ts";
 import { huffmanEncode, huffmanEncodedBytes } from "./huffman.ts";
 import { STATIC_ENTRIES, STATIC_INDEX_OF_NAME, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
 
@@ -68,6 +68,7 @@ export class HpackEncoder {
     if (this.#lastUpdate >= 0) this.#writeSizeUpdates(out);
     const shape = this.#shapes[(fields.length >>> 1) & (SHAPES - 1)]!;
     const { names, values, refs } = shape;
+    const { neverIndexed } = fields;
     for (let i = 0; i < fields.length; i += 2) {
       const name = fields[i]!;
       const value = fields[i + 1]!;
@@ -77,8 +78,10 @@ export class HpackEncoder {
         ref = refs[i]!;
         if (ref > 0 && ref <= this.#added - this.#entryCount) ref = NO_REF;
       }
-      if (ref === NO_REF) {
-        from = this.#encodeUnknown(name, value, out, from);
+      const isForbidden = neverIndexed !== undefined && neverIndexed.has(name);
+      if (ref === NO_REF || isForbidden) {
+        if (isForbidden) from = this.#encodeNever(name, value, out, from);
+        else from = this.#encodeUnknown(name, value, out, from);
         ref = this.#ref;
         // What went out as a literal is not kept: it may be a secret, and costs the same next time.
         const kept = ref === NO_REF ? "" : value;
@@ -149,6 +152,12 @@ export class HpackEncoder {
       this.#ref = this.#added;
     }
     return from;
+  }
+
+  /** RFC 7541 §6.2.3: as it came, so it goes on. Its value is not remembered, and no entry is used that has it. */
+  #encodeNever(name: string, value: string, out: ByteWriter, keepFrom: number): number {
+    this.#ref = NO_REF;
+    return this.#writeLiteral(0x10, 0x0f, this.#names.get(name) ?? this.#learn(name), value, out, keepFrom);
   }
 
   #writeLiteral(
@@ -336,7 +345,6 @@ const REMEMBERED_BYTES_MAX = 128 * 1024;
 const NATIVE_BYTES_MIN = 24;
 const COOKIE_GUESSABLE_BYTES = 20;
 
-const SENSITIVE: ReadonlySet<string> = new Set(["authorization", "proxy-authorization", "set-cookie"]);
 /** Hardly ever the same twice. */
 const VOLATILE: ReadonlySet<string> = new Set(["age", "traceparent", "x-request-id", "l5d-ctx-trace"]);
 

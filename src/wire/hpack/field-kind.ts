@@ -75,3 +75,6 @@ export function kindOfValue(bytes: Uint8Array, start: number, stop: number): num
   }
   return 0;
 }
+
+/** Fields that every encoder of ours sends as never indexed, whoever they came from (RFC 7541 §7.1.3). */
+export const SENSITIVE: ReadonlySet<string> = new Set(["authorization", "proxy-authorization", "set-cookie"]);

@@ -478,6 +478,8 @@ export class Http2Connection {
         return this.#onGoAway();
       case Frame.PRIORITY:
         return this.#onPriority();
+      case Frame.PRIORITY_UPDATE:
+        return this.#onPriorityUpdate();
       case Frame.PUSH_PROMISE:
         // RFC 9113 §8.4: a client cannot push, and to a client we said SETTINGS_ENABLE_PUSH = 0.
         return this.#fail(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we do not allow");
@@ -982,6 +984,18 @@ export class Http2Connection {
         return this.#streamError(stream, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes");
       return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes");
     }
+    return this.#spend(Flood.PRIORITY, "PRIORITY frames");
+  }
+
+  #onPriorityUpdate(): number {
+    const reader = this.#reader;
+    // RFC 9218 §7.1: what it says is a wish that we leave to the field "priority", which is passed on; its form is checked.
+    if (!this.#isServer) return this.#fail(ErrorCode.PROTOCOL_ERROR, "PRIORITY_UPDATE from a server");
+    if (reader.streamId !== 0) return this.#fail(ErrorCode.PROTOCOL_ERROR, "PRIORITY_UPDATE on a stream");
+    if (reader.length < 4)
+      return this.#fail(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY_UPDATE is shorter than 4 bytes");
+    if (readUint31(reader.bytes, reader.start) === 0)
+      return this.#fail(ErrorCode.PROTOCOL_ERROR, "PRIORITY_UPDATE of stream 0");
     return this.#spend(Flood.PRIORITY, "PRIORITY frames");
   }
 

@@ -1,4 +1,4 @@
-/** Frame types (RFC 9113 §6). */
+/** Frame types (RFC 9113 §6, RFC 9218 §7.1). */
 export const Frame = {
   DATA: 0x0,
   HEADERS: 0x1,
@@ -10,6 +10,7 @@ export const Frame = {
   GOAWAY: 0x7,
   WINDOW_UPDATE: 0x8,
   CONTINUATION: 0x9,
+  PRIORITY_UPDATE: 0x10,
 } as const;
 
 /** Frame flags. */
