@@ -23,6 +23,8 @@ export interface Limits {
   readonly keepAliveTimeoutMs: number;
   /** Of an HTTP/2 connection to an endpoint, give or take a tenth: then new requests get another one. */
   readonly ageMs: number;
+  /** Of one head, or trailers, as RFC 9113 §6.5.2 counts it, in both versions and directions (see `HeadBound`). */
+  readonly headBytesMax: number;
   /** Open at once on one HTTP/2 connection. */
   readonly streamsMax: number;
   readonly resetsBurst: number;
@@ -59,6 +61,7 @@ export const LIMIT_SETTINGS: Readonly<Record<keyof Limits, LimitSetting>> = {
   keepAliveIdleMs: duration("HTTP2_KEEP_ALIVE_IDLE", 60_000),
   keepAliveTimeoutMs: duration("HTTP2_KEEP_ALIVE_TIMEOUT", 10_000),
   ageMs: duration("HTTP2_AGE_MAX", 0),
+  headBytesMax: count("HEAD_BYTES_MAX", 98_304),
   streamsMax: count("HTTP2_STREAMS_MAX", 1024),
   resetsBurst: count("HTTP2_RESETS_BURST", 1000),
   pingsBurst: count("HTTP2_PINGS_BURST", 1000),

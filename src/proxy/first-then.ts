@@ -1,7 +1,8 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
-import { Http1Client } from "#/stack/http/http1-client.ts";
+import type { HeadBound } from "#/stack/http/head-bound.ts";
+import { HTTP1_CLIENT_DEFAULTS, Http1Client } from "#/stack/http/http1-client.ts";
 import { Http2Client } from "#/stack/http/http2-client.ts";
 import { isExtendedConnect } from "#/stack/http/websocket-upgrade.ts";
 
@@ -11,10 +12,20 @@ export interface ClosableService extends HttpService {
 }
 
 /** Serves on a connection that detection dialled: raw to the application, so spoken to as the application speaks. */
-export function serviceOn(conn: Conn, version: "http1" | "http2", clock: Clock): ClosableService {
+export function serviceOn(
+  conn: Conn,
+  version: "http1" | "http2",
+  clock: Clock,
+  heads: HeadBound,
+): ClosableService {
   return version === "http1"
-    ? new Http1Client(conn, clock, { idle: (idle) => idle.close(), gone: () => {} })
-    : new Http2Client(conn, clock, () => {}, { meshed: false });
+    ? new Http1Client(
+        conn,
+        clock,
+        { idle: (idle) => idle.close(), gone: () => {} },
+        { ...HTTP1_CLIENT_DEFAULTS, heads },
+      )
+    : new Http2Client(conn, clock, () => {}, { meshed: false, heads });
 }
 
 /** Sends the first request one way and all others another. */

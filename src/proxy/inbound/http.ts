@@ -63,7 +63,9 @@ export class InboundHttpProxy implements InboundHttp {
     const clientId = context.peer?.name ?? null;
     const byAddress = new ByAddress(() => this.#acquire(context.target));
     const first =
-      context.early === null ? null : new FirstThen(serviceOn(context.early, version, clock), byAddress);
+      context.early === null
+        ? null
+        : new FirstThen(serviceOn(context.early, version, clock, guard.heads), byAddress);
     const measured = new Measured(
       first ?? byAddress,
       this.#parts.series(context.target, clientId ?? ""),
@@ -78,6 +80,7 @@ export class InboundHttpProxy implements InboundHttp {
     if (version === "http1")
       return new Http1Server(conn, service, clock, over, {
         ...HTTP1_SERVER_DEFAULTS,
+        meshed: context.peer !== null,
         clientId,
         answerer,
         guard,
@@ -123,7 +126,7 @@ export class InboundHttpProxy implements InboundHttp {
           (_endpoint, _protocol, done) => dial(target, (error, opened) => done(error, opened, null)),
           clock,
           random,
-          guard.limits,
+          guard,
         ),
     });
   }

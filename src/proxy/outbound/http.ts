@@ -77,8 +77,8 @@ export class OutboundHttpProxy implements OutboundHttp {
   }
 
   #firstService(first: FirstDialled, version: "http1" | "http2", target: OutboundTarget): EndpointService {
-    const { clock } = this.#parts;
-    const client = serviceOn(first.conn, version, clock);
+    const { clock, guard } = this.#parts;
+    const client = serviceOn(first.conn, version, clock, guard.heads);
     const measured = new Measured(client, this.#parts.series(target.authority, first.endpoint), clock);
     return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
   }
@@ -104,7 +104,7 @@ export class OutboundHttpProxy implements OutboundHttp {
       random,
       settings: DISPATCH_DEFAULTS,
       make: (endpoint) => {
-        const client = new EndpointClient(endpoint, dial, clock, random, guard.limits);
+        const client = new EndpointClient(endpoint, dial, clock, random, guard);
         const measured = new Measured(client, this.#parts.series(authority, endpoint), clock);
         return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
       },

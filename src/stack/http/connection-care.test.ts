@@ -8,6 +8,7 @@ import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import type { Dial } from "../discovery.ts";
 import { EndpointClient } from "./endpoint-client.ts";
 import type { RequestHead } from "./exchange.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import { Http2Server } from "./http2-server.ts";
 import { ManualClock, memoryPair, type MemoryConn, RecordingReply, ScriptedService } from "./testing.ts";
 
@@ -58,7 +59,10 @@ class Scene {
       labels: {},
     };
     const limits = { ...LIMITS, ...options.limits };
-    this.client = new EndpointClient(endpoint, dial, this.clock, new SeededRandom(1), limits);
+    this.client = new EndpointClient(endpoint, dial, this.clock, new SeededRandom(1), {
+      limits,
+      heads: HEAD_BOUND,
+    });
   }
 
   call(method = "GET"): RecordingReply {

@@ -8,12 +8,22 @@ import { LIMITS } from "#/model/limits.ts";
 import type { Dial } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { fault } from "./fault.ts";
+import type { HeadBound } from "./head-bound.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import { HTTP1_CLIENT_DEFAULTS } from "./http1-client.ts";
 import { keepAlive } from "./guard.ts";
 import { Http1Pool } from "./http1-pool.ts";
 import { Http2Client } from "./http2-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
 import { callAsUpgrade } from "./websocket-upgrade.ts";
+
+/** What of a `Guard` concerns connections to endpoints. */
+export interface EndpointBounds {
+  readonly limits: Limits;
+  readonly heads: HeadBound;
+}
+
+const BOUNDS: EndpointBounds = { limits: LIMITS, heads: HEAD_BOUND };
 
 /** Requests that may wait for one connection to be made. */
 const CONNECTING_MAX = 10_000;
@@ -28,25 +38,26 @@ export class EndpointClient implements HttpService {
   readonly #dial: Dial;
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #limits: Limits;
+  readonly #bounds: EndpointBounds;
   readonly #http1: Http1Pool;
   #http2: Http2Client | null = null;
   #isConnecting = false;
   #waiting: { start: (client: Http2Client) => void; fail: (error: ConnError | null) => void }[] = [];
   #closed = false;
 
-  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random, limits: Limits = LIMITS) {
+  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random, bounds: EndpointBounds = BOUNDS) {
     this.#endpoint = endpoint;
     this.#dial = dial;
     this.#clock = clock;
     this.#random = random;
-    this.#limits = limits;
+    this.#bounds = bounds;
     this.#http1 = new Http1Pool(
       (done) => this.#dial(endpoint, "http1", (error, conn) => done(error, conn)),
       clock,
       {
         ...HTTP1_CLIENT_DEFAULTS,
         meshed: endpoint.identity !== null,
+        heads: bounds.heads,
       },
     );
   }
@@ -105,7 +116,7 @@ export class EndpointClient implements HttpService {
       for (const { fail } of waiting) fail(error);
       return;
     }
-    const limits = this.#limits;
+    const { limits, heads } = this.#bounds;
     const meshed = this.#endpoint.identity !== null;
     const client: Http2Client = new Http2Client(conn, this.#clock, () => this.#retired(client), {
       meshed,
@@ -113,6 +124,7 @@ export class EndpointClient implements HttpService {
       machine: meshed ? keepAlive(limits) : {},
       // Spread, so that connections that were made together do not end together.
       ageMs: limits.ageMs * (0.9 + 0.2 * this.#random.next()),
+      heads,
       withoutConnect: (head, _last, reply) => callAsUpgrade(this.#http1, head, this.#random, reply),
     });
     this.#http2 = client;

@@ -1,14 +1,18 @@
 import type { Clock } from "#/base/clock.ts";
 import type { LimitReached, Limits } from "#/model/limits.ts";
+import type { Labels } from "#/model/identity.ts";
+import { FRAME_BYTES_DEFAULT } from "#/wire/http2/frame.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { FAMILIES } from "../metrics/families.ts";
 import type { Registry } from "../metrics/registry.ts";
 import { Patrol } from "../patrol.ts";
+import { HeadBound } from "./head-bound.ts";
 
 /** What all client connections of one direction share to be kept within their limits. */
 export class Guard {
   readonly limits: Limits;
   readonly patrol: Patrol;
+  readonly heads: HeadBound;
   /** The limits that the machine of HTTP/2 keeps by itself. */
   readonly machine: Partial<Http2Settings>;
   readonly #direction: string;
@@ -19,6 +23,11 @@ export class Guard {
     this.patrol = new Patrol(clock);
     this.#direction = direction;
     this.#registry = registry;
+    this.heads = new HeadBound(limits.headBytesMax, (protocol, message, times) =>
+      this.#count({ limit: "header_bytes", direction, protocol, message }, times),
+    );
+    // A head that is allowed must not fail for its frames, whatever else is set.
+    const framesLeast = Math.ceil((2 * this.heads.http2(true).headerBlockBytesMax) / FRAME_BYTES_DEFAULT);
     this.machine = {
       maxConcurrentStreams: limits.streamsMax,
       resetBurst: limits.resetsBurst,
@@ -29,12 +38,16 @@ export class Guard {
       windowUpdateBurst: limits.windowUpdatesBurst,
       unknownFrameBurst: limits.unknownFramesBurst,
       floodRefillPerSecond: limits.floodRefillPerSecond,
-      continuationFramesMax: limits.continuationsMax,
+      continuationFramesMax: Math.max(limits.continuationsMax, framesLeast),
     };
   }
 
   reached(limit: LimitReached, times = 1): void {
-    const series = this.#registry.counter(FAMILIES.limitReached, { limit, direction: this.#direction });
+    this.#count({ limit, direction: this.#direction }, times);
+  }
+
+  #count(labels: Labels, times: number): void {
+    const series = this.#registry.counter(FAMILIES.limitReached, labels);
     series.add(times);
     series.release();
   }

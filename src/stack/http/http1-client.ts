@@ -11,6 +11,8 @@ import {
   isMethod,
   isRequestTarget,
 } from "#/wire/http1/writer.ts";
+import type { HeadBound } from "./head-bound.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { IDEMPOTENT, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
@@ -27,7 +29,7 @@ import { isOffered } from "./upgrade.ts";
 
 export interface Http1ClientSettings {
   readonly bodyWindowBytes: number;
-  readonly headBytesMax: number;
+  readonly heads: HeadBound;
   /** How long an idle connection is kept when the server does not say (facts §2.2: 3 s). */
   readonly idleMs: number;
   /** The server is another sidecar, whose word on why there is no answer is believed. */
@@ -36,7 +38,7 @@ export interface Http1ClientSettings {
 
 export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
   bodyWindowBytes: 65_536,
-  headBytesMax: 65_536,
+  heads: HEAD_BOUND,
   idleMs: 3_000,
   meshed: false,
 };
@@ -83,7 +85,7 @@ export class Http1Client implements ConnHandler {
     this.#owner = owner;
     this.#settings = settings;
     this.#keepAliveMs = settings.idleMs;
-    this.#reader = new Http1Reader({ role: "response", headBytesMax: settings.headBytesMax });
+    this.#reader = new Http1Reader({ role: "response", ...settings.heads.http1(settings.meshed) });
     conn.setHandler(this);
   }
 
@@ -199,6 +201,8 @@ export class Http1Client implements ConnHandler {
       } else {
         this.#reusable = false;
         const reason = reader.error?.message ?? "malformed";
+        if (reader.error?.code === "HTTP1_HEAD_TOO_LARGE")
+          this.#settings.heads.refused("http/1", exchange.headSeen ? "trailers" : "response");
         exchange.fail(
           fault("PROTOCOL", `the application's answer is no valid HTTP/1: ${reason}`, {
             rule: reader.error?.code ?? "",
@@ -218,6 +222,7 @@ export class Http1Client implements ConnHandler {
       exchange.reply.informational(responseFromHttp1(reader, this.#settings.meshed));
       return;
     }
+    exchange.headSeen = true;
     if (!reader.keepAlive || reader.framing === "close") this.#reusable = false;
     if (reader.framing === "tunnel") {
       const offer = exchange.request.upgrade;
@@ -341,6 +346,8 @@ class Exchange implements RequestSink {
   /** The request has been written to its end. */
   sent: boolean;
   answerBegun = false;
+  /** The final answer's head has come. */
+  headSeen = false;
   answered = false;
   tunnelling = false;
   unconsumedBytes = 0;

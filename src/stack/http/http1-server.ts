@@ -19,6 +19,7 @@ import { isTransferEncoding } from "./field-names.ts";
 import { fault } from "./fault.ts";
 import type { Guard } from "./guard.ts";
 import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import { linger } from "./linger.ts";
 import type { Answerer, Explanation } from "./mesh-answer.ts";
 import { closesAfter, explain, meshAnswer, UNNAMED } from "./mesh-answer.ts";
@@ -32,18 +33,18 @@ export interface Http1ServerSettings {
   readonly clientId: string | null;
   /** Bytes of a request's body that may wait inside the proxy before the client is no longer read. */
   readonly bodyWindowBytes: number;
-  /** Bound on one head or one trailer section. */
-  readonly headBytesMax: number;
+  /** The client is another sidecar, whose heads carry fields of the mesh on top of an application's. */
+  readonly meshed: boolean;
   /** Who we are, in answers that no application gave. */
   readonly answerer: Answerer;
-  /** Keeps the client to its limits of time; null for none. */
+  /** Keeps the client to its limits; null for no others than that of a head. */
   readonly guard: Guard | null;
 }
 
 export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
   clientId: null,
   bodyWindowBytes: 65_536,
-  headBytesMax: 65_536,
+  meshed: false,
   answerer: UNNAMED,
   guard: null,
 };
@@ -91,7 +92,8 @@ export class Http1Server implements ConnHandler, Patrolled {
     this.#service = service;
     this.#settings = settings;
     this.#closed = closed;
-    this.#reader = new Http1Reader({ role: "request", headBytesMax: settings.headBytesMax });
+    const heads = settings.guard?.heads ?? HEAD_BOUND;
+    this.#reader = new Http1Reader({ role: "request", ...heads.http1(settings.meshed) });
     conn.setHandler(this);
     settings.guard?.patrol.add(this);
   }
@@ -271,7 +273,8 @@ export class Http1Server implements ConnHandler, Patrolled {
   /** The client broke the protocol (RFC 9112 §2.2). */
   #refuseBroken(): void {
     const { error, statusHint } = this.#reader;
-    if (error?.code === "HTTP1_HEAD_TOO_LARGE") this.#settings.guard?.reached("header_bytes");
+    if (error?.code === "HTTP1_HEAD_TOO_LARGE")
+      this.#settings.guard?.heads.refused("http/1", this.#exchange === null ? "request" : "trailers");
     this.#refuse(
       fault("BAD_REQUEST", `request refused: ${error?.message ?? "malformed"}`, {
         status: statusHint,

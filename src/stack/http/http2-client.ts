@@ -3,7 +3,10 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { HEADERS_TOO_LARGE } from "#/wire/http2/connection.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
+import type { HeadBound } from "./head-bound.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { IDEMPOTENT, SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
@@ -27,6 +30,8 @@ export interface Http2ClientOptions {
   readonly meshed: boolean;
   /** It is one of ours, and is told how HTTP/1 was spelled (`spelling.ts`). Default false. */
   readonly spells?: boolean;
+  /** The bound on answers' heads. At its default, and counted by nobody, where there is none. */
+  readonly heads?: HeadBound;
   readonly machine?: Partial<Http2Settings>;
   /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
   readonly requestsMax?: number;
@@ -56,6 +61,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #gone: () => void;
   readonly #far: FarSide;
   readonly #requestsMax: number;
+  readonly #heads: HeadBound;
   readonly #withoutConnect: HttpService["call"];
   #requests = 0;
   #ageing: Timer | null = null;
@@ -68,7 +74,14 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#far = !options.meshed ? "foreign" : options.spells === true ? "pillion" : "sidecar";
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
-    this.#link = new Http2Link(conn, clock, this, { ...options.machine, role: "client" }, null);
+    this.#heads = options.heads ?? HEAD_BOUND;
+    this.#link = new Http2Link(
+      conn,
+      clock,
+      this,
+      { ...this.#heads.http2(options.meshed), ...options.machine, role: "client" as const },
+      null,
+    );
     const ageMs = options.ageMs ?? 0;
     if (ageMs > 0) this.#ageing = clock.after(ageMs, () => this.close());
   }
@@ -118,7 +131,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
       return this.#withoutConnect(head, last, reply);
     const fields = requestToHttp2(head, carriageTo(this.#far));
     const id = machine.request(fields, last);
-    const stream = new ClientStream(this.#link, id, head, reply, this.#far, last);
+    const stream = new ClientStream(this.#link, id, head, reply, this.#far, this.#heads, last);
     this.#link.add(stream);
     this.#link.touch();
     if (++this.#requests === this.#requestsMax) this.close();
@@ -174,6 +187,7 @@ function mayBeUnseen(fields: Fields): boolean {
 
 class ClientStream extends Http2Stream implements RequestSink {
   readonly #far: FarSide;
+  readonly #heads: HeadBound;
   /** Whether its trailers are spelled. */
   readonly #isSpelled: boolean;
   readonly #isRepeatable: boolean;
@@ -187,10 +201,12 @@ class ClientStream extends Http2Stream implements RequestSink {
     head: RequestHead,
     reply: ResponseSink,
     far: FarSide,
+    heads: HeadBound,
     last: boolean,
   ) {
     super(link, id, true);
     this.#isRepeatable = IDEMPOTENT.has(head.method);
+    this.#heads = heads;
     this.#reply = reply;
     this.#far = far;
     this.#isSpelled = far === "pillion" && head.version !== "2";
@@ -241,10 +257,16 @@ class ClientStream extends Http2Stream implements RequestSink {
     this.leaveIfDone();
   }
 
-  receiveReset(errorCode: number): void {
+  receiveReset(errorCode: number, ownReason: string): void {
     this.gone = true;
     const reply = this.#reply;
     this.#reply = UNHEARD;
+    if (ownReason !== "") {
+      if (ownReason === HEADERS_TOO_LARGE)
+        this.#heads.refused("http/2", this.#headSeen ? "trailers" : "response");
+      reply.fail(fault("PROTOCOL", `the answer of ${this.#whom()} broke HTTP/2: ${ownReason}`));
+      return;
+    }
     if (this.received && errorCode === Http2Code.NO_ERROR) {
       // RFC 9113 §8.1: answered in full; the rest of the request is not wanted.
       reply.fail(

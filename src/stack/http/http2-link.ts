@@ -66,6 +66,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   readonly #taking = new Lag();
   #streamsRefused = 0;
   #headersRefused = 0;
+  #trailersRefused = 0;
 
   /** `guard` keeps a client to its limits; null where none has any. */
   constructor(
@@ -198,13 +199,16 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 
   #tellRefused(guard: Guard): void {
-    const { streamsRefused, headersRefused } = this.machine;
+    const { streamsRefused, headersRefused, trailersRefused } = this.machine;
     if (streamsRefused > this.#streamsRefused)
       guard.reached("streams", streamsRefused - this.#streamsRefused);
     if (headersRefused > this.#headersRefused)
-      guard.reached("header_bytes", headersRefused - this.#headersRefused);
+      guard.heads.refused("http/2", "request", headersRefused - this.#headersRefused);
+    if (trailersRefused > this.#trailersRefused)
+      guard.heads.refused("http/2", "trailers", trailersRefused - this.#trailersRefused);
     this.#streamsRefused = streamsRefused;
     this.#headersRefused = headersRefused;
+    this.#trailersRefused = trailersRefused;
   }
 
   onData(bytes: Uint8Array): void {
@@ -275,7 +279,7 @@ export class Http2Link implements ConnHandler, Patrolled {
           if (stream === undefined) break;
           this.#streams.delete(stream.id);
           this.#stalled.delete(stream);
-          stream.receiveReset(machine.errorCode);
+          stream.receiveReset(machine.errorCode, machine.byUs ? machine.reason : "");
           this.#owner.roomier();
           this.#endIfIdle();
           break;
@@ -296,7 +300,8 @@ export class Http2Link implements ConnHandler, Patrolled {
           break;
         case Event.ERROR: {
           const reason = machine.error?.message ?? "protocol error";
-          if (machine.limit !== null) this.#guard?.reached(machine.limit);
+          if (machine.limit === "header_bytes") this.#guard?.heads.refused("http/2", "request");
+          else if (machine.limit !== null) this.#guard?.reached(machine.limit);
           this.#finish(null, `the connection broke HTTP/2: ${reason}`);
           return;
         }
@@ -424,7 +429,8 @@ export abstract class Http2Stream {
   abstract receiveInformational(fields: Fields): void;
   abstract receiveData(bytes: Uint8Array, start: number, stop: number): void;
   abstract receiveEnd(trailers: Fields | null): void;
-  abstract receiveReset(errorCode: number): void;
+  /** `ownReason`: the rule that the remote broke, where our machine reset the stream for it; else "". */
+  abstract receiveReset(errorCode: number, ownReason: string): void;
   /** The connection is gone; `isUnsent`: before a byte of this stream had left; `isDead`: the remote side answers no PING. */
   abstract receiveLost(reason: string, isUnsent: boolean, isDead: boolean): void;
   /** So many bytes of ours are on their way. */

@@ -3,6 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
@@ -69,7 +70,12 @@ export class Http2Server implements Http2LinkOwner {
     this.#clientId = options.clientId;
     this.#answerer = options.answerer ?? UNNAMED;
     const { guard, machine } = options;
-    const settings = { ...guard?.machine, ...machine, role: "server" as const };
+    const settings = {
+      ...(guard?.heads ?? HEAD_BOUND).http2(options.meshed),
+      ...guard?.machine,
+      ...machine,
+      role: "server" as const,
+    };
     this.#link = new Http2Link(conn, clock, this, settings, guard ?? null);
   }
 
@@ -203,11 +209,13 @@ class ServerStream extends Http2Stream implements ResponseSink {
     this.leaveIfDone();
   }
 
-  receiveReset(errorCode: number): void {
+  receiveReset(errorCode: number, ownReason: string): void {
     this.gone = true;
-    this.#sink.abort(
-      fault("CANCELLED", `the client reset the request (HTTP/2 code ${errorCode})`, { http2Code: errorCode }),
-    );
+    const why =
+      ownReason === ""
+        ? `the client reset the request (HTTP/2 code ${errorCode})`
+        : `the client's request broke HTTP/2: ${ownReason}`;
+    this.#sink.abort(fault("CANCELLED", why, { http2Code: errorCode }));
     this.#sink = SPENT;
   }
 

@@ -102,7 +102,7 @@ function replaceHost(fields: Fields, authority: string): void {
  */
 function passedFields(from: Fields, upgrades: boolean, meshed: boolean): Fields {
   const out: Fields = [];
-  let named: string[] | null = null;
+  let named: Set<string> | null = null;
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i] as string;
     const value = from[i + 1] as string;
@@ -120,7 +120,8 @@ function passedFields(from: Fields, upgrades: boolean, meshed: boolean): Fields 
         break;
       case Kind.CONNECTION: {
         const tokens = connectionTokens(value);
-        if (tokens.length > 0) named = named === null ? tokens : named.concat(tokens);
+        if (tokens.length > 0) named ??= new Set();
+        for (const token of tokens) named?.add(token);
         const passed = upgrades ? upgradeConnection(value) : null;
         if (passed !== null) out.push(name, passed);
         break;
@@ -162,10 +163,10 @@ function connectionTokens(value: string): string[] {
   return tokens;
 }
 
-function without(fields: Fields, names: string[]): Fields {
+function without(fields: Fields, names: ReadonlySet<string>): Fields {
   const out: Fields = [];
   for (let i = 0; i < fields.length; i += 2) {
-    if (!names.includes(fieldName(fields[i] as string).lower))
+    if (!names.has(fieldName(fields[i] as string).lower))
       out.push(fields[i] as string, fields[i + 1] as string);
   }
   return out;

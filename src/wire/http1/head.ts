@@ -9,6 +9,8 @@ export interface HeadSettings {
   /** RFC 9112 §3.2: refuse an HTTP/1.1 request without Host. */
   readonly hostRequired: boolean;
   readonly fieldsMax: number;
+  /** Of the head as RFC 9113 §6.5.2 counts it. */
+  readonly listBytesMax: number;
 }
 
 /**
@@ -44,6 +46,9 @@ export class HeadParser {
   readonly #settings: HeadSettings;
   readonly #isRequest: boolean;
   #isConnect = false;
+  /** What the start line, and the fields last remembered, count as in HTTP/2. */
+  #lineListBytes = 0;
+  #sectionListBytes = 0;
   /** The start line of the head now being parsed differs from the one before. */
   #isNewLine = false;
   #hasConnectionUpgrade = false;
@@ -70,7 +75,9 @@ export class HeadParser {
       this.repeated = !this.#isNewLine;
       this.#isNewLine = false;
       this.fields = this.#lastFields.slice();
-      return this.#checkWhole() ? fieldsStart + sectionBytes : FAILED;
+      return this.#checkSize(this.#sectionListBytes) && this.#checkWhole()
+        ? fieldsStart + sectionBytes
+        : FAILED;
     }
     const end = scanFields(bytes, fieldsStart, stop, this.#settings.fieldsMax);
     if (end === INCOMPLETE) return INCOMPLETE;
@@ -78,6 +85,8 @@ export class HeadParser {
     this.repeated = false;
     this.#isNewLine = false;
     this.#lastSection.forget();
+    this.#sectionListBytes = fieldListBytes;
+    if (!this.#checkSize(fieldListBytes)) return FAILED;
     if (!this.#takeFields(bytes, fieldsStart, latin1(bytes, fieldsStart, end)) || !this.#checkWhole())
       return FAILED;
     if (this.#lastSection.keep(bytes, fieldsStart, end)) this.#lastFields = this.fields.slice();
@@ -90,6 +99,8 @@ export class HeadParser {
     const end = scanFields(bytes, start, stop, this.#settings.fieldsMax);
     if (end === INCOMPLETE) return INCOMPLETE;
     if (end < 0) return this.#failFields(end);
+    if (fieldListBytes > this.#settings.listBytesMax)
+      return this.#fail("HTTP1_HEAD_TOO_LARGE", `trailers over ${this.#settings.listBytesMax} bytes`, 431);
     const text = latin1(bytes, start, end);
     const fields: Fields = [];
     for (let i = 0; i < fieldMarksUsed; i += 4) {
@@ -139,6 +150,11 @@ export class HeadParser {
     const text = latin1(bytes, start, targetStop);
     this.method = text.slice(0, methodStop - start);
     this.target = text.slice(targetStart - start);
+    this.#lineListBytes = this.method.length + this.target.length + REQUEST_PSEUDO_BYTES;
+    if (this.#lineListBytes > this.#settings.listBytesMax) {
+      const { listBytesMax } = this.#settings;
+      return this.#fail("HTTP1_HEAD_TOO_LARGE", `a request line over ${listBytesMax} bytes`, 414);
+    }
     if (!this.#targetForm(bytes, targetStart, targetStop)) return FAILED;
     const afterVersion = this.#version(bytes, at, stop);
     if (afterVersion <= 0) return afterVersion;
@@ -188,7 +204,10 @@ export class HeadParser {
     const reasonStart = at;
     while (at < stop && IS_VALUE[bytes[at] as number] === 1) at++;
     const end = this.#lineEnd(bytes, at, stop);
-    if (end > 0) this.reason = latin1(bytes, reasonStart, at);
+    if (end > 0) {
+      this.reason = latin1(bytes, reasonStart, at);
+      this.#lineListBytes = this.reason.length + RESPONSE_PSEUDO_BYTES;
+    }
     return end;
   }
 
@@ -215,6 +234,13 @@ export class HeadParser {
     if (at + 1 >= stop) return INCOMPLETE;
     if (bytes[at + 1] !== LF) return this.#fail("HTTP1_HEAD_INVALID", "the start line does not end in CRLF");
     return at + 2;
+  }
+
+  #checkSize(sectionListBytes: number): boolean {
+    const { listBytesMax } = this.#settings;
+    if (this.#lineListBytes + sectionListBytes <= listBytesMax) return true;
+    this.#fail("HTTP1_HEAD_TOO_LARGE", `a head over ${listBytesMax} bytes`, 431);
+    return false;
   }
 
   #takeFields(bytes: Uint8Array, start: number, text: string): boolean {
@@ -349,7 +375,14 @@ export const INCOMPLETE = 0;
 /** What `parse` returns when `error` is set. */
 export const FAILED = -1;
 /** No more fields than this can be asked for: their places are kept in memory shared by all parsers. */
-export const FIELDS_CEILING = 4096;
+export const FIELDS_CEILING = 32_768;
+
+/** RFC 9113 §6.5.2: what each field counts beside its characters. */
+const FIELD_OVERHEAD_BYTES = 32;
+/** What :method, :scheme (http) and :path count without their values, and :authority beyond the Host field. */
+const REQUEST_PSEUDO_BYTES =
+  3 * FIELD_OVERHEAD_BYTES + ":method".length + ":schemehttp".length + ":path".length + 6;
+const RESPONSE_PSEUDO_BYTES = FIELD_OVERHEAD_BYTES + ":status200".length;
 
 /** Bytes seen before, to tell cheaply that they have come again. */
 class Remembered {
@@ -406,8 +439,10 @@ const VERSION = codes("HTTP/1.1");
  * Where the parts of the head now being parsed lie, as indexes into its bytes. Shared by all parsers, because parsing never
  * stops half-way: it begins anew when more bytes have come.
  */
-const fieldMarks = new Int32Array(4 * FIELDS_CEILING);
+let fieldMarks = new Int32Array(4 * 512);
 let fieldMarksUsed = 0;
+/** What they count as in HTTP/2. */
+let fieldListBytes = 0;
 
 const TOO_MANY_FIELDS = -2;
 const NO_NAME = -3;
@@ -434,12 +469,14 @@ const FIELD_MESSAGES: readonly (string | undefined)[] = [
 function scanFields(bytes: Uint8Array, start: number, stop: number, fieldsMax: number): number {
   let at = start;
   let used = 0;
+  let listBytes = 0;
   for (;;) {
     if (at >= stop) return INCOMPLETE;
     if (bytes[at] === CR) {
       if (at + 1 >= stop) return INCOMPLETE;
       if (bytes[at + 1] !== LF) return BARE_CR;
       fieldMarksUsed = used;
+      fieldListBytes = listBytes;
       return at + 2;
     }
     const nameStart = at;
@@ -458,12 +495,21 @@ function scanFields(bytes: Uint8Array, start: number, stop: number, fieldsMax: n
       valueStop--;
     at += 2;
     if (used === 4 * fieldsMax) return TOO_MANY_FIELDS;
+    if (used === fieldMarks.length) growFieldMarks();
+    listBytes += nameStop - nameStart + valueStop - valueStart + FIELD_OVERHEAD_BYTES;
     fieldMarks[used] = nameStart;
     fieldMarks[used + 1] = nameStop;
     fieldMarks[used + 2] = valueStart;
     fieldMarks[used + 3] = valueStop;
     used += 4;
   }
+}
+
+/** Up to `FIELDS_CEILING`, and never back: a head that large comes again. */
+function growFieldMarks(): void {
+  const grown = new Int32Array(2 * fieldMarks.length);
+  grown.set(fieldMarks);
+  fieldMarks = grown;
 }
 
 /** Whether there is a tab between the colon at `start` and the CR of the line. */

@@ -316,6 +316,24 @@ test("limits: head, target, fields, trailers, chunk extensions", () => {
   assert.match(errorOf(head + "4;abc\r\nxxxx\r\n".repeat(100)), /^body/);
 });
 
+test("one bound counts a head as HTTP/2 does (RFC 9113 §6.5.2)", () => {
+  const settings = { listBytesMax: 300 };
+  const head = (target: string, value: string): string =>
+    `GET ${target} HTTP/1.1\r\nHost: a\r\nX: ${value}\r\n\r\n`;
+  // :method GET, :scheme http, :path /, :authority a, x v: 42 + 43 + 38 + 43 + 34.
+  const room = 300 - 200;
+  assert.equal(lastOf(requestEvents(head("/", "v".repeat(1 + room)), settings)), "end");
+  assert.match(lastOf(requestEvents(head("/", "v".repeat(2 + room)), settings)), /TOO_LARGE 431/);
+  assert.match(lastOf(requestEvents(head(`/${"p".repeat(room + 1)}`, "v"), settings)), /TOO_LARGE 431/);
+  assert.match(lastOf(requestEvents(head(`/${"p".repeat(177)}`, "v"), settings)), /TOO_LARGE 414/);
+  // Also when its fields are those of the head before.
+  const twice = head("/", "v".repeat(room)) + head("/pp", "v".repeat(room));
+  assert.match(lastOf(requestEvents(twice, settings)), /TOO_LARGE 431/);
+  const many = "A:\r\n".repeat(5_000);
+  const events = requestEvents(`GET / HTTP/1.1\r\nHost: a\r\n${many}\r\n`, { fieldsMax: 32_768 });
+  assert.equal(lastOf(events), "end");
+});
+
 test("a few empty lines before a message are ignored (RFC 9112 §2.2)", () => {
   assert.deepEqual(requestEvents(`\r\n\r\n${GET}\r\n${GET}`), [...GET_EVENTS, ...GET_EVENTS]);
   assert.equal(requestEvents(`\r\n\r\n${GET}`.repeat(5)).length, 10);

@@ -17,9 +17,14 @@ export type Framing = "none" | "length" | "chunked" | "close" | "tunnel";
 export interface Http1ReaderSettings {
   /** `request` on the server's side of a connection, `response` on the client's. */
   readonly role: "request" | "response";
-  /** A whole head. Default 65536. Over it: 431, or 414 while still in the request line. */
+  /** A whole head as it comes. Default 65536. Over it: 431, or 414 while still in the request line. */
   readonly headBytesMax?: number;
-  /** Field lines of a head, and of trailers. Default 512, at most 4096. */
+  /**
+   * A whole head, and a trailer section, as RFC 9113 §6.5.2 counts them: 32 for each field beside its characters, the start
+   * line as the fields that it becomes. So one bound holds for both versions. Default: none. Over it: 431, or 414.
+   */
+  readonly listBytesMax?: number;
+  /** Field lines of a head, and of trailers. Default 512, at most 32768. */
   readonly fieldsMax?: number;
   /** The trailer section. Default 16384. */
   readonly trailerBytesMax?: number;
@@ -94,7 +99,12 @@ export class Http1Reader {
     this.#trailerBytesMax = settings.trailerBytesMax ?? 16384;
     this.#informationalMax = settings.informationalMax ?? 32;
     this.#awaitedMax = settings.awaitedMax ?? 1024;
-    this.#head = new HeadParser({ role, fieldsMax, hostRequired });
+    this.#head = new HeadParser({
+      role,
+      fieldsMax,
+      hostRequired,
+      listBytesMax: settings.listBytesMax ?? Infinity,
+    });
     this.#chunks = new ChunkReader(settings.chunkExtensionBytesMax ?? 4096);
   }
 

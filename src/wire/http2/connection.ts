@@ -52,6 +52,9 @@ export const Event = {
 } as const;
 
 /** The bounds that end a connection with ENHANCE_YOUR_CALM. */
+/** RESET `byUs`: the reason that a section over `headerBytesMax` has. */
+export const HEADERS_TOO_LARGE = "header list too large";
+
 export type Limit = FloodName | "continuations" | "header_bytes" | "unread_answers";
 
 /**
@@ -90,6 +93,8 @@ export class Http2Connection {
   /** How many requests were turned away because too many were open, and because their header list was too large. */
   streamsRefused = 0;
   headersRefused = 0;
+  /** … and trailer sections. */
+  trailersRefused = 0;
 
   /** Streams that count against the limit: open or half-closed. */
   activeStreams = 0;
@@ -645,7 +650,8 @@ export class Http2Connection {
       return this.#streamError(stream, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM");
     }
     if (result === Decoded.TOO_LARGE) {
-      return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM, "header list too large");
+      if (stream.isHeadReceived) this.trailersRefused++;
+      return this.#streamError(stream, ErrorCode.ENHANCE_YOUR_CALM, HEADERS_TOO_LARGE);
     }
     return stream.isHeadReceived ? this.#onTrailers(stream, endStream) : this.#onResponse(stream, endStream);
   }
