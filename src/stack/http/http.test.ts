@@ -95,7 +95,7 @@ test("any split of a request gives the same call", () => {
 test("chunks an answer of unknown length for HTTP/1.1 and closes after it for HTTP/1.0 (RFC 9112 §6.1, §6.3)", () => {
   for (const [version, expected] of [
     ["1.1", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"],
-    ["1.0", "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nhi"],
+    ["1.0", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi"],
   ] as const) {
     const service = new ScriptedService((call) => call.answer(200, [], "hi"));
     assert.equal(talkHttp1(service, `GET / HTTP/${version}\r\nHost: x\r\n\r\n`).answer(), expected);
@@ -105,7 +105,18 @@ test("chunks an answer of unknown length for HTTP/1.1 and closes after it for HT
 test("keeps HTTP/1.0 alive when asked and the length is known", () => {
   const service = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "hi"));
   const answer = talkHttp1(service, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").answer();
-  assert.equal(answer, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi");
+  assert.equal(answer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi");
+});
+
+test("answers in the application's version, not in the client's (RFC 9110 §6.2)", () => {
+  for (const version of ["1.0", "1.1"] as const)
+    for (const asked of ["1.0", "1.1"]) {
+      const service = new ScriptedService((call) => {
+        call.reply.head({ status: 204, version, reason: "Gone Well", fields: [] }, true);
+      });
+      const answer = talkHttp1(service, `GET / HTTP/${asked}\r\nHost: x\r\n\r\n`).answer();
+      assert.ok(answer.startsWith(`HTTP/${version} 204 Gone Well\r\n`), `${asked}: ${answer}`);
+    }
 });
 
 test("drops hop-by-hop fields and those that Connection names, but never Host (RFC 9110 §7.6.1)", () => {

@@ -354,11 +354,12 @@ export class Http1Server implements ConnHandler, Patrolled {
       else if (version10 || head.version === "1.0") fields.push("Connection", "keep-alive");
     }
     exchange.closeAfter = close;
-    const version = head.version === "1.0" || version10 ? "1.0" : "1.1";
+    // RFC 9110 §6.2: a version is the sender's own, whatever the client's: the application's word goes on.
+    const version = head.version === "1.0" && !exchange.chunked ? "1.0" : "1.1";
     this.#write(
       exchange,
       encodeResponseHead({
-        version: exchange.chunked ? "1.1" : version,
+        version,
         status: head.status,
         reason: head.reason ?? reasonOf(head.status),
         fields,
