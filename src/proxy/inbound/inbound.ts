@@ -319,6 +319,7 @@ class InboundConnection implements ConnHandler {
         } else if (hello.sni !== this.#parts.localName) {
           // The workload's own TLS: passed on untouched.
           this.#meterPlain("no_tls_from_remote");
+          this.#parts.metrics.passedTls("inbound", this.#target.port, hello.sni);
           this.#forward();
         } else if (hello.alpn.length > 0 && !hello.alpn.some((name) => DIRECT_ALPN.includes(name))) {
           this.#refuse("foreign_alpn", `${hello.alpn.join(", ")} is not spoken here`);

@@ -13,6 +13,7 @@ import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
 import { detectHttp } from "#/wire/detect.ts";
+import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isOutboundProbe } from "../intercept-probe.ts";
 import type { MemoryGuard } from "../memory-guard.ts";
@@ -108,6 +109,8 @@ class OutboundConnection implements ConnHandler {
   readonly #connection: Connection;
   #step: Cancel;
   #target: Target | null = null;
+  /** What the workload's own TLS asks for; null without TLS or a name. */
+  #serverName: string | null = null;
 
   constructor(
     parts: OutboundParts,
@@ -151,8 +154,9 @@ class OutboundConnection implements ConnHandler {
   }
 
   #detect(target: Target): void {
-    const { clock, detectTimeoutMs, opaque, registry } = this.#parts;
+    const { clock, detectTimeoutMs, metrics, opaque, registry } = this.#parts;
     const { endpoints } = target;
+    let hello: ClientHello = { kind: "incomplete" };
     this.#step = detect<OpaqueDialled>(
       {
         clock,
@@ -164,7 +168,11 @@ class OutboundConnection implements ConnHandler {
               ? PATIENCE_CLIENT_FIRST_MS
               : PATIENCE_MS,
         timeoutMs: detectTimeoutMs,
-        inspect: (bytes): ClientVerdict => detectHttp(bytes),
+        inspect: (bytes): ClientVerdict => {
+          hello = inspectClientHello(bytes);
+          if (hello.kind === "hello") return "tls";
+          return hello.kind === "incomplete" ? "more" : detectHttp(bytes);
+        },
         dial: endpoints === null ? null : (done) => opaque.dial(endpoints, done),
       },
       (detected) => {
@@ -182,6 +190,10 @@ class OutboundConnection implements ConnHandler {
           result: RESULTS[kind] ?? "not_http",
           decided_by: decidedBy,
         });
+        if (hello.kind === "hello") {
+          this.#serverName = hello.sni;
+          metrics.passedTls("outbound", this.#address.port, hello.sni);
+        }
         if (kind === "http1" || kind === "http2") this.#serve(target, kind, this.#keepPlain(dialled));
         else if (dialled !== null) this.#pipe(dialled);
         else this.#dialOpaque(target);
@@ -231,6 +243,7 @@ class OutboundConnection implements ConnHandler {
         log.debug("opaque connection broke", {
           target: addressKey(this.#address),
           endpoint: addressKey(dialled.endpoint.address),
+          serverName: this.#serverName,
           side: side === "a" ? "application" : "endpoint",
           error,
         });

@@ -71,6 +71,10 @@ export const FAMILIES = {
     "outbound_tcp_detect_http_results_total",
     "What protocol detection found on outbound connections",
   ),
+  passedTls: counter(
+    "pillion_passed_tls_connections_total",
+    "Connections in TLS of the workloads' own, passed on untouched",
+  ),
   certExpiration: gauge(
     "control_identity_cert_expiration_timestamp_seconds",
     "When the current certificate ends, in seconds since 1970",

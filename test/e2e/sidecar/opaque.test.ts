@@ -33,6 +33,45 @@ function serve(
   return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
 }
 
+/** A server with TLS of its own that echoes in upper case. */
+function serveTls({ tls }: WorkerContext, port: number, key: string, cert: string): Promise<null> {
+  const server = tls.createServer({ key, cert, ALPNProtocols: ["own/2", "own/1"] }, (socket) => {
+    socket.on("error", () => undefined);
+    socket.on("data", (bytes) => socket.end(bytes.toString().toUpperCase()));
+  });
+  return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
+/** What a client with TLS of its own gets, and whose certificate it saw. */
+function talkTls(
+  { tls }: WorkerContext,
+  host: string,
+  port: number,
+  servername: string,
+  ca: string,
+): Promise<{ text: string; subject: string; alpn: string; error: string }> {
+  return new Promise((resolve) => {
+    const outcome = { text: "", subject: "", alpn: "", error: "" };
+    const name = servername === "" ? {} : { servername };
+    const options = {
+      host,
+      port,
+      ca,
+      ALPNProtocols: ["own/1"],
+      checkServerIdentity: () => undefined,
+      ...name,
+    };
+    const socket = tls.connect(options, () => {
+      outcome.subject = String(socket.getPeerCertificate().subject.CN);
+      outcome.alpn = String(socket.alpnProtocol);
+      socket.write("hello");
+    });
+    socket.on("data", (bytes) => (outcome.text += bytes.toString()));
+    socket.on("error", (error) => (outcome.error = error.message));
+    socket.on("close", () => resolve(outcome));
+  });
+}
+
 interface Outcome {
   text: string;
   bytes: number;
@@ -80,19 +119,19 @@ describe("opaque bytes between two sidecars", { skip }, () => {
   let stranger: Pod;
   before(async () => {
     mesh = await Mesh.start();
-    server = await mesh.pod("server", { isMeshed: true, inboundPorts: [7000, 7001, 7002, 7003] });
+    server = await mesh.pod("server", { isMeshed: true, inboundPorts: [7000, 7001, 7002, 7003, 7443] });
     client = await mesh.pod("client", { isMeshed: true });
     stranger = await mesh.pod("stranger", { isMeshed: false });
     await mesh.set({
       services: Object.fromEntries(
-        [7000, 7001, 7002, 7003, 7009].map((port) => [
+        [7000, 7001, 7002, 7003, 7009, 7443].map((port) => [
           `${VIP}:${port}`,
           { protocol: "detect" as const, path: `svc:${port}` },
         ]),
       ),
       endpoints: {
         ...Object.fromEntries(
-          [7000, 7001, 7002, 7003].map((port) => [`svc:${port}`, [server.endpoint(port)]]),
+          [7000, 7001, 7002, 7003, 7443].map((port) => [`svc:${port}`, [server.endpoint(port)]]),
         ),
         "svc:7009": [server.endpoint(7009)],
       },
@@ -162,6 +201,27 @@ describe("opaque bytes between two sidecars", { skip }, () => {
         `median of ${from.name} to ${host}: ${times[10]?.toFixed(1)} ms (worst ${times[19]?.toFixed(1)})`,
       );
     }
+  });
+
+  test("TLS of the workload's own passes untouched, and its server name is told", async () => {
+    const own = mesh.selfSigned("own", "subjectAltName=DNS:db.example");
+    await server.run(serveTls, 7443, own.key, own.cert);
+    const passed = /^pillion_passed_tls_connections_total.*target_port="7443".*server_name="db.example"/;
+    for (const [from, host] of [
+      [client, VIP],
+      [stranger, server.ip],
+    ] as const) {
+      assert.deepEqual(await from.run(talkTls, host, 7443, "db.example", own.cert), {
+        text: "HELLO",
+        subject: "own",
+        alpn: "own/1",
+        error: "",
+      });
+    }
+    assert.equal(await client.metric(passed), 1);
+    assert.equal(await server.metric(passed), 1);
+    assert.equal((await client.run(talkTls, VIP, 7443, "", own.cert)).text, "HELLO");
+    assert.equal(await client.metric(/^pillion_passed_tls_connections_total.*server_name=""/), 1);
   });
 
   test("an unknown address outside of the mesh is passed through in plaintext", async () => {
