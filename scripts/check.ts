@@ -49,6 +49,7 @@ const STEPS: readonly Step[] = [
   tests("unit", "{src,scripts,bench,demo,bpf,test/soak}/**/*.test.ts"),
   tests("wire", "test/{wire,fuzz}/**/*.test.ts"),
   tests("sim", "test/sim/**/*.test.ts"),
+  script("gate", "bench/gate.ts", []),
   separateTests("e2e", "test/e2e/**/*.test.ts"),
   separateTests("conformance", "test/conformance/**/*.test.ts"),
 ];

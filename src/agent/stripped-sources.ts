@@ -23,13 +23,15 @@ export function strippedSources(packageRoot: string, into: string): string {
   // Written beside and renamed, so that a folder of this name is always whole.
   const partial = `${target}.partial-${process.pid}`;
   rmSync(partial, { recursive: true, force: true });
-  for (const [index, file] of files.entries()) {
-    const path = join(partial, file.replace(/\.ts$/, ".js"));
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-    writeFileSync(path, javaScriptOf(texts[index]!), { mode: 0o644 });
-  }
+  for (const [index, file] of files.entries()) writeJavaScript(texts[index]!, join(partial, file));
   renameSync(partial, target);
   return target;
+}
+
+/** Writes what a source is as JavaScript to `path`, with `.js` for `.ts`, for anybody to read. */
+export function writeJavaScript(text: string, path: string): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  writeFileSync(path.replace(/\.ts$/, ".js"), javaScriptOf(text), { mode: 0o644 });
 }
 
 /** Lines and columns stay, so the places in a stack trace are those of the source. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
-import type { Random } from "#/base/random.ts";
+import { SeededRandom, type Random } from "#/base/random.ts";
 import type { HttpService } from "#/stack/http/exchange.ts";
 import { Http1Server } from "#/stack/http/http1-server.ts";
 import { at, identityOf, SimMesh, type SimPod } from "./sim-mesh.ts";
@@ -16,7 +16,7 @@ function forSeeds(name: string, scenario: (mesh: SimMesh) => void): void {
   test(name, () => {
     for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
       try {
-        scenario(new SimMesh(seed));
+        scenario(new SimMesh(new SeededRandom(seed)));
       } catch (error) {
         throw new Error(`seed ${seed}`, { cause: error });
       }
@@ -320,7 +320,7 @@ forSeeds(
 
 test("the same seed gives the same run", () => {
   const trace = (): string => {
-    const mesh = new SimMesh(7);
+    const mesh = new SimMesh(new SeededRandom(7));
     const { client, servers } = meshOfThree(mesh);
     for (const pod of servers) web(mesh, pod, 80);
     publish(mesh, 80, servers);

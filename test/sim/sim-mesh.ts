@@ -1,5 +1,5 @@
 import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.ts";
-import { SeededRandom } from "#/base/random.ts";
+import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy, OutboundPolicy, Protocol } from "#/model/policy.ts";
 import { SILENT } from "#/net/log.ts";
@@ -30,12 +30,12 @@ export interface SimPod {
 /** A whole mesh in one process on virtual time: real sidecars, a played network, a control plane that is a table. */
 export class SimMesh {
   readonly clock: VirtualClock = new VirtualClock();
-  readonly random: SeededRandom;
+  readonly random: Random;
   readonly net: MemoryNet;
   readonly control: SimControl;
 
-  constructor(seed: number) {
-    this.random = new SeededRandom(seed);
+  constructor(random: Random) {
+    this.random = random;
     this.net = new MemoryNet(this.clock, this.random);
     this.control = new SimControl(this.clock, this.random);
   }
@@ -91,14 +91,14 @@ export class SimMesh {
 /** The control plane as a table. `isAway`: it answers nothing, and changes are heard when it is back. */
 export class SimControl implements ControlApi {
   readonly #clock: VirtualClock;
-  readonly #random: SeededRandom;
+  readonly #random: Random;
   readonly #services = new Map<string, { readonly path: string; readonly protocol: Protocol }>();
   readonly #endpoints = new Map<string, readonly Endpoint[]>();
   readonly #ports = new Map<number, InboundPolicy>();
   readonly #watches = new Set<() => void>();
   #isAway = false;
 
-  constructor(clock: VirtualClock, random: SeededRandom) {
+  constructor(clock: VirtualClock, random: Random) {
     this.#clock = clock;
     this.#random = random;
   }

@@ -66,13 +66,16 @@ export class VirtualClock implements Clock {
 
   #push(entry: Entry): void {
     const heap = this.#heap;
+    let at = heap.length;
     heap.push(entry);
-    for (let at = heap.length - 1; at > 0;) {
+    while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (!isBefore(heap[at] as Entry, heap[parent] as Entry)) break;
-      [heap[at], heap[parent]] = [heap[parent] as Entry, heap[at] as Entry];
+      const above = heap[parent] as Entry;
+      if (!isBefore(entry, above)) break;
+      heap[at] = above;
       at = parent;
     }
+    heap[at] = entry;
   }
 
   #pop(): Entry | null {
@@ -80,16 +83,17 @@ export class VirtualClock implements Clock {
     const first = heap[0];
     const last = heap.pop();
     if (first === undefined || last === undefined) return null;
-    if (heap.length === 0) return first;
-    heap[0] = last;
+    const size = heap.length;
+    if (size === 0) return first;
     for (let at = 0; ;) {
-      let least = at;
-      for (const child of [2 * at + 1, 2 * at + 2]) {
-        if (child < heap.length && isBefore(heap[child] as Entry, heap[least] as Entry)) least = child;
+      let child = 2 * at + 1;
+      if (child + 1 < size && isBefore(heap[child + 1] as Entry, heap[child] as Entry)) child++;
+      if (child >= size || !isBefore(heap[child] as Entry, last)) {
+        heap[at] = last;
+        return first;
       }
-      if (least === at) return first;
-      [heap[at], heap[least]] = [heap[least] as Entry, heap[at] as Entry];
-      at = least;
+      heap[at] = heap[child] as Entry;
+      at = child;
     }
   }
 }
