@@ -127,7 +127,7 @@ test("a body of unknown length may pause five times as long, and say as little a
   assert.match(scene.answer, /^HTTP\/1\.1 408 /);
 });
 
-test("a client owes no body that it was not asked for, nor one to which the answer has begun", () => {
+test("a client owes no body that it was not asked for, nor while the answer is under way", () => {
   const scene = new Http1Scene();
   scene.say(`${POST}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n`);
   scene.clock.advance(10 * LIMITS.bodyMs);
@@ -136,7 +136,15 @@ test("a client owes no body that it was not asked for, nor one to which the answ
   reply.informational({ status: 100, version: "1.1", reason: null, fields: [] });
   reply.head({ status: 200, version: "1.1", reason: null, fields: ["Content-Length", "2"] }, false);
   scene.clock.advance(10 * LIMITS.bodyMs);
-  assert.equal(scene.isClosed, false);
+  assert.equal(scene.reached("slow_body"), 0);
+
+  // When all of the answer has been said, there is nothing to talk about.
+  const answered = new Http1Scene();
+  answered.say(`${POST}Content-Length: 5\r\n\r\n`);
+  answered.service.calls[0]!.answer(200, ["Content-Length", "2"], "ok");
+  answered.clock.advance(LIMITS.bodyMs + 2 * ROUND);
+  assert.match(answered.answer, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nok$/);
+  assert.equal(answered.reached("slow_body"), 1);
 
   const asked = new Http1Scene();
   asked.say(`${POST}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n`);

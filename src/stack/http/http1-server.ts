@@ -537,11 +537,12 @@ class Exchange implements ResponseSink {
   }
 
   /**
-   * Whether it is the client's turn. Not while it waits to be told to continue, and not once the answer has begun: what both
-   * sides send at their leisure is a conversation, and only they know when it is over.
+   * Whether it is the client's turn. Not while it waits to be told to continue, and not while the answer is under way: what
+   * both sides send at their leisure is a conversation, and only they know when it is over.
    */
   get owesBody(): boolean {
-    if (this.requestDone || this.awaitsSwitch || this.tunnelling || this.headSent) return false;
+    if (this.requestDone || this.awaitsSwitch || this.tunnelling) return false;
+    if (this.headSent) return this.finished;
     return !this.expectContinue || this.#continued || this.bodyBytes > 0;
   }
 

@@ -191,7 +191,8 @@ class ServerStream extends Http2Stream implements ResponseSink {
 
   /** As over HTTP/1 (see `http1-server.ts`). While we hold bytes of it, the client may be waiting for its window. */
   get #owesBody(): boolean {
-    if (this.received || this.#headSent || this.heldBytes > 0) return false;
+    if (this.received || this.heldBytes > 0) return false;
+    if (this.#headSent) return this.#answered;
     return this.#continued || this.receivedBytes > 0 || fieldValue(this.#request.fields, "expect") === null;
   }
 

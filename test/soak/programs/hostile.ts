@@ -16,8 +16,8 @@ const STALL_MS = 2000;
 const REST_MS = 20;
 const ROUND_MS_MAX = 10_000;
 
-/** One attempt: writes what it likes, and is over when the connection is, or after a while. */
-type Attack = (socket: net.Socket) => void;
+/** One attempt: writes what it likes, and is over when the connection is, or when it has stalled for long enough. */
+type Attack = (socket: net.Socket, stallMs: number) => void;
 
 /** Again and again until the bytes no longer fit, then waits for the answer to it. */
 const flood =
@@ -46,19 +46,19 @@ const say =
 /** Says something and then nothing, reads nothing, and vanishes. */
 const stall =
   (text: Uint8Array | string): Attack =>
-  (socket) => {
+  (socket, stallMs) => {
     socket.pause();
     socket.write(text);
-    setTimeout(() => socket.resetAndDestroy(), STALL_MS);
+    setTimeout(() => socket.resetAndDestroy(), stallMs);
   };
 
 const drip =
   (first: string, everyMs: number, next: string): Attack =>
-  (socket) => {
+  (socket, stallMs) => {
     socket.write(first);
     const timer = setInterval(() => socket.write(next), everyMs);
     socket.once("close", () => clearInterval(timer));
-    setTimeout(() => socket.destroy(), STALL_MS);
+    setTimeout(() => socket.destroy(), stallMs);
   };
 
 const HOST = "Host: soak\r\n";
@@ -116,11 +116,11 @@ const ATTACKS: Readonly<Record<string, Attack>> = {
     `POST / HTTP/1.1\r\n${HOST}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n`,
   ),
   "smuggling, bare LF": say(`GET / HTTP/1.1\nHost: a\n\nGET /x HTTP/1.1\r\n${HOST}\r\n`),
-  "pipelined requests unread": (socket) => {
+  "pipelined requests unread": (socket, stallMs) => {
     socket.pause();
     socket.on("error", () => undefined);
     socket.write(Buffer.from(`GET /big HTTP/1.1\r\n${HOST}\r\n`.repeat(2000)));
-    setTimeout(() => socket.resetAndDestroy(), STALL_MS);
+    setTimeout(() => socket.resetAndDestroy(), stallMs);
   },
   "upload cut": (socket) => {
     socket.write(`POST / HTTP/1.1\r\n${HOST}Content-Length: 10000000\r\n\r\n`);
@@ -184,7 +184,7 @@ export async function attack(targets: readonly Target[], seconds: number): Promi
   const attempts: Record<string, number> = {};
   const loop = async (name: string, act: Attack, target: Target): Promise<void> => {
     while (performance.now() < endAtMs) {
-      await attempt(act, target);
+      await attempt(act, target, STALL_MS);
       attempts[name] = (attempts[name] ?? 0) + 1;
       await new Promise((resolve) => setTimeout(resolve, REST_MS));
     }
@@ -195,16 +195,27 @@ export async function attack(targets: readonly Target[], seconds: number): Promi
   return attempts;
 }
 
-function attempt(act: Attack, target: Target): Promise<void> {
+/** One attempt of one attack, as patient as it is told to be; the first of what it was answered. */
+export function attackOnce(name: string, target: Target, stallMs: number): Promise<string> {
+  const act = ATTACKS[name];
+  if (act === undefined) throw new Error(`no attack is called ${name}`);
+  return attempt(act, target, stallMs);
+}
+
+function attempt(act: Attack, target: Target, stallMs: number): Promise<string> {
   return new Promise((resolve) => {
     const socket = net.connect({ ...target, allowHalfOpen: false });
-    const timer = setTimeout(() => socket.destroy(), ROUND_MS_MAX);
+    const timer = setTimeout(() => socket.destroy(), Math.max(ROUND_MS_MAX, stallMs));
+    let answer = "";
+    socket.on("data", (bytes) => {
+      if (answer.length < 1_000) answer += bytes.toString("latin1");
+    });
     socket.on("error", () => undefined);
     socket.once("close", () => {
       clearTimeout(timer);
-      resolve();
+      resolve(answer);
     });
     socket.resume();
-    socket.once("connect", () => act(socket));
+    socket.once("connect", () => act(socket, stallMs));
   });
 }

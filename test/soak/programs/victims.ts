@@ -7,9 +7,11 @@ const BIG = Buffer.alloc(300_000, "big ");
 
 export async function serve(http1Port: number, http2Port: number, hostilePort: number): Promise<void> {
   const server1 = http.createServer((request, response) => {
-    request.resume();
+    const answer = (): void => void response.end(request.url === "/big" ? BIG : "ok");
     request.on("error", () => undefined);
-    response.end(request.url === "/big" ? BIG : "ok");
+    request.resume();
+    if (request.method === "POST") request.on("end", answer);
+    else answer();
   });
   const server2 = http2.createServer();
   server2.on("stream", (stream: http2.ServerHttp2Stream) => {
