@@ -829,6 +829,21 @@ test("a client that does not read gets no further requests served, and all of it
   assert.ok(gotBytes > 4_000_000);
 });
 
+test("answers that their clients do not read hold up no other answer of the connection (RFC 9113 §5.2.2)", () => {
+  const clock = new ManualClock();
+  const [ours, theirs] = memoryPair(clock);
+  const service = new ScriptedService((call) => call.answer(200, [], "x".repeat(1024 * 1024)));
+  new Http2Server(theirs, service, clock, () => {}, { meshed: false, clientId: null });
+  const client = new Http2Client(ours, clock, () => {}, { meshed: false });
+  clock.settle();
+  for (let i = 0; i < 50; i++) client.call(request({ version: "2" }), true, new RecordingReply());
+  clock.settle();
+  const reply = new RecordingReply();
+  client.call(request({ version: "2" }), true, reply);
+  clock.settle();
+  assert.ok(reply.body_.length > 0);
+});
+
 test("an HTTP/2 server cannot send interim responses without end", () => {
   const clock = new ManualClock();
   const [ours, theirs] = memoryPair(clock);

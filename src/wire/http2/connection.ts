@@ -1099,7 +1099,9 @@ export class Http2Connection {
     const more = tuner.received(window, bytes, connectionWindowBytesMost, nowMs);
     if (more > 0) this.#grow(window, 0, more);
     const isEnd = (this.#reader.flags & Flag.END_STREAM) !== 0;
-    const streamMore = isEnd ? 0 : tuner.received(stream, bytes, streamWindowBytesMost, nowMs);
+    // One stream whose reader stops must leave the others room in the connection's window.
+    const streamMost = Math.min(streamWindowBytesMost, window.windowBytes >> 1);
+    const streamMore = isEnd ? 0 : tuner.received(stream, bytes, streamMost, nowMs);
     if (streamMore > 0) this.#grow(stream, stream.id, streamMore);
     // An epoch has just ended, so there is a flow worth measuring.
     if (stream.epochBytes === 0 && stream.windowBytes < streamWindowBytesMost && tuner.wantsPing(nowMs)) {
