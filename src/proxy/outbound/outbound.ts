@@ -146,7 +146,7 @@ class OutboundConnection implements ConnHandler {
     const { endpoints } = target;
     if (backend.kind === "forbidden" && (protocol === "opaque" || protocol === "tls")) {
       this.#fail("forbidden", `${backend.reason} (policy ${source.name})`);
-    } else if (protocol === "opaque" || protocol === "tls") this.#dialOpaque(target);
+    } else if (protocol === "opaque" || (protocol === "tls" && endpoints === null)) this.#dialOpaque(target);
     else if (protocol === "http1") this.#serve(target, "http1", null);
     else if (protocol === "http2" || protocol === "grpc") this.#serve(target, "http2", null);
     else if (endpoints?.endpoints[0]?.protocolHint === "opaque") this.#dialOpaque(target);
@@ -155,7 +155,9 @@ class OutboundConnection implements ConnHandler {
 
   #detect(target: Target): void {
     const { clock, detectTimeoutMs, metrics, opaque, registry } = this.#parts;
-    const { endpoints } = target;
+    const { endpoints, policy } = target;
+    // A target of TLS is asked for its server name alone.
+    const { protocol } = policy;
     let hello: ClientHello = { kind: "incomplete" };
     this.#step = detect<OpaqueDialled>(
       {
@@ -171,7 +173,8 @@ class OutboundConnection implements ConnHandler {
         inspect: (bytes): ClientVerdict => {
           hello = inspectClientHello(bytes);
           if (hello.kind === "hello") return "tls";
-          return hello.kind === "incomplete" ? "more" : detectHttp(bytes);
+          if (hello.kind === "incomplete") return "more";
+          return protocol === "tls" ? "opaque" : detectHttp(bytes);
         },
         dial: endpoints === null ? null : (done) => opaque.dial(endpoints, done),
       },

@@ -123,12 +123,16 @@ describe("opaque bytes between two sidecars", { skip }, () => {
     client = await mesh.pod("client", { isMeshed: true });
     stranger = await mesh.pod("stranger", { isMeshed: false });
     await mesh.set({
-      services: Object.fromEntries(
-        [7000, 7001, 7002, 7003, 7009, 7443].map((port) => [
-          `${VIP}:${port}`,
-          { protocol: "detect" as const, path: `svc:${port}` },
-        ]),
-      ),
+      services: {
+        ...Object.fromEntries(
+          [7000, 7001, 7002, 7003, 7009, 7443].map((port) => [
+            `${VIP}:${port}`,
+            { protocol: "detect" as const, path: `svc:${port}` },
+          ]),
+        ),
+        // Declared as TLS.
+        [`${VIP}:7444`]: { protocol: "tls" as const, path: "svc:7443" },
+      },
       endpoints: {
         ...Object.fromEntries(
           [7000, 7001, 7002, 7003, 7443].map((port) => [`svc:${port}`, [server.endpoint(port)]]),
@@ -220,6 +224,13 @@ describe("opaque bytes between two sidecars", { skip }, () => {
     }
     assert.equal(await client.metric(passed), 1);
     assert.equal(await server.metric(passed), 1);
+    assert.equal((await client.run(talkTls, VIP, 7444, "db.example", own.cert)).text, "HELLO");
+    assert.equal(
+      await client.metric(
+        /^pillion_passed_tls_connections_total.*target_port="7444".*server_name="db.example"/,
+      ),
+      1,
+    );
     assert.equal((await client.run(talkTls, VIP, 7443, "", own.cert)).text, "HELLO");
     assert.equal(await client.metric(/^pillion_passed_tls_connections_total.*server_name=""/), 1);
   });

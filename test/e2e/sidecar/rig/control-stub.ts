@@ -35,7 +35,7 @@ export interface StubEndpoint {
 }
 
 /** As an operator may declare a port. */
-export type StubProtocol = "detect" | "opaque" | "http2";
+export type StubProtocol = "detect" | "opaque" | "http2" | "tls";
 
 export interface StubTable {
   /** By `ip:port` of a virtual address: the protocol and the path of its endpoints. */
@@ -186,7 +186,9 @@ const watchOutbound: MethodHandler = {
           ? { case: "opaque" as const, value: { routes } }
           : declared === "http2"
             ? { case: "http2" as const, value: { routes } }
-            : { case: "detect" as const, value: { opaque: { routes } } };
+            : declared === "tls"
+              ? { case: "tls" as const, value: { routes } }
+              : { case: "detect" as const, value: { opaque: { routes } } };
       return toBinary(
         OutboundPolicySchema,
         create(OutboundPolicySchema, { metadata: source, protocol: { kind: protocol } }),
@@ -262,7 +264,9 @@ const watchPort: MethodHandler = {
           ? { case: "opaque" as const, value: {} }
           : protocol === "http2"
             ? { case: "http2" as const, value: {} }
-            : { case: "detect" as const, value: {} };
+            : protocol === "tls"
+              ? { case: "tls" as const, value: {} }
+              : { case: "detect" as const, value: {} };
       return toBinary(
         ServerSchema,
         create(ServerSchema, {
