@@ -307,6 +307,7 @@ test("settings of the sidecar come from mesh, namespace and pod, the narrower wi
   const { sidecar } = world.pods[0]!;
   assert.equal(sidecar?.env["PILLION_LOG"], "warn");
   assert.equal(sidecar?.memoryLimitBytes, 2 ** 26);
+  assert.equal(sidecar?.env["PILLION_MEMORY_LIMIT_BYTES"], String(2 ** 26), "for its guard");
   assert.deepEqual(sidecar?.skipOutboundPorts, [25, 100, 101, 102]);
   assert.deepEqual(sidecar?.letThroughCidrs, ["192.0.2.0/24:443"]);
   const before = new Set(world.pods.map((pod) => pod.uid));
