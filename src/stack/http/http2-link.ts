@@ -5,6 +5,7 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+import { StreamTable } from "#/wire/http2/stream-table.ts";
 import type { Patrolled } from "../patrol.ts";
 import { Lag } from "../patrol.ts";
 import type { Guard } from "./guard.ts";
@@ -41,7 +42,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   readonly #conn: Conn;
   readonly #clock: Clock;
   readonly #owner: Http2LinkOwner;
-  readonly #streams = new Map<number, Http2Stream>();
+  #streams = new StreamTable<Http2Stream>();
   /** Streams with body bytes to offer at the end of this turn. */
   #dirty: Http2Stream[] = [];
   /** Streams that were begun in this turn: nothing of them has left yet. */
@@ -98,7 +99,7 @@ export class Http2Link implements ConnHandler, Patrolled {
 
   add(stream: Http2Stream): void {
     this.#added++;
-    this.#streams.set(stream.id, stream);
+    this.#streams.add(stream);
     if (stream.local) this.#unsent.push(stream);
   }
 
@@ -192,10 +193,10 @@ export class Http2Link implements ConnHandler, Patrolled {
 
   #lookAtStreams(nowMs: number, guard: Guard): void {
     let heldBytes = 0;
-    for (const stream of this.#streams.values()) heldBytes += stream.heldBytes;
+    for (const stream of this.#streams.all()) heldBytes += stream.heldBytes;
     // What others hold may have used up the connection's window: then nobody can send, and nobody owes anything.
     const maySend = heldBytes < this.machine.connectionWindowBytes / 2;
-    for (const stream of this.#streams.values()) stream.look(nowMs, guard, maySend);
+    for (const stream of this.#streams.all()) stream.look(nowMs, guard, maySend);
   }
 
   #tellRefused(guard: Guard): void {
@@ -248,7 +249,7 @@ export class Http2Link implements ConnHandler, Patrolled {
       switch (kind) {
         case Event.HEADERS: {
           const stream = this.#streams.get(machine.streamId);
-          if (stream === undefined) this.#owner.opened(machine.streamId, machine.fields, machine.endStream);
+          if (stream === null) this.#owner.opened(machine.streamId, machine.fields, machine.endStream);
           else stream.receiveHead(machine.fields, machine.endStream);
           break;
         }
@@ -258,7 +259,7 @@ export class Http2Link implements ConnHandler, Patrolled {
         case Event.DATA: {
           const stream = this.#streams.get(machine.streamId);
           const bytes = machine.stop - machine.start;
-          if (stream === undefined) {
+          if (stream === null) {
             if (bytes > 0) machine.consumed(machine.streamId, bytes);
             break;
           }
@@ -276,7 +277,7 @@ export class Http2Link implements ConnHandler, Patrolled {
           break;
         case Event.RESET: {
           const stream = this.#streams.get(machine.streamId);
-          if (stream === undefined) break;
+          if (stream === null) break;
           this.#streams.delete(stream.id);
           this.#stalled.delete(stream);
           stream.receiveReset(machine.errorCode, machine.byUs ? machine.reason : "");
@@ -285,7 +286,7 @@ export class Http2Link implements ConnHandler, Patrolled {
           break;
         }
         case Event.WRITABLE:
-          if (machine.streamId === 0) for (const stream of this.#streams.values()) stream.offer();
+          if (machine.streamId === 0) for (const stream of this.#streams.all()) stream.offer();
           else this.#streams.get(machine.streamId)?.offer();
           break;
         case Event.GOAWAY: {
@@ -381,9 +382,9 @@ export class Http2Link implements ConnHandler, Patrolled {
       this.#guard.patrol.remove(this);
       this.#tellRefused(this.#guard);
     }
-    const left = [...this.#streams.values()];
+    const left = this.#streams.all();
     const unsent = new Set(this.#unsent.splice(0));
-    this.#streams.clear();
+    this.#streams = new StreamTable();
     this.#stalled.clear();
     // Nobody has heard of it for long: what it was asked is better asked elsewhere.
     const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";

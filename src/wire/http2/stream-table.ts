@@ -4,9 +4,13 @@ import type { Stream } from "./stream.ts";
  * The streams of a connection by id. Ids come in sequence, so nearly every stream lies at its own place and a look-up
  * is one comparison; a long-lived stream that is in the way costs one more. At most half full; never shrinks, so it is
  * bounded by four times the most streams that were held at once.
+ *
+ * A Map would do the same and cost the collector every request: as entries come and go it moves to a new table each few
+ * entries, the old table keeps what was in it and points to the new one, and once one of them is in the old generation it
+ * takes all later ones there, with their streams.
  */
-export class StreamTable {
-  #places = empty(PLACES_FIRST);
+export class StreamTable<S extends { readonly id: number } = Stream> {
+  #places = empty<S>(PLACES_FIRST);
   #mask = PLACES_FIRST - 1;
   #count = 0;
 
@@ -14,7 +18,7 @@ export class StreamTable {
     return this.#count;
   }
 
-  get(id: number): Stream | null {
+  get(id: number): S | null {
     const mask = this.#mask;
     for (let place = (id >>> 1) & mask; ; place = (place + 1) & mask) {
       const stream = this.#places[place]!;
@@ -23,18 +27,19 @@ export class StreamTable {
   }
 
   /** `stream.id` must not be in the table. */
-  add(stream: Stream): void {
+  add(stream: S): void {
     if (2 * ++this.#count > this.#mask) this.#grow();
     this.#put(stream);
   }
 
-  delete(id: number): void {
+  /** False: it was not there. */
+  delete(id: number): boolean {
     const places = this.#places;
     const mask = this.#mask;
     let hole = (id >>> 1) & mask;
     for (;;) {
       const stream = places[hole]!;
-      if (stream === null) return;
+      if (stream === null) return false;
       if (stream.id === id) break;
       hole = (hole + 1) & mask;
     }
@@ -49,14 +54,15 @@ export class StreamTable {
       hole = place;
     }
     places[hole] = null;
+    return true;
   }
 
   /** A list of all, in no order: for rare events that concern every stream. */
-  all(): Stream[] {
+  all(): S[] {
     return this.#places.filter((stream) => stream !== null);
   }
 
-  #put(stream: Stream): void {
+  #put(stream: S): void {
     const mask = this.#mask;
     let place = (stream.id >>> 1) & mask;
     while (this.#places[place] !== null) place = (place + 1) & mask;
@@ -66,7 +72,7 @@ export class StreamTable {
   #grow(): void {
     const streams = this.all();
     const size = 2 * (this.#mask + 1);
-    this.#places = empty(size);
+    this.#places = empty<S>(size);
     this.#mask = size - 1;
     for (const stream of streams) this.#put(stream);
   }
@@ -75,6 +81,6 @@ export class StreamTable {
 /** Power of two. */
 const PLACES_FIRST = 32;
 
-function empty(size: number): (Stream | null)[] {
+function empty<S>(size: number): (S | null)[] {
   return Array.from({ length: size }, () => null);
 }
