@@ -6,9 +6,9 @@ export class RecvWindow {
   leftBytes: number;
   /** Consumed (or padding) and not yet given back by WINDOW_UPDATE. */
   creditBytes = 0;
-  /** Since `epochAtMs`; see `WindowTuner`. */
+  /** Since `epochAtMs`, -1 before anything came; see `WindowTuner`. */
   epochBytes = 0;
-  epochAtMs = 0;
+  epochAtMs = -1;
 
   constructor(windowBytes: number) {
     this.windowBytes = windowBytes;
@@ -35,12 +35,15 @@ export class WindowTuner {
 
   /** By how much the window is to grow now that `bytes` came: 0 nearly always. */
   received(window: RecvWindow, bytes: number, mostBytes: number, nowMs: number): number {
-    if (window.epochBytes === 0) window.epochAtMs = nowMs;
+    if (window.epochAtMs < 0) window.epochAtMs = nowMs;
     window.epochBytes += bytes;
     const { windowBytes } = window;
     if (2 * window.epochBytes < windowBytes) return 0;
+    const elapsedMs = nowMs - window.epochAtMs;
     window.epochBytes = 0;
-    if (windowBytes >= mostBytes || nowMs - window.epochAtMs >= 2 * this.rttMs) return 0;
+    // At once, so that the pauses of a sender that comes in bursts count, too.
+    window.epochAtMs = nowMs;
+    if (windowBytes >= mostBytes || elapsedMs >= 2 * this.rttMs) return 0;
     const unreadBytes = windowBytes - window.leftBytes - window.creditBytes;
     if (3 * unreadBytes > windowBytes) return 0;
     return Math.min(windowBytes, mostBytes - windowBytes);
