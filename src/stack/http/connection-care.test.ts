@@ -34,6 +34,7 @@ class Scene {
 
   constructor(options: {
     readonly meshed: boolean;
+    readonly streamsMax?: number;
     readonly limits?: Partial<Limits>;
     readonly meet?: (conn: MemoryConn, number: number) => void;
   }) {
@@ -41,6 +42,7 @@ class Scene {
       void new Http2Server(conn, this.service, this.clock, () => {}, {
         meshed: options.meshed,
         clientId: null,
+        machine: { maxConcurrentStreams: options.streamsMax ?? 1024 },
       });
     const dial: Dial = (_endpoint, _protocol, done) => {
       const [near, far] = memoryPair(this.clock);
@@ -173,3 +175,19 @@ test("GOAWAY gives back the requests above its last stream and finishes the othe
   scene.clock.settle();
   assert.deepEqual(below.events, ["head 204 last"]);
 });
+
+test("requests over the server's limit of streams wait their turn, and only so many (RFC 9113 §5.1.2)", () => {
+  const scene = new Scene({ meshed: true, streamsMax: 1 });
+  const replies = Array.from({ length: 1 + WAITING + 1 }, () => scene.call());
+  assert.equal(scene.service.calls.length, 1);
+  assert.deepEqual(replies.at(-1)!.events, ["fail OVERLOADED safe"]);
+  for (let i = 0; i < 1 + WAITING; i++) {
+    scene.service.calls[i]!.answer(204, [], "");
+    scene.clock.settle();
+  }
+  assert.ok(replies.slice(0, -1).every((reply) => reply.status === 204));
+  assert.equal(scene.far.length, 1);
+});
+
+/** How many `Http2Client` lets wait. */
+const WAITING = 1024;
