@@ -68,7 +68,7 @@ describe("clients that mean no good, beside one that does", { skip }, () => {
   const attackOnce = (pod: Pod, name: string, host: string, port: number): Promise<string> =>
     call(pod, "hostile.ts", "attackOnce", name, { host, port }, STALL_MS);
   const reached = (pod: Pod, limit: string, direction: string): Promise<number> =>
-    pod.metric(new RegExp(`^pillion_limit_reached_total\\{limit="${limit}",direction="${direction}"\\}`));
+    pod.metric(new RegExp(`^pillion_limit_reached_total\\{limit="${limit}",direction="${direction}"`));
 
   const inboundConnections = async (): Promise<number> => {
     const { text } = await server.admin("/drain");
