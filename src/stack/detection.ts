@@ -135,9 +135,11 @@ class Detection<D extends Dialled> implements Cancel, ConnHandler {
     const { client } = this.#options;
     client.pause();
     client.unread(this.#clientBytes);
+    this.#clientBytes = EMPTY;
     if (this.#dialled !== null) {
       this.#dialled.conn.pause();
       this.#dialled.conn.unread(this.#server.bytes);
+      this.#server.bytes = EMPTY;
     }
     this.#done({ kind, dialled: this.#dialled, decidedBy });
   }

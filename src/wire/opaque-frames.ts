@@ -85,10 +85,14 @@ export class OpaqueReader {
     const bytes = this.bytes;
     for (;;) {
       const available = bytes.length - this.#at;
-      if (available === 0)
+      if (available === 0) {
+        // A connection may be idle for hours: what it read last must not stay in memory, or what that is a view of.
+        this.bytes = EMPTY;
+        this.#at = 0;
         return this.#transportEnded && !this.isOver
           ? this.#fail("the stream was cut off")
           : OpaqueFound.NOTHING;
+      }
       if (this.isOver) return this.#fail("bytes follow the end of the stream");
       if (this.#payloadBytes > 0) {
         this.start = this.#at;

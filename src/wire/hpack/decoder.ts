@@ -103,6 +103,7 @@ export class HpackDecoder {
     this.isRepeat = false;
     this.kinds = this.#kinds;
     const result = this.#decodeNew(bytes, start, stop);
+    this.#bytes = EMPTY;
     if (hash >= 0 && result === Decoded.OK) this.#remember(hash, bytes.subarray(start, stop));
     return result;
   }

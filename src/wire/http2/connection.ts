@@ -283,8 +283,12 @@ export class Http2Connection {
       if (this.#queueHead < this.#queue.length && this.#dequeue()) return Event.WRITABLE;
       const found = reader.next();
       let event: number;
-      if (found === Found.NOTHING) return Event.NOTHING;
-      else if (found === Found.DATA) event = this.#onData();
+      if (found === Found.NOTHING) {
+        reader.release();
+        this.bytes = EMPTY;
+        return Event.NOTHING;
+      }
+      if (found === Found.DATA) event = this.#onData();
       else if (found === Found.FRAME) event = this.#onFrame();
       else if (found === Found.DATA_HEAD) event = this.#onDataHead();
       else event = this.#failWith(reader.error!);

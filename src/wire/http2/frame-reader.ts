@@ -71,6 +71,14 @@ export class FrameReader {
     this.#at = 0;
   }
 
+  /** Lets go of memory that nothing more will be read from. After NOTHING: a connection may be idle for hours. */
+  release(): void {
+    this.bytes = EMPTY;
+    if (this.#at < this.#chunk.length) return;
+    this.#chunk = EMPTY;
+    this.#at = 0;
+  }
+
   next(): number {
     if (this.error !== null) return Found.ERROR;
     if (this.#expect !== Expect.HEAD) return this.#nextData();
