@@ -9,6 +9,7 @@ import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
 import { Tls } from "#/net/tls.ts";
 import { parseIdentity } from "#/model/identity.ts";
+import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin/admin.ts";
 import { readConfig, type SidecarConfig } from "./config.ts";
@@ -22,6 +23,8 @@ import { Sidecar } from "./sidecar.ts";
 const BACKLOG = 4096;
 /** Accepted past the bound on connections, to be refused with a reason; past this the listener drops them without one. */
 const CONNECTIONS_BEYOND = 100;
+/** On the admin port; longer than Prometheus waits between two scrapes. */
+const ADMIN_IDLE_MS = 300_000;
 /** Facts §2.3: a bad environment ends the process with 64, a failed start with 1. */
 const EXIT_CONFIG = 64;
 const EXIT_START = 1;
@@ -145,6 +148,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       shutdown: () => shutdown("admin"),
     },
     clock,
+    new Guard({ ...config.limits, idleMs: ADMIN_IDLE_MS }, "admin", clock, registry),
   );
 
   try {

@@ -3,8 +3,10 @@ import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
 import { isLogLevel } from "#/net/log.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
+import type { Guard } from "#/stack/http/guard.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { isLoopback } from "#/stack/networks.ts";
+import { Connections } from "../connections.ts";
 
 /** What the admin server shows and sets. */
 export interface AdminSubject {
@@ -23,6 +25,9 @@ export interface AdminSubject {
 /** A log level is a short word. */
 const BODY_BYTES_MAX = 256;
 
+/** Probes, Prometheus and a few who look. Half of them for one address; a further connection is reset. */
+const CONNECTIONS_MAX = { all: 256, perClient: 128 };
+
 /**
  * HTTP/1 on the admin port. Reading is for anyone who reaches it (probes, Prometheus); what changes state is for
  * loopback only: `/shutdown` and setting `/proxy-log-level`.
@@ -30,15 +35,26 @@ const BODY_BYTES_MAX = 256;
 export class Admin {
   readonly #subject: AdminSubject;
   readonly #clock: Clock;
+  readonly #guard: Guard;
+  readonly #connections = new Connections(CONNECTIONS_MAX);
 
-  constructor(subject: AdminSubject, clock: Clock) {
+  constructor(subject: AdminSubject, clock: Clock, guard: Guard) {
     this.#subject = subject;
     this.#clock = clock;
+    this.#guard = guard;
   }
 
   accept(conn: Conn): void {
+    const limit = this.#connections.limitFor(conn.remote.ip);
+    if (limit !== null) {
+      this.#guard.reached(limit);
+      conn.reset();
+      return;
+    }
+    const connection = this.#connections.add(conn.remote.ip, () => conn.reset());
     const service = new AdminService(this.#subject, isLoopback(conn.remote.ip));
-    new Http1Server(conn, service, this.#clock, () => undefined, HTTP1_SERVER_DEFAULTS);
+    const settings = { ...HTTP1_SERVER_DEFAULTS, guard: this.#guard };
+    new Http1Server(conn, service, this.#clock, () => connection.remove(), settings);
   }
 }
 

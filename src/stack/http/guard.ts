@@ -8,6 +8,8 @@ import type { Registry } from "../metrics/registry.ts";
 import { Patrol } from "../patrol.ts";
 import { HeadBound } from "./head-bound.ts";
 
+export type GuardedDirection = "inbound" | "outbound" | "admin";
+
 /** What all client connections of one direction share to be kept within their limits. */
 export class Guard {
   readonly limits: Limits;
@@ -15,10 +17,10 @@ export class Guard {
   readonly heads: HeadBound;
   /** The limits that the machine of HTTP/2 keeps by itself. */
   readonly machine: Partial<Http2Settings>;
-  readonly #direction: string;
+  readonly #direction: GuardedDirection;
   readonly #registry: Registry;
 
-  constructor(limits: Limits, direction: "inbound" | "outbound", clock: Clock, registry: Registry) {
+  constructor(limits: Limits, direction: GuardedDirection, clock: Clock, registry: Registry) {
     this.limits = limits;
     this.patrol = new Patrol(clock);
     this.#direction = direction;
