@@ -189,5 +189,20 @@ test("requests over the server's limit of streams wait their turn, and only so m
   assert.equal(scene.far.length, 1);
 });
 
+test("clients that do not read their answers hold up nobody else (RFC 9113 §5.2.1)", () => {
+  const scene = new Scene({ meshed: true });
+  const answer = Buffer.alloc(256 * 1024, "x").toString("latin1");
+  for (let i = 0; i < 200; i++) {
+    scene.call();
+    scene.service.calls[i]!.answer(200, [], answer);
+    scene.clock.settle();
+  }
+  const reader = scene.call();
+  scene.service.calls[200]!.answer(200, [], "hello");
+  scene.clock.settle();
+  assert.equal(reader.body_, "hello");
+  assert.ok(scene.far.length > 1 && scene.far.length < 10, `${scene.far.length} connections`);
+});
+
 /** How many `Http2Client` lets wait. */
 const WAITING = 1024;

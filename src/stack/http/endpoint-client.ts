@@ -71,6 +71,7 @@ export class EndpointClient implements HttpService {
     const tunnel = head.upgrade !== null && head.version !== "2";
     const overHttp2 = head.version === "2" || (meshed && this.#endpoint.protocolHint === "http2" && !tunnel);
     if (!overHttp2) return this.#http1.call(head, last, reply);
+    if (this.#http2 !== null && this.#http2.isCrowded) this.#http2.close();
     if (this.#http2 !== null && this.#http2.usable) return this.#http2.call(head, last, reply);
     return this.#callWhenConnected(head, last, reply);
   }

@@ -46,12 +46,6 @@ const REQUESTS_MAX = 1_000_000_000;
 /** Requests that wait for a stream on one connection. Past it they fail as OVERLOADED. */
 const WAITING_MAX = 1_024;
 
-/**
- * Requests of many clients share a connection, and what one client does not read must not hold up the others: 64 streams that
- * stop in their first window leave room. It is also all that a server can make us hold for one connection.
- */
-const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
-
 /** Interim responses (1xx) before one final; as many as from a server of HTTP/1. */
 const INFORMATIONAL_MAX = 32;
 
@@ -81,7 +75,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#heads = options.heads ?? HEAD_BOUND;
-    const machine = { ...this.#heads.http2(options.meshed), connectionWindowBytes: CONNECTION_WINDOW_BYTES };
+    const machine = this.#heads.http2(options.meshed);
     this.#link = new Http2Link(conn, clock, this, { ...machine, ...options.machine, role: "client" }, null);
     const ageMs = options.ageMs ?? 0;
     if (ageMs > 0) this.#ageing = clock.after(ageMs, () => this.close());
@@ -89,6 +83,11 @@ export class Http2Client implements HttpService, Http2LinkOwner {
 
   get usable(): boolean {
     return !this.#retired;
+  }
+
+  /** What clients of this connection do not read may soon hold up those that do: further ones are better off elsewhere. */
+  get isCrowded(): boolean {
+    return this.#link.machine.isCrowded;
   }
 
   get activeRequests(): number {

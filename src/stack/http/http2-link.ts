@@ -192,10 +192,8 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 
   #lookAtStreams(nowMs: number, guard: Guard): void {
-    let heldBytes = 0;
-    for (const stream of this.#streams.all()) heldBytes += stream.heldBytes;
     // What others hold may have used up the connection's window: then nobody can send, and nobody owes anything.
-    const maySend = heldBytes < this.machine.connectionWindowBytes / 2;
+    const maySend = !this.machine.isCrowded;
     for (const stream of this.#streams.all()) stream.look(nowMs, guard, maySend);
   }
 

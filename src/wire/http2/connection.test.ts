@@ -147,6 +147,24 @@ test("DATA held by the application keeps the window shut after the stream ended"
   client.consumed(first, 1);
 });
 
+test("a stream that nobody reads leaves what is left of the connection's window to the others (RFC 9113 §6.9.1)", () => {
+  const pair = new Pair({ streamWindowBytes: 100_000, connectionWindowBytes: 160_000 });
+  const { client, server } = pair;
+  const [unread, read] = [client.request(GET, true), client.request(GET, true)];
+  pair.toServer();
+  for (const id of [unread, read]) server.respond(id, OK, false);
+  server.sendData(unread, new Uint8Array(90_000), 0, 90_000, true);
+  pair.toClient();
+  const body = new Uint8Array(500_000);
+  let at = 0;
+  for (let turn = 0; turn < 200 && at < body.length; turn++) {
+    at += server.sendData(read, body, at, body.length, true);
+    for (const { event, bytes } of pair.toClient()) if (event === Event.DATA) client.consumed(read, bytes);
+    pair.toServer();
+  }
+  assert.equal(at, body.length);
+});
+
 test("a reset gives back what was not consumed", () => {
   const pair = new Pair({ connectionWindowBytes: 65535 });
   const { client, server } = pair;

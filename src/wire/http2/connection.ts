@@ -308,9 +308,9 @@ export class Http2Connection {
     return this.#writer.takeAll();
   }
 
-  /** DATA that the remote may send before we have consumed any. */
-  get connectionWindowBytes(): number {
-    return this.#settings.connectionWindowBytes;
+  /** Streams that nobody reads hold half of the connection's window or more: the others may soon be unable to send. */
+  get isCrowded(): boolean {
+    return 2 * this.#recvWindow.unreadBytes >= this.#recvWindow.windowBytes;
   }
 
   /** Queued and not taken. */
@@ -1092,38 +1092,35 @@ export class Http2Connection {
 
   // === Flow control
 
-  /** DATA came: both windows grow where they hold the sender up. */
+  /** DATA came: the stream's window grows where it holds the sender up. */
   #tune(stream: Stream, bytes: number): void {
     // Without a clock, as in transcripts that never wake us, nothing can be measured.
     if (bytes === 0 || !this.#isSettingsAcked || this.#nowMs < 0) return;
-    const { streamWindowBytesMost, connectionWindowBytesMost } = this.#settings;
+    if ((this.#reader.flags & Flag.END_STREAM) !== 0) return;
     const tuner = this.#tuner;
-    const window = this.#recvWindow;
     const nowMs = this.#nowMs;
-    const more = tuner.received(window, bytes, connectionWindowBytesMost, nowMs);
-    if (more > 0) this.#grow(window, 0, more);
-    const isEnd = (this.#reader.flags & Flag.END_STREAM) !== 0;
     // One stream whose reader stops must leave the others room in the connection's window.
-    const streamMost = Math.min(streamWindowBytesMost, window.windowBytes >> 1);
-    const streamMore = isEnd ? 0 : tuner.received(stream, bytes, streamMost, nowMs);
-    if (streamMore > 0) this.#grow(stream, stream.id, streamMore);
+    const mostBytes = Math.min(this.#settings.streamWindowBytesMost, this.#recvWindow.windowBytes >> 1);
+    const moreBytes = tuner.received(stream, bytes, mostBytes, nowMs);
+    if (moreBytes > 0) {
+      stream.windowBytes += moreBytes;
+      this.#update(stream, stream.id, moreBytes);
+    }
     // An epoch has just ended, so there is a flow worth measuring.
-    if (stream.epochBytes === 0 && stream.windowBytes < streamWindowBytesMost && tuner.wantsPing(nowMs)) {
+    if (stream.epochBytes === 0 && stream.windowBytes < mostBytes && tuner.wantsPing(nowMs)) {
       tuner.asked(nowMs);
       this.#writer.ping(RTT_MARK, 0);
     }
   }
 
-  #grow(window: RecvWindow, streamId: number, bytes: number): void {
-    window.windowBytes += bytes;
-    this.#update(window, streamId, bytes);
-  }
-
-  /** Received bytes that are consumed, for the connection; given back when half the window has come together. */
+  /**
+   * Received bytes that are consumed, for the connection; given back when they are as many as are left: half the window, or of
+   * what streams that nobody reads leave of it.
+   */
   #credit(bytes: number): void {
     const window = this.#recvWindow;
     window.creditBytes += bytes;
-    if (window.creditBytes * 2 < window.windowBytes || window.creditBytes === 0) return;
+    if (window.creditBytes < window.leftBytes || window.creditBytes === 0) return;
     this.#update(window, 0, 0);
   }
 

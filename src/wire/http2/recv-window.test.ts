@@ -112,7 +112,7 @@ test("a slow reader's window stays where it began", () => {
 test("a reader that stops finds half the connection's window at most: the rest is for the others", () => {
   const download = new Download(40_000, 25, {
     streamWindowBytesMost: 8 * MIB,
-    connectionWindowBytesMost: 2 * MIB,
+    connectionWindowBytes: 2 * MIB,
   });
   download.run(2000, Infinity);
   download.run(1000, 0);

@@ -14,6 +14,11 @@ export class RecvWindow {
     this.windowBytes = windowBytes;
     this.leftBytes = windowBytes;
   }
+
+  /** Received and not consumed. */
+  get unreadBytes(): number {
+    return this.windowBytes - this.leftBytes - this.creditBytes;
+  }
 }
 
 /**
@@ -44,8 +49,7 @@ export class WindowTuner {
     // At once, so that the pauses of a sender that comes in bursts count, too.
     window.epochAtMs = nowMs;
     if (windowBytes >= mostBytes || elapsedMs >= 2 * this.rttMs) return 0;
-    const unreadBytes = windowBytes - window.leftBytes - window.creditBytes;
-    if (3 * unreadBytes > windowBytes) return 0;
+    if (3 * window.unreadBytes > windowBytes) return 0;
     return Math.min(windowBytes, mostBytes - windowBytes);
   }
 

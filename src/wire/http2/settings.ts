@@ -6,12 +6,13 @@ export interface Http2Settings {
 
   /** DATA that the remote may send on one stream before we have consumed any; grows with need (see `WindowTuner`). */
   streamWindowBytes: number;
-  /** The same for the whole connection; at least 65,535 (RFC 9113 §6.9.2: it cannot begin lower). */
-  connectionWindowBytes: number;
-  /** How far a stream's window may grow; no effect below `streamWindowBytes`. */
+  /** How far that may grow; no effect below `streamWindowBytes`, nor above half of `connectionWindowBytes`. */
   streamWindowBytesMost: number;
-  /** How far the connection's may: all DATA that a peer can make one connection hold. */
-  connectionWindowBytesMost: number;
+  /**
+   * The same for the whole connection, at least 65,535 (RFC 9113 §6.9.2: it cannot begin lower): all DATA that a peer can make
+   * one connection hold. Many times a stream's, so that streams that nobody reads leave room for the others.
+   */
+  connectionWindowBytes: number;
   /** Streams that the remote may have open; more are refused with REFUSED_STREAM. Server only. */
   maxConcurrentStreams: number;
   /** Largest frame that we accept, 16,384 to 2^24 - 1. */
@@ -58,9 +59,8 @@ export interface Http2Settings {
 
 export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   streamWindowBytes: 256 * 1024,
-  connectionWindowBytes: 1024 * 1024,
   streamWindowBytesMost: 4 * 1024 * 1024,
-  connectionWindowBytesMost: 16 * 1024 * 1024,
+  connectionWindowBytes: 16 * 1024 * 1024,
   maxConcurrentStreams: 1024,
   maxFrameBytes: FRAME_BYTES_DEFAULT,
   headerBytesMax: 65536,
