@@ -34,6 +34,11 @@ export interface Conn {
   readonly bufferedBytes: number;
   /** Bytes that the kernel has taken so far, as near as can be told: grows while the remote side, or its buffer, takes them. */
   readonly sentBytes: number;
+  /**
+   * Takes back the last `bytes` written, all or none: false once the kernel was given any of them. Also from `onEnd` and
+   * `onClose`, where it proves that the remote side cannot have seen them.
+   */
+  unsend(bytes: number): boolean;
   /** Half-close: everything written is sent, then FIN. Reading goes on. */
   end(): void;
   /** Ends both halves at once; TCP sends RST. For errors that the remote side must see as errors. */

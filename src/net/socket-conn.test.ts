@@ -31,6 +31,45 @@ async function pair(by: Clock = clock): Promise<{ conn: SocketConn; remote: Sock
 
 const turn = (): Promise<void> => new Promise((resolve) => clock.soon(resolve));
 
+test("an end that came first is told before written bytes leave, which can then be taken back", async (t) => {
+  const tasks: (() => void)[] = [];
+  const byHand: Clock = {
+    nowMs: () => clock.nowMs(),
+    wallMs: () => clock.wallMs(),
+    after: (ms, fire) => clock.after(ms, fire),
+    soon: (task) => void tasks.push(task),
+  };
+  const run = (): void => {
+    for (const task of tasks.splice(0)) task();
+  };
+  const { conn, remote, close } = await pair(byHand);
+  t.after(close);
+  const events: string[] = [];
+  conn.setHandler({
+    onData: () => {},
+    onEnd: () => events.push(`end ${conn.unsend(5)} ${conn.unsend(5)}`),
+    onDrain: () => {},
+    onClose: () => {},
+  });
+  run();
+  conn.write(Buffer.from("sent"));
+  run();
+  const [bytes] = (await once(remote, "data")) as [Buffer];
+  assert.equal(bytes.toString(), "sent");
+  assert.equal(conn.unsend(4), false);
+  conn.write(Buffer.from("never"));
+  remote.end();
+  while (tasks.length < 2) await new Promise((done) => setImmediate(done));
+  run();
+  assert.deepEqual(events, ["end true false"]);
+  conn.end();
+  run();
+  let rest = "";
+  remote.on("data", (more: Buffer) => (rest += more.toString()));
+  await once(remote, "end");
+  assert.equal(rest, "");
+});
+
 /** Asks for an end, waits so many turns of the event loop, resets, and gives what `onClose` was told. */
 async function endThenReset(t: TestContext, turns: number): Promise<ConnError | null> {
   const { conn, remote, close } = await pair();

@@ -40,6 +40,8 @@ export class SocketConn implements Conn {
   #handler: ConnHandler | null = null;
   readonly #pending = new KeptBytes();
   #pendingBytes = 0;
+  /** What was pending at the close. */
+  #lostBytes = 0;
   /** Bytes given to the socket whose write has not completed. */
   #flyingBytes = 0;
   #flushScheduled = false;
@@ -106,6 +108,15 @@ export class SocketConn implements Conn {
     if (this.#pendingBytes + this.#flyingBytes < BUFFERED_BYTES_HIGH) return true;
     this.#wantsDrain = true;
     return false;
+  }
+
+  unsend(bytes: number): boolean {
+    if (this.#isClosed) return bytes <= this.#lostBytes;
+    if (this.#pendingBytes !== bytes) return false;
+    this.#pending.take();
+    this.#pendingBytes = 0;
+    this.bytesWritten -= bytes;
+    return true;
   }
 
   end(): void {
@@ -281,6 +292,7 @@ export class SocketConn implements Conn {
     this.#isClosed = true;
     this.#look?.cancel();
     this.#pending.take();
+    this.#lostBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
     this.#flyingBytes = 0;
     // A socket that is destroyed with neither error nor both ends (a server shutting its handles) was cut.
@@ -301,6 +313,8 @@ export class SocketConn implements Conn {
 
   readonly #flush = (): void => {
     this.#flushScheduled = false;
+    // An end that came before these bytes leave is told before: its owner may want them back.
+    if (this.#remoteEnded && !this.#endTold) this.#deliver();
     if (this.#isClosed || this.#isReset || this.#flyingBytes > 0) return;
     if (this.#pendingBytes > 0) this.#writePending();
     else if (this.#isEnded && !this.#isFinished) {

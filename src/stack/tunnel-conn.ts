@@ -53,6 +53,11 @@ export class TunnelConn implements Conn, ConnHandler {
     return this.#carrier.sentBytes;
   }
 
+  /** Bytes are in frames at once, which stay. */
+  unsend(): boolean {
+    return false;
+  }
+
   setHandler(handler: ConnHandler): void {
     const isFirst = this.#handler === null;
     this.#handler = handler;

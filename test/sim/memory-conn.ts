@@ -66,6 +66,14 @@ export class MemoryConn implements MeteredConn {
     return this.bytesWritten - this.#sendBytes;
   }
 
+  unsend(bytes: number): boolean {
+    if (this.#sendBytes !== bytes) return false;
+    this.#sendQueue = [];
+    this.#sendBytes = 0;
+    this.bytesWritten -= bytes;
+    return true;
+  }
+
   setHandler(handler: ConnHandler): void {
     this.#handler = handler;
     this.#endTold = false;

@@ -66,6 +66,12 @@ export class Http1Client implements ConnHandler {
   readonly #reader: Http1Reader;
   #exchange: Exchange | null = null;
   #requests = 0;
+  /** Of the request under way. */
+  #writtenBytes = 0;
+  /** When it became free last. */
+  idleSinceMs = 0;
+  /** The server ended it while it was free. */
+  isLeft = false;
   #gone = false;
   #reusable = true;
   #blocked = false;
@@ -106,6 +112,7 @@ export class Http1Client implements ConnHandler {
     this.#idleTimer?.cancel();
     this.#idleTimer = null;
     this.#requests++;
+    this.#writtenBytes = 0;
     const message = requestToHttp1(head, last);
     const exchange = new Exchange(this, head, reply, message.chunked, last);
     this.#exchange = exchange;
@@ -137,6 +144,7 @@ export class Http1Client implements ConnHandler {
     this.#reusable = false;
     const exchange = this.#exchange;
     if (exchange === null) {
+      this.isLeft = this.#requests > 0;
       this.close();
     } else if (exchange.tunnelling) {
       exchange.answered = true;
@@ -167,6 +175,7 @@ export class Http1Client implements ConnHandler {
 
   onClose(error: ConnError | null): void {
     this.#reusable = false;
+    this.isLeft = this.#exchange === null && this.#requests > 0;
     this.#lost(error === null ? "the connection closed before the answer was complete" : error.message);
     this.#leave();
   }
@@ -245,8 +254,8 @@ export class Http1Client implements ConnHandler {
       return;
     }
     const seconds = keepAliveTimeoutSeconds(reader.fields);
-    // One second short of what the server promises, so that it never closes while our next request is on its way.
-    if (seconds >= 0) this.#keepAliveMs = Math.max(0, seconds * 1000 - 1000);
+    // Short of what the server promises, so that it never closes while our next request is on its way.
+    if (seconds >= 0) this.#keepAliveMs = Math.max(seconds * 1000 - 1000, seconds * 500);
     // A tunnel was asked for and not granted: whatever was sent into it the server may read as requests, whose answers
     // nobody awaits. The next request gets another connection (RFC 9110 §9.3.6).
     if (exchange.request.upgrade !== null || exchange.request.method === "CONNECT") this.#reusable = false;
@@ -272,13 +281,13 @@ export class Http1Client implements ConnHandler {
       this.#write(view, view.length);
       return;
     }
-    this.#conn.write(encodeChunkHead(view.length));
-    this.#conn.write(view);
+    this.#put(encodeChunkHead(view.length));
+    this.#put(view);
     this.#write(CHUNK_TAIL, view.length);
   }
 
   sendEnd(exchange: Exchange, trailers: Fields | null): void {
-    if (exchange.chunked) this.#conn.write(encodeLastChunk(trailersToHttp1(trailers)));
+    if (exchange.chunked) this.#put(encodeLastChunk(trailersToHttp1(trailers)));
     else if (exchange.tunnelling) this.#conn.end();
     exchange.sent = true;
     this.#finishIfDone(exchange);
@@ -298,8 +307,13 @@ export class Http1Client implements ConnHandler {
     if (this.#exchange === exchange) this.#steer();
   }
 
+  #put(bytes: Uint8Array): boolean {
+    this.#writtenBytes += bytes.length;
+    return this.#conn.write(bytes);
+  }
+
   #write(bytes: Uint8Array, creditBytes: number): void {
-    if (!this.#conn.write(bytes)) this.#blocked = true;
+    if (!this.#put(bytes)) this.#blocked = true;
     if (creditBytes === 0) return;
     if (this.#blocked) this.#owedBytes += creditBytes;
     else this.#exchange?.reply.requestConsumed(creditBytes);
@@ -310,9 +324,11 @@ export class Http1Client implements ConnHandler {
     if (exchange === null) return;
     this.#exchange = null;
     const isStale = !exchange.answerBegun && this.reused;
+    // Whatever the method: of what never left this machine's memory nobody has seen anything.
+    const isUnsent = this.#conn.unsend(this.#writtenBytes);
     // The owner first: the request may be sent again from inside `fail`, and not on a connection as old as this one.
     this.#leave(isStale);
-    exchange.fail(fault("RESET", reason, { safe: false }), isStale);
+    exchange.fail(fault("RESET", reason, { safe: isUnsent }), isStale);
   }
 
   #finishIfDone(exchange: Exchange): void {
@@ -326,6 +342,7 @@ export class Http1Client implements ConnHandler {
       return;
     }
     if (this.#paused) this.#steer();
+    this.idleSinceMs = this.#clock.nowMs();
     this.#idleTimer = this.#clock.after(this.#keepAliveMs, () => this.close());
     this.#owner.idle(this);
   }

@@ -3,9 +3,19 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Cancel } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import { IDEMPOTENT } from "./exchange.ts";
 import type { Http1ClientOwner, Http1ClientSettings } from "./http1-client.ts";
 import { HTTP1_CLIENT_DEFAULTS, Http1Client } from "./http1-client.ts";
 import { PendingRequest, connectFault } from "./pending-request.ts";
+
+/**
+ * A server may close an idle connection just as a request is on its way, and what must not be sent twice would fail. So such
+ * a request takes none that has been idle for longer; few servers close so soon …
+ */
+const UNREPEATABLE_IDLE_MS = 1_000;
+/** … and one that does is trusted for half as long as it took, or not at all, until it has not done so for a while. */
+const TRUST_MS_LEAST = 10;
+const DISTRUST_MS = 60_000;
 
 /** Opens one connection; `done` exactly once and never synchronously. */
 export type Connect = (done: (error: ConnError | null, conn: Conn | null) => void) => Cancel;
@@ -21,6 +31,9 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   readonly #idleMax: number;
   readonly #idle: Http1Client[] = [];
   #closed = false;
+  /** How long an idle connection is good for what must not be sent twice, and until when that was learned. */
+  #trustMs = UNREPEATABLE_IDLE_MS;
+  #distrustUntilMs = 0;
 
   constructor(
     connect: Connect,
@@ -35,8 +48,7 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    // A tunnel takes its connection with it, so it gets its own.
-    const client = head.upgrade === null ? this.#idle.pop() : undefined;
+    const client = this.#take(head);
     if (client !== undefined) return client.call(head, last, reply);
     const pending = new PendingRequest(reply);
     const attempt = this.#connect((error, conn) => {
@@ -52,10 +64,31 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     return pending;
   }
 
+  #take(head: RequestHead): Http1Client | undefined {
+    // A tunnel takes its connection with it, so it gets its own.
+    if (head.upgrade !== null) return undefined;
+    const youngest = this.#idle.at(-1);
+    if (youngest === undefined) return undefined;
+    if (IDEMPOTENT.has(head.method)) return this.#idle.pop();
+    const nowMs = this.#clock.nowMs();
+    const trustMs = nowMs < this.#distrustUntilMs ? this.#trustMs : UNREPEATABLE_IDLE_MS;
+    return nowMs - youngest.idleSinceMs > trustMs ? undefined : this.#idle.pop();
+  }
+
   /** Ends idle connections; busy ones end with their request. */
   close(): void {
     this.#closed = true;
     for (const client of this.#idle.splice(0)) client.close();
+  }
+
+  /** The server ended a connection that it had said nothing of ending. */
+  #distrust(client: Http1Client): void {
+    const nowMs = this.#clock.nowMs();
+    const idleMs = nowMs - client.idleSinceMs;
+    if (idleMs >= UNREPEATABLE_IDLE_MS) return;
+    const trustMs = idleMs / 2 < TRUST_MS_LEAST ? -1 : idleMs / 2;
+    this.#trustMs = nowMs < this.#distrustUntilMs ? Math.min(this.#trustMs, trustMs) : trustMs;
+    this.#distrustUntilMs = nowMs + DISTRUST_MS;
   }
 
   idle(client: Http1Client): void {
@@ -67,6 +100,7 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   gone(client: Http1Client, isStale: boolean): void {
     const at = this.#idle.indexOf(client);
     if (at !== -1) this.#idle.splice(at, 1);
+    if (isStale || client.isLeft) this.#distrust(client);
     if (isStale) for (const idle of this.#idle.splice(0)) idle.close();
   }
 }

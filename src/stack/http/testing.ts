@@ -118,6 +118,13 @@ export class MemoryConn implements Conn {
   get isClosed(): boolean {
     return this.#closed;
   }
+  unsend(bytes: number): boolean {
+    if (this.#outBytes !== bytes) return false;
+    this.#out = [];
+    this.#outBytes = 0;
+    this.written = this.written.slice(0, this.written.length - bytes);
+    return true;
+  }
   end(): void {
     this.#endQueued = true;
     this.#schedule();
@@ -139,6 +146,11 @@ export class MemoryConn implements Conn {
   unread(bytes: Uint8Array): void {
     this.#inbox.unshift(bytes);
     this.#schedule();
+  }
+  /** The remote side's end comes now, before anything that is queued here leaves. */
+  hearEnd(): void {
+    this.#endTold = true;
+    this.#handler?.onEnd();
   }
   close(error: ConnError | null): void {
     if (this.#closed) return;
