@@ -70,8 +70,10 @@ export class Http2Server implements Http2LinkOwner {
     this.#clientId = options.clientId;
     this.#answerer = options.answerer ?? UNNAMED;
     const { guard, machine } = options;
+    const heads = guard?.heads ?? HEAD_BOUND;
     const settings = {
-      ...(guard?.heads ?? HEAD_BOUND).http2(options.meshed),
+      ...heads.http2(options.meshed),
+      tooLargeFields: this.#tooLargeFields(heads.bytesMax),
       ...guard?.machine,
       ...machine,
       role: "server" as const,
@@ -81,6 +83,16 @@ export class Http2Server implements Http2LinkOwner {
 
   get activeRequests(): number {
     return this.#link.streamCount;
+  }
+
+  /** The machine answers before anybody knows what was asked, so it is given the words beforehand. */
+  #tooLargeFields(bytesMax: number): Fields {
+    const cause = fault("BAD_REQUEST", "the request's fields are too large in sum", {
+      status: 431,
+      rule: `header_bytes: ${bytesMax}`,
+    });
+    const { line, proxyStatus } = this.explain(cause);
+    return ["l5d-proxy-error", line, "proxy-status", proxyStatus];
   }
 
   explain(cause: Fault): Explanation {

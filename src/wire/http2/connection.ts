@@ -1085,7 +1085,8 @@ export class Http2Connection {
     if (flooded !== Event.NOTHING) return flooded;
     const full = this.#refuseUnread();
     if (full !== Event.NOTHING) return full;
-    this.#writer.section(streamId, [":status", "431", "content-length", "0"], true);
+    const fields = [":status", "431", "content-length", "0", ...this.#settings.tooLargeFields];
+    this.#writer.section(streamId, fields, true);
     if (!endStream) this.#writer.reset(streamId, ErrorCode.NO_ERROR);
     return Event.NOTHING;
   }

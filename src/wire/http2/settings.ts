@@ -19,6 +19,8 @@ export interface Http2Settings {
   maxFrameBytes: number;
   /** Largest decoded header list that we accept (RFC 9113 §6.5.2: name + value + 32 each). Over it: 431 or a reset. */
   headerBytesMax: number;
+  /** Further fields of the 431, in lower case: who refuses, and why. Server only. */
+  tooLargeFields: readonly string[];
   /** Size of the HPACK tables, ours and at most of theirs. */
   hpackTableBytes: number;
   /** Whether header text goes out Huffman-coded. Off: on one network the time is dearer than the bytes. */
@@ -64,6 +66,7 @@ export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   maxConcurrentStreams: 1024,
   maxFrameBytes: FRAME_BYTES_DEFAULT,
   headerBytesMax: 65536,
+  tooLargeFields: [],
   hpackTableBytes: 4096,
   hpackHuffman: false,
   connectProtocol: true,
