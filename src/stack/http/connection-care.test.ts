@@ -10,7 +10,14 @@ import { EndpointClient } from "./endpoint-client.ts";
 import type { RequestHead } from "./exchange.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import { Http2Server } from "./http2-server.ts";
-import { ManualClock, memoryPair, type MemoryConn, RecordingReply, ScriptedService } from "./testing.ts";
+import {
+  ManualClock,
+  memoryPair,
+  type MemoryConn,
+  RecordingReply,
+  type ScriptedCall,
+  ScriptedService,
+} from "./testing.ts";
 
 function get(method = "GET"): RequestHead {
   return {
@@ -201,6 +208,23 @@ test("clients that do not read their answers hold up nobody else (RFC 9113 §5.2
   scene.service.calls[200]!.answer(200, [], "hello");
   scene.clock.settle();
   assert.equal(reader.body_, "hello");
+  assert.ok(scene.far.length > 1 && scene.far.length < 10, `${scene.far.length} connections`);
+});
+
+test("… nor do uploads that the application does not take", () => {
+  const scene = new Scene({ meshed: true });
+  const upload = (bytes: number, isTaken: boolean): ScriptedCall => {
+    const sink = scene.client.call(get("POST"), false, new RecordingReply());
+    scene.clock.settle();
+    const call = scene.service.calls.at(-1)!;
+    call.holdCredit = !isTaken;
+    sink.data(new Uint8Array(bytes), 0, bytes);
+    sink.end(null);
+    scene.clock.settle();
+    return call;
+  };
+  for (let i = 0; i < 200; i++) upload(256 * 1024, false);
+  assert.ok(upload(1_000_000, true).ended);
   assert.ok(scene.far.length > 1 && scene.far.length < 10, `${scene.far.length} connections`);
 });
 

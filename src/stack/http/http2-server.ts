@@ -118,6 +118,8 @@ export class Http2Server implements Http2LinkOwner {
     );
     this.#link.add(stream);
     stream.begin(this.#service, last);
+    // Uploads that nobody takes may soon hold up those of other programs, and a sidecar can easily go over to another connection.
+    if (this.far !== "foreign" && this.#link.machine.isCrowded) this.drain();
   }
 
   goingAway(): void {}
