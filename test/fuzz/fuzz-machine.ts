@@ -10,6 +10,8 @@ export interface FuzzMachine {
    * the machine throws, or holds more than its bound.
    */
   run(pieces: readonly Uint8Array[]): string[];
+  /** More than one machine, on a clock: what it says may depend on what came in one turn. It is not compared. */
+  readonly hasTurns?: boolean;
 }
 
 /** Where lines begin. */

@@ -69,6 +69,10 @@ export class Fuzz {
 
   #judge(input: Uint8Array, pieces: readonly Uint8Array[]): string | null {
     try {
+      if (this.machine.hasTurns === true) {
+        this.#keep(input, this.machine.run(pieces));
+        return null;
+      }
       const whole = this.machine.run([input.slice()]);
       const inPieces = this.machine.run(pieces);
       if (!isDeepStrictEqual(whole, inPieces))

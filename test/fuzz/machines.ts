@@ -24,6 +24,7 @@ import { readCases } from "../conformance/http1/cases.ts";
 import { makeMachine } from "../wire/http2.machine.ts";
 import { parseBytes, parseTranscript, type MakeMachine } from "../wire/transcript.ts";
 import { framesOf, lines, type FuzzMachine } from "./fuzz-machine.ts";
+import { hostileApplication, hostileClient } from "./pair.ts";
 
 const NO_PARTS = (): number[] => [];
 const joined = (pieces: readonly Uint8Array[]): Buffer => Buffer.concat(pieces);
@@ -319,11 +320,23 @@ function readProto(reader: ProtoReader, depth: number): string[] {
   return found;
 }
 
+/** The same bytes as for the machine alone, against two whole sidecars. */
+const withPair = (inner: FuzzMachine, run: FuzzMachine["run"]): FuzzMachine => ({
+  name: `pair-${inner.name}`,
+  seeds: () => inner.seeds(),
+  parts: (bytes) => inner.parts(bytes),
+  hasTurns: true,
+  run,
+});
+
 export const MACHINES: readonly FuzzMachine[] = [
   http1("request"),
   http1("response"),
   http2("server"),
   http2("client"),
+  withPair(http1("request"), (pieces) => hostileClient("http1", pieces)),
+  withPair(http1("response"), hostileApplication),
+  withPair(http2("server"), (pieces) => hostileClient("http2", pieces)),
   hpack,
   grpc,
   dns,
