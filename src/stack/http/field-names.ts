@@ -42,6 +42,8 @@ const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
 
 /** What is known of a name as somebody spelled it. */
 export interface FieldName {
+  /** Unlike that of any other. */
+  readonly number: number;
   readonly lower: string;
   readonly kind: Kind;
   /** Its spelling, as `caseOf` has it. */
@@ -54,13 +56,14 @@ export interface FieldName {
  */
 const seen = new Map<string, FieldName>();
 const SEEN_MAX = 1_024;
+let lastNumber = 0;
 
 export function fieldName(name: string): FieldName {
   let known = seen.get(name);
   if (known === undefined) {
     if (seen.size >= SEEN_MAX) seen.clear();
     const lower = name.toLowerCase();
-    known = { lower, kind: KINDS.get(lower) ?? Kind.PASS, letterCase: caseOf(name) };
+    known = { number: ++lastNumber, lower, kind: KINDS.get(lower) ?? Kind.PASS, letterCase: caseOf(name) };
     seen.set(name, known);
   }
   return known;

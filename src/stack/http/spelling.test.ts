@@ -66,6 +66,12 @@ test("names, their order, repeats, and the places of Host and Transfer-Encoding 
     "3",
   ];
   assert.deepEqual(carried(fields), fields);
+  for (const coding of ["Transfer-Encoding", "transfer-encoding"])
+    for (const value of ["chunked", "Chunked"]) {
+      const last = ["host", "Web.Example:80", "x", "1", coding, value];
+      assert.deepEqual(carried(last), last);
+      assert.deepEqual(carried([...last, "y", "2"]), [...last, "y", "2"]);
+    }
   const oddName = TOKEN.filter(
     (name) => !/^(l5d-|host$|te$|upgrade$|transfer-encoding$|proxy-connection$|keep-alive$)/i.test(name),
   );

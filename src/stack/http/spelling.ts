@@ -1,4 +1,5 @@
 import type { Fields } from "#/base/fields.ts";
+import type { FieldName } from "./field-names.ts";
 import { fieldName, Kind } from "./field-names.ts";
 import { caseEnd, caseOf, withCase } from "./letter-case.ts";
 
@@ -16,39 +17,81 @@ import { caseEnd, caseOf, withCase } from "./letter-case.ts";
  * It is believed in nothing but spelling: whoever writes HTTP/1 decides anew how the message is framed.
  */
 export class SpellingWriter {
-  #text = "";
-  /** Up to the last field that is not in lower case. */
-  #length = 0;
+  /** Of the head now being written, in order. */
+  readonly #names: FieldName[] = [];
+  #count = 0;
+  #hash = 0;
+  #coding = "";
+  #endsWithConnection = false;
+  /** By hash: heads repeat their names, and building the text costs as much as all else that is done to a head. */
+  readonly #kept: (Kept | null)[] = Array.from({ length: KEPT }, () => null);
 
   begin(endsWithConnection: boolean): void {
-    this.#text = endsWithConnection ? "$" : "";
-    this.#length = this.#text.length;
+    this.#count = 0;
+    this.#hash = 0;
+    this.#coding = "";
+    this.#endsWithConnection = endsWithConnection;
   }
 
-  field(letterCase: string): void {
-    this.#text += letterCase;
-    if (letterCase !== "-") this.#length = this.#text.length;
-  }
-
-  host(letterCase: string): void {
-    this.#text += `@${letterCase}`;
-    this.#length = this.#text.length;
-  }
-
-  /** RFC 9112 §7: the value is "chunked", whose case is free. */
-  transferEncoding(letterCase: string, value: string): void {
-    this.#text += `*${letterCase}${caseOf(value)}`;
-    this.#length = this.#text.length;
+  /** RFC 9112 §7: the value of Transfer-Encoding is "chunked", whose case is free. Others say nothing here. */
+  field(name: FieldName, value: string): void {
+    this.#names[this.#count++] = name;
+    this.#hash = (31 * this.#hash + name.number) | 0;
+    if (name.kind === Kind.TRANSFER_ENCODING) this.#coding = value;
   }
 
   /** "" when there is nothing to say. `reason` null: the usual one of the status. */
   end(reason: string | null): string {
-    const names = this.#text.slice(0, this.#length);
+    const place = this.#hash & (KEPT - 1);
+    const kept = this.#kept[place] ?? null;
+    if (kept !== null && this.#isSame(kept) && kept.reason === reason) return kept.text;
+    const text = this.#text(reason);
+    if (this.#count <= KEPT_NAMES_MAX)
+      this.#kept[place] = {
+        names: this.#names.slice(0, this.#count),
+        coding: this.#coding,
+        endsWithConnection: this.#endsWithConnection,
+        reason,
+        text,
+      };
+    return text;
+  }
+
+  #isSame({ names, coding, endsWithConnection }: Kept): boolean {
+    if (names.length !== this.#count) return false;
+    for (let i = 0; i < names.length; i++) if (names[i] !== this.#names[i]) return false;
+    return coding === this.#coding && endsWithConnection === this.#endsWithConnection;
+  }
+
+  #text(reason: string | null): string {
+    let names = this.#endsWithConnection ? "$" : "";
+    /** Up to the last field that is not simply in lower case. */
+    let length = names.length;
+    for (let i = 0; i < this.#count; i++) {
+      const { kind, letterCase } = this.#names[i] as FieldName;
+      if (kind === Kind.HOST) names += "@";
+      else if (kind === Kind.TRANSFER_ENCODING) names += `*${letterCase}${caseOf(this.#coding)}`;
+      if (kind !== Kind.TRANSFER_ENCODING) names += letterCase;
+      if (kind !== Kind.PASS || letterCase !== "-") ({ length } = names);
+    }
+    names = names.slice(0, length);
     const text = reason === null ? names : `${names}"${reason}"`;
     if (text.length <= SPELLING_BYTES_MAX) return text;
     return names.length <= SPELLING_BYTES_MAX ? names : "";
   }
 }
+
+interface Kept {
+  readonly names: readonly FieldName[];
+  readonly coding: string;
+  readonly endsWithConnection: boolean;
+  readonly reason: string | null;
+  readonly text: string;
+}
+
+/** Power of two. */
+const KEPT = 256;
+const KEPT_NAMES_MAX = 64;
 
 /** A head whose spelling is longer, which takes hundreds of odd names, goes on in lower case; a reason, without. */
 export const SPELLING_BYTES_MAX = 8_192;

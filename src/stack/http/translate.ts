@@ -229,15 +229,10 @@ function pushHttp1Fields(
   if (isSpelled) spelling.begin(endsWithConnection);
   for (let i = 0; i < fields.length; i += 2) {
     const value = fields[i + 1] as string;
-    const { kind, lower, letterCase } = fieldName(fields[i] as string);
-    if (kind === Kind.HOST) {
-      if (isSpelled) spelling.host(letterCase);
-    } else if (kind === Kind.TRANSFER_ENCODING) {
-      if (isSpelled) spelling.transferEncoding(letterCase, value);
-    } else {
-      out.push(lower, value);
-      if (isSpelled) spelling.field(letterCase);
-    }
+    const name = fieldName(fields[i] as string);
+    const { kind } = name;
+    if (kind !== Kind.HOST && kind !== Kind.TRANSFER_ENCODING) out.push(name.lower, value);
+    if (isSpelled) spelling.field(name, value);
   }
   if (!isSpelled) return;
   const text = spelling.end(reason);
@@ -450,10 +445,10 @@ export function trailersToHttp2(trailers: Fields, isSpelled: boolean): Fields {
   const out: Fields = [];
   if (isSpelled) spelling.begin(false);
   for (let i = 0; i < trailers.length; i += 2) {
-    const { kind, lower, letterCase } = fieldName(trailers[i] as string);
-    if (kind !== Kind.PASS) continue;
-    out.push(lower, trailers[i + 1] as string);
-    if (isSpelled) spelling.field(letterCase);
+    const name = fieldName(trailers[i] as string);
+    if (name.kind !== Kind.PASS) continue;
+    out.push(name.lower, trailers[i + 1] as string);
+    if (isSpelled) spelling.field(name, "");
   }
   const text = isSpelled ? spelling.end(null) : "";
   if (text !== "") out.push(SPELLING_FIELD, text);
