@@ -36,6 +36,13 @@ export function cannotRun(): string | null {
 const ip = (...args: string[]): void =>
   void execFileSync("ip", args, { stdio: ["ignore", "ignore", "inherit"] });
 
+/** The sidecar of a package as JavaScript, with the alias that our package gives its sources; the path of what to start. */
+export function sidecarOf(packageRoot: string, into: string): string {
+  const sources = strippedSources(packageRoot, into);
+  writeFileSync(join(sources, "package.json"), JSON.stringify({ type: "module", imports: { "#/*": "./*" } }));
+  return join(sources, "main.js");
+}
+
 /**
  * Pods in network namespaces of their own around a bridge in another, with sidecars intercepting by nftables and a stub
  * control plane on the bridge's address. Everything is named after this process and goes away with `close`.
@@ -43,7 +50,7 @@ const ip = (...args: string[]): void =>
 export class Mesh {
   readonly folder: string = mkdtempSync(join(tmpdir(), "pillion-sidecar-"));
   /** As the agent starts it. */
-  readonly sidecarMain: string = this.#strip();
+  readonly sidecarMain: string = sidecarOf(PACKAGE, this.folder);
   readonly #prefix = `pt${process.pid}`;
   readonly #hub = `${this.#prefix}-hub`;
   readonly #pods: Pod[] = [];
@@ -215,16 +222,6 @@ export class Mesh {
     rmSync(this.folder, { recursive: true });
   }
 
-  /** The sidecar as JavaScript, with the alias that our package gives its sources. */
-  #strip(): string {
-    const sources = strippedSources(PACKAGE, this.folder);
-    writeFileSync(
-      join(sources, "package.json"),
-      JSON.stringify({ type: "module", imports: { "#/*": "./*" } }),
-    );
-    return join(sources, "main.js");
-  }
-
   #makeCertificates(): void {
     this.selfSigned("root", "keyUsage=critical,keyCertSign");
     this.leaf("control", CONTROL_NAME);
@@ -299,7 +296,11 @@ export class Pod {
     });
   }
 
-  async startSidecar(inboundPorts: readonly number[], env: Record<string, string>): Promise<void> {
+  async startSidecar(
+    inboundPorts: readonly number[],
+    env: Record<string, string>,
+    main: string = this.#mesh.sidecarMain,
+  ): Promise<void> {
     const tokenFile = join(this.#mesh.folder, `${this.name}.token`);
     writeFileSync(tokenFile, TOKEN);
     const fd = openSync(tokenFile, "r");
@@ -334,7 +335,7 @@ export class Pod {
       "--bounding-set=-all",
       NODE,
       ...SIDECAR_NODE_FLAGS,
-      this.#mesh.sidecarMain,
+      main,
       "sidecar",
     ];
     const sidecar = spawn("ip", args, { stdio: ["ignore", "ignore", "pipe", fd], env: settings });
@@ -360,6 +361,13 @@ export class Pod {
       "it is connected to the control plane",
       10_000,
     );
+  }
+
+  /** Kills the sidecar and starts another, from other sources. */
+  async restartSidecar(main: string, inboundPorts: readonly number[]): Promise<void> {
+    await this.#killSidecar();
+    this.logs.length = 0;
+    await this.startSidecar(inboundPorts, {}, main);
   }
 
   /** Reasons of refused inbound or outbound connections in the log so far. */
@@ -400,13 +408,16 @@ export class Pod {
   }
 
   async close(): Promise<void> {
-    const { sidecar } = this;
-    if (sidecar !== null && sidecar.exitCode === null && sidecar.signalCode === null) {
-      sidecar.kill("SIGKILL");
-      await once(sidecar, "exit");
-    }
+    await this.#killSidecar();
     this.#worker.stdin?.end();
     if (this.#worker.exitCode === null) await once(this.#worker, "exit");
+  }
+
+  async #killSidecar(): Promise<void> {
+    const { sidecar } = this;
+    if (sidecar === null || sidecar.exitCode !== null || sidecar.signalCode !== null) return;
+    sidecar.kill("SIGKILL");
+    await once(sidecar, "exit");
   }
 }
 
