@@ -1,0 +1,45 @@
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { sidecarOf } from "../e2e/sidecar/rig/mesh.ts";
+import type { Conversation } from "./case.ts";
+import type { Fault } from "./faults.ts";
+import { judge, type Verdict } from "./judge.ts";
+import type { Lab, Seen } from "./lab.ts";
+
+const PACKAGE = join(import.meta.dirname, "../..");
+/** Conversations between two looks at what was found. */
+const BATCH = 60;
+
+/** Puts a fault into both sidecars and says which difference gave it away; null when none did. */
+export async function findFault(
+  lab: Lab,
+  fault: Fault,
+  conversations: readonly Conversation[],
+  direct: Seen,
+): Promise<Verdict["unexplained"][number] | null> {
+  await lab.exchangeSidecars(sidecarWith(fault, lab.folder));
+  for (let at = 0; at < conversations.length; at += BATCH) {
+    const batch = conversations.slice(at, at + BATCH);
+    const { unexplained } = judge(batch, direct, await lab.hold("meshed", batch));
+    if (unexplained[0] !== undefined) return unexplained[0];
+  }
+  return null;
+}
+
+/** The fault's file with the fault in it. Throws when the file is no longer what the fault was made for. */
+export function faulty({ name, file, find, replace }: Fault): string {
+  const parts = readFileSync(join(PACKAGE, file), "utf8").split(find);
+  if (parts.length !== 2)
+    throw new Error(
+      `"${name}" replaces what stands ${parts.length - 1} times in ${file}, not once; mend test/differential/faults.ts`,
+    );
+  return parts.join(replace);
+}
+
+/** A sidecar made from a copy of our sources with the fault in it. */
+function sidecarWith(fault: Fault, folder: string): string {
+  const copy = join(folder, `faulty-${fault.name.replaceAll(/\W+/g, "-")}`);
+  cpSync(join(PACKAGE, "src"), join(copy, "src"), { recursive: true });
+  writeFileSync(join(copy, fault.file), faulty(fault));
+  return sidecarOf(copy, folder);
+}

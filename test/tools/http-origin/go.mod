@@ -1,0 +1,3 @@
+module pillion.test/http-origin
+
+go 1.26.0
