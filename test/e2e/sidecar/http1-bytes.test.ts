@@ -39,7 +39,11 @@ function joined(text: string): string {
     const [line = "", size = ""] = /^([0-9a-f]+)[^\r]*\r\n/i.exec(rest) ?? [];
     if (line === "") return `${body}[cut]`;
     const bytes = Number.parseInt(size, 16);
-    if (bytes === 0) return `${body}[end]${rest.slice(line.length)}`;
+    if (bytes === 0) {
+      const [, trailers = "", next = ""] =
+        /^((?:[^\r\n]+\r\n)*\r\n)?([^]*)$/.exec(rest.slice(line.length)) ?? [];
+      return `${body}[end]${trailers}${normal(next)}`;
+    }
     body += rest.slice(line.length, line.length + bytes);
     rest = rest.slice(line.length + bytes + 2);
   }

@@ -148,6 +148,37 @@ export const CASES: readonly Case[] = [
     endMatters: true,
   },
   {
+    name: "HTTP/1.0 with a body",
+    ...exchange(
+      "POST /old HTTP/1.0\r\nContent-length: 4\r\nX-a: 1\r\n\r\nbody",
+      "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ),
+  },
+  {
+    name: "bodies of 300 KB both ways, in chunks and by length",
+    client: [
+      [
+        "send",
+        `POST /up HTTP/1.1\r\nHost: web\r\nTRANSFER-Encoding: chunked\r\n\r\n${chunk(300_000)}0\r\nX-End: 1\r\n\r\n`,
+      ],
+      ["await", "X-eND: 2\r\n\r\n"],
+      ["send", `PUT /up HTTP/1.1\r\ncontent-LENGTH: 300000\r\nHost: web\r\n\r\n${"u".repeat(300_000)}`],
+      ["await", `${"d".repeat(1_000)}.`],
+    ],
+    server: [
+      [
+        ["await", "X-End: 1\r\n\r\n"],
+        [
+          "send",
+          `HTTP/1.1 200 OK\r\nTransfer-encoding: chunked\r\n\r\n${chunk(300_000)}0\r\nX-eND: 2\r\n\r\n`,
+        ],
+        ["await", HEAD_END],
+        ["await", "u".repeat(300_000)],
+        ["send", `HTTP/1.1 200 OK\r\nContent-length: 300001\r\n\r\n${"d".repeat(300_000)}.`],
+      ],
+    ],
+  },
+  {
     name: "pipelined requests, answered in order",
     client: [
       ["send", get("/1") + get("/2", "X: y") + get("/3")],
@@ -512,6 +543,10 @@ export const CASES: readonly Case[] = [
     endMatters: true,
   },
 ];
+
+function chunk(bytes: number): string {
+  return `${bytes.toString(16)}\r\n${"z".repeat(bytes)}\r\n`;
+}
 
 function many(name: string): string[] {
   return Array.from({ length: 480 }, (_, i) => `${name}: ${i}`);
