@@ -903,3 +903,20 @@ test("a connection that runs out of stream ids gives way, and finishes what it c
   );
   assert.ok(ours.isClosed);
 });
+
+test("pipelined requests wait unread, not in memory, while one is served (RFC 9112 §9.3.2)", () => {
+  const service = new ScriptedService();
+  const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+  const talk = talkHttp1(service, get);
+  for (let i = 0; i < 100; i++) talk.client.write(Buffer.from(get.repeat(1_000)));
+  talk.clock.settle();
+  assert.equal(service.calls.length, 1);
+  assert.ok(talk.server.paused);
+  const leftBytes = talk.client.bufferedBytes;
+  assert.ok(leftBytes > 90_000 * get.length, `${leftBytes} bytes are still the client's`);
+  for (let i = 0; i < 5; i++) {
+    service.calls[i]!.answer(200, [], "");
+    talk.clock.settle();
+    assert.equal(service.calls.length, i + 2);
+  }
+});
