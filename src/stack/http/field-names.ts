@@ -56,6 +56,8 @@ export interface FieldName {
  */
 const seen = new Map<string, FieldName>();
 const SEEN_MAX = 1_024;
+/** Longer names are looked at each time: a thousand as long as a head may be would be hundreds of megabytes. */
+export const NAME_KEPT_BYTES_MAX = 128;
 let lastNumber = 0;
 
 export function fieldName(name: string): FieldName {
@@ -64,7 +66,7 @@ export function fieldName(name: string): FieldName {
     if (seen.size >= SEEN_MAX) seen.clear();
     const lower = name.toLowerCase();
     known = { number: ++lastNumber, lower, kind: KINDS.get(lower) ?? Kind.PASS, letterCase: caseOf(name) };
-    seen.set(name, known);
+    if (name.length <= NAME_KEPT_BYTES_MAX) seen.set(name, known);
   }
   return known;
 }

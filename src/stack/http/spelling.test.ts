@@ -4,7 +4,7 @@ import fc from "fast-check";
 import type { Fields } from "#/base/fields.ts";
 import { HpackEncoder } from "#/wire/hpack/encoder.ts";
 import { ByteWriter } from "#/wire/hpack/byte-writer.ts";
-import { SPELLING_FIELD } from "./field-names.ts";
+import { fieldName, SPELLING_FIELD } from "./field-names.ts";
 import { caseOf, withCase } from "./letter-case.ts";
 import { SPELLING_BYTES_MAX, Spelling } from "./spelling.ts";
 import type { FarSide } from "./translate.ts";
@@ -187,6 +187,16 @@ test("a spelling is bounded: beyond it the head goes on in lower case", () => {
   const long = responseToHttp2({ ...head, reason: "r".repeat(SPELLING_BYTES_MAX) }, "spelled");
   assert.equal(responseFromHttp2(long, "pillion").reason, null);
   assert.deepEqual(responseFromHttp2(long, "pillion").fields, ["X-A", ""]);
+});
+
+test("long names are not remembered: a thousand of them would fill the memory", () => {
+  assert.equal(fieldName("X-Short"), fieldName("X-Short"));
+  const long = "X-".repeat(100);
+  assert.notEqual(fieldName(long), fieldName(long));
+  const fields = ["Host", "Web.Example:80", long, "1", "X-B", "2"];
+  for (let i = 0; i < 3; i++) assert.deepEqual(carried(fields), fields);
+  const many = Array.from({ length: 200 }, (_, i) => [`X-${i}`, ""]).flat();
+  for (let i = 0; i < 3; i++) assert.deepEqual(carried(many), many);
 });
 
 test("requests that differ in values only share one spelling, which costs a byte of HPACK once it is known", () => {

@@ -1,6 +1,6 @@
 import type { Fields } from "#/base/fields.ts";
 import type { FieldName } from "./field-names.ts";
-import { fieldName, Kind } from "./field-names.ts";
+import { fieldName, Kind, NAME_KEPT_BYTES_MAX } from "./field-names.ts";
 import { caseEnd, caseOf, withCase } from "./letter-case.ts";
 
 /**
@@ -23,6 +23,7 @@ export class SpellingWriter {
   #hash = 0;
   #coding = "";
   #endsWithConnection = false;
+  #isKeepable = true;
   /** By hash: heads repeat their names, and building the text costs as much as all else that is done to a head. */
   readonly #kept: (Kept | null)[] = Array.from({ length: KEPT }, () => null);
 
@@ -31,12 +32,14 @@ export class SpellingWriter {
     this.#hash = 0;
     this.#coding = "";
     this.#endsWithConnection = endsWithConnection;
+    this.#isKeepable = true;
   }
 
   /** RFC 9112 §7: the value of Transfer-Encoding is "chunked", whose case is free. Others say nothing here. */
   field(name: FieldName, value: string): void {
     this.#names[this.#count++] = name;
     this.#hash = (31 * this.#hash + name.number) | 0;
+    if (name.lower.length > NAME_KEPT_BYTES_MAX) this.#isKeepable = false;
     if (name.kind === Kind.TRANSFER_ENCODING) this.#coding = value;
   }
 
@@ -46,7 +49,7 @@ export class SpellingWriter {
     const kept = this.#kept[place] ?? null;
     if (kept !== null && this.#isSame(kept) && kept.reason === reason) return kept.text;
     const text = this.#text(reason);
-    if (this.#count <= KEPT_NAMES_MAX)
+    if (this.#isKeepable && this.#count <= NAMES_KEPT_MAX && text.length <= TEXT_KEPT_BYTES_MAX)
       this.#kept[place] = {
         names: this.#names.slice(0, this.#count),
         coding: this.#coding,
@@ -91,7 +94,9 @@ interface Kept {
 
 /** Power of two. */
 const KEPT = 256;
-const KEPT_NAMES_MAX = 64;
+/** Of one head that is remembered; with longer ones a peer could make many of them large. */
+const NAMES_KEPT_MAX = 64;
+const TEXT_KEPT_BYTES_MAX = 512;
 
 /** A head whose spelling is longer, which takes hundreds of odd names, goes on in lower case; a reason, without. */
 export const SPELLING_BYTES_MAX = 8_192;
@@ -123,7 +128,10 @@ export class Spelling {
   /** `fields`, which HTTP/2 brought, as HTTP/1 had them; as they are where the spelling does not fit them. */
   restore(fields: Fields, host: string): Fields {
     if (!this.#isKnown(fields)) this.#learn(fields);
-    if (!this.#isFit) return fields;
+    if (!this.#isFit) {
+      if (!this.#isKeepable()) this.#learn([]);
+      return fields;
+    }
     const spelled = this.#spelled;
     const sources = this.#sources;
     const out: Fields = [];
@@ -133,7 +141,16 @@ export class Spelling {
         source >= 0 ? (fields[source + 1] as string) : source === FROM_HOST ? host : this.#transferEncoding;
       out.push(spelled[i] as string, value);
     }
+    if (!this.#isKeepable()) this.#learn([]);
     return out;
+  }
+
+  #isKeepable(): boolean {
+    const names = this.#names;
+    if (names.length > NAMES_KEPT_MAX) return false;
+    for (let i = 0; i < names.length; i++)
+      if ((names[i] as string).length > NAME_KEPT_BYTES_MAX) return false;
+    return true;
   }
 
   #isKnown(fields: Fields): boolean {
@@ -202,15 +219,13 @@ export function spellingOf(text: string): Spelling {
   if (known === undefined) {
     if (read.size >= READ_MAX) read.clear();
     known = new Spelling(text);
-    if (text.length <= READ_BYTES_MAX) read.set(text, known);
+    if (text.length <= TEXT_KEPT_BYTES_MAX) read.set(text, known);
   }
   return known;
 }
 
 const read = new Map<string, Spelling>();
 const READ_MAX = 256;
-/** A longer one is read each time. */
-const READ_BYTES_MAX = 512;
 
 function marksOf(text: string): string[] | null {
   const marks: string[] = [];
