@@ -34,7 +34,7 @@ export class Namespaces {
     sweep();
     const hub = this.name("hub");
     ip("netns", "add", hub);
-    inside(hub, ["ip", "link", "add", "br0", "type", "bridge"]);
+    inside(hub, ["ip", "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge"]);
     inside(hub, ["ip", "address", "add", `${HUB}/24`, "dev", "br0"]);
     for (const link of ["lo", "br0"]) inside(hub, ["ip", "link", "set", link, "up"]);
     for (const [place, address] of [

@@ -71,7 +71,8 @@ export class Mesh {
     mesh.#makeCertificates();
     ip("netns", "add", mesh.#hub);
     ip("-n", mesh.#hub, "link", "set", "lo", "up");
-    ip("-n", mesh.#hub, "link", "add", "mesh0", "type", "bridge");
+    // A fixed address: else the bridge takes its lowest port's, and a pod that is added later silences the others for seconds.
+    ip("-n", mesh.#hub, "link", "add", "mesh0", "address", "02:00:0a:d5:00:01", "type", "bridge");
     ip("-n", mesh.#hub, "addr", "add", `${GATEWAY}/16`, "dev", "mesh0");
     ip("-n", mesh.#hub, "link", "set", "mesh0", "up");
     await mesh.startControl();
