@@ -134,6 +134,50 @@ forSeeds("opaque bytes come back whole, and ends stay ends", (mesh) => {
   for (const { sidecar } of servers) assert.equal(sidecar?.inbound.connections.count ?? 0, 0);
 });
 
+test("an opaque connection that says nothing for a day is still there, also with one half ended", () => {
+  const mesh = new SimMesh(new SeededRandom(FIRST_SEED));
+  const { client, servers } = meshOfThree(mesh);
+  for (const pod of servers) {
+    serve(pod, 7000, "echo");
+    serve(pod, 7001, "greet");
+  }
+  // Hears its client out, and answers when it likes.
+  let slow: Conn | null = null;
+  servers[0]?.host.listen(7002, (conn) => {
+    slow = conn;
+    conn.setHandler({ onData: () => {}, onEnd: () => {}, onDrain: () => {}, onClose: () => {} });
+  });
+  publish(mesh, 7000, servers);
+  publish(mesh, 7001, servers);
+  publish(mesh, 7002, servers.slice(0, 1));
+  const held: { conn: Conn; heard: string; error: ConnError | null }[] = [];
+  for (const port of [7000, 7000, 7000, 7000, 7001, 7001, 7002]) {
+    client.host.dial(at(VIP, port), (error, conn) => {
+      assert.ok(conn !== null, String(error));
+      const own = { conn, heard: "", error: null as ConnError | null };
+      held.push(own);
+      conn.setHandler({
+        onData: (bytes) => void (own.heard += Buffer.from(bytes).toString("latin1")),
+        onEnd: () => {},
+        onDrain: () => {},
+        onClose: (why) => void (own.error = why),
+      });
+      if (port !== 7001) conn.write(Buffer.from("\0hello "));
+      if (port === 7002) conn.end();
+    });
+  }
+  const answered = (): number => held.filter(({ heard }) => heard !== "").length;
+  mesh.clock.runUntil(() => answered() === 6 && slow !== null, "all but the slow one have been answered");
+  mesh.clock.run(24 * 3_600_000);
+  assert.deepEqual(
+    held.map(({ error }) => error),
+    held.map(() => null),
+  );
+  for (const { conn } of held) conn.write(Buffer.from("later"));
+  (slow as Conn | null)?.write(Buffer.from("later"));
+  mesh.clock.runUntil(() => held.every(({ heard }) => heard.endsWith("later")), "all are answered again");
+});
+
 forSeeds("a server that speaks first is heard, and a reset stays a reset", (mesh) => {
   const { client, servers } = meshOfThree(mesh);
   for (const pod of servers) {
