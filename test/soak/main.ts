@@ -57,25 +57,27 @@ for (const one of CASES) {
   if (values.case !== undefined && !values.case.includes(one.name)) continue;
   const outcome = await soak(one, values.minutes === undefined ? one.seconds : Number(values.minutes) * 60);
   outcomes.push(outcome);
+  const ratios = outcome.courses.map(({ ratio }) => ratio.toFixed(3)).join(" and ");
   console.log(
-    `${outcome.isFlat ? "✓" : "✗"} ${one.name}: ${one.what}; ${outcome.said} (${outcome.seconds.toFixed(0)} s)`,
+    `${outcome.isFlat ? "✓" : "✗"} ${one.name}: ${one.what}; ${outcome.said} (${outcome.seconds.toFixed(0)} s; last to middle third ${ratios})`,
   );
 }
 report(outcomes);
 process.exit(outcomes.every(({ isFlat }) => isFlat) ? 0 : 1);
 
 async function soak(one: SoakCase, seconds: number): Promise<Outcome> {
-  const mesh = await Mesh.start();
   const kept = { name: one.name, what: one.what, idleConnections: one.idleConnections ?? 0 };
   const startedMs = performance.now();
+  let mesh: Mesh | null = null;
   const watchdog = setTimeout(
     () => {
       console.error(`soak: ${one.name} was not done in time`);
-      void mesh.close().finally(() => process.exit(1));
+      void (mesh?.close() ?? Promise.resolve()).finally(() => process.exit(1));
     },
     seconds * 1000 + EXTRA_MS,
   );
   try {
+    mesh = await Mesh.start();
     const quiet = { PILLION_LOG: "info" };
     const server = await mesh.pod("server", { isMeshed: true, env: quiet });
     const client = await mesh.pod("client", { isMeshed: true, env: quiet });
@@ -95,7 +97,7 @@ async function soak(one: SoakCase, seconds: number): Promise<Outcome> {
     return { ...kept, said, isFlat: false, courses: [], seconds: (performance.now() - startedMs) / 1000 };
   } finally {
     clearTimeout(watchdog);
-    await mesh.close();
+    await mesh?.close();
   }
 }
 

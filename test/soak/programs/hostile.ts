@@ -12,8 +12,8 @@ interface Target {
 
 /** How long a peer that stalls does so before it comes again. */
 const STALL_MS = 2000;
-/** Between two attempts of one loop, so that dozens of loops leave the machine to others as well. */
-const REST_MS = 20;
+/** Between two attempts of one loop: a hundred loops leave the machine to others as well. */
+const REST_MS = 200;
 const ROUND_MS_MAX = 10_000;
 
 /** One attempt: writes what it likes, and is over when the connection is, or when it has stalled for long enough. */

@@ -75,7 +75,12 @@ export class Mesh {
     ip("-n", mesh.#hub, "link", "add", "mesh0", "address", "02:00:0a:d5:00:01", "type", "bridge");
     ip("-n", mesh.#hub, "addr", "add", `${GATEWAY}/16`, "dev", "mesh0");
     ip("-n", mesh.#hub, "link", "set", "mesh0", "up");
-    await mesh.startControl();
+    try {
+      await mesh.startControl();
+    } catch (error) {
+      await mesh.close();
+      throw error;
+    }
     return mesh;
   }
 
@@ -154,7 +159,7 @@ export class Mesh {
     );
     this.#stub = stub;
     createInterface(stub.stdout).on("line", (line) => this.#stubLines.push(line));
-    await until(() => this.#stubLines.includes("listening"), "the stub control plane listens");
+    await until(() => this.#stubLines.includes("listening"), "the stub control plane listens", 20_000);
     await this.set({});
   }
 
