@@ -25,7 +25,7 @@ export const EXPECTED_DIFFERENCES: readonly ExpectedDifference[] = [
   },
   {
     name: "a cut answer ends with RST",
-    why: "An answer that breaks off must not pass for a whole one, so the sidecar resets where the application only closed.",
+    why: "An answer that breaks off must not pass for a whole one, so the sidecar resets where the application only closed. That takes back what of earlier, pipelined answers is still under way, so the run keeps those small.",
     matches: (_one, { what, direct, meshed }) =>
       what === "end of the answer" && direct === "cut by FIN" && meshed === "cut by RST",
   },
