@@ -110,6 +110,8 @@ class Conversation {
     else {
       socket.write(Buffer.concat([head, this.#framed(body)]));
       if (this.#closes) socket.end();
+      // What still comes belongs to nobody; whether it does is a matter of who learns first that this is the end.
+      if (!this.#isRead && recipe.early?.next === "close") this.#log?.over("cut", []);
     }
   }
 
