@@ -8,7 +8,7 @@ const HTTP2_PORT = 8102;
 export const bodies: SoakCase = {
   name: "bodies",
   what: "1 GiB each way to slow readers, over HTTP/1 and HTTP/2 at once",
-  seconds: 75,
+  seconds: 105,
   async prepare(stage) {
     await call(stage.server, "bodies.ts", "serve", HTTP1_PORT, HTTP2_PORT);
     await offer(stage, { [HTTP1_PORT]: "detect", [HTTP2_PORT]: "detect" });

@@ -12,7 +12,7 @@ const SHORT_BYTES = 10_000;
 export const idle: SoakCase = {
   name: "idle",
   what: `${IDLE_HTTP} idle HTTP/1 connections`,
-  seconds: 60,
+  seconds: 40,
   idleConnections: IDLE_HTTP,
   prepare: (stage) => hold(stage, "http", HTTP_PORT, IDLE_HTTP),
   run: wait,
@@ -22,7 +22,7 @@ export const idle: SoakCase = {
 export const idleOpaque: SoakCase = {
   name: "idle-opaque",
   what: `${IDLE_BYTES} idle opaque connections, each with a TLS connection of its own`,
-  seconds: 60,
+  seconds: 40,
   idleConnections: IDLE_BYTES,
   prepare: (stage) => hold(stage, "bytes", BYTES_PORT, IDLE_BYTES),
   run: wait,
