@@ -48,7 +48,8 @@ export class Namespaces {
       inside(pod, ["ip", "address", "add", `${address}/24`, "dev", "eth0"]);
       for (const link of ["lo", "eth0"]) inside(pod, ["ip", "link", "set", link, "up"]);
       inside(pod, ["ip", "route", "add", "default", "via", HUB]);
-      inside(pod, ["sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"]);
+      setting(pod, "net/ipv4/ip_local_port_range", "1024 65535");
+      setting(pod, "net/ipv4/tcp_tw_reuse", "1");
     }
     const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE}, ${SERVER} } tcp dport { ${SERVICE_PORT}, ${APP_PORT} } redirect to :${OUTBOUND_PORT}`;
     inside(this.name("client"), ["nft", `table ip bench { chain out { ${outbound}; }; }`]);
@@ -147,4 +148,12 @@ function ip(...args: string[]): void {
 
 function inside(name: string, command: readonly string[]): void {
   ip("netns", "exec", name, ...command);
+}
+
+/** Sets what the kernel keeps for the namespace. */
+function setting(name: string, file: string, value: string): void {
+  execFileSync("ip", ["netns", "exec", name, "tee", `/proc/sys/${file}`], {
+    input: value,
+    stdio: ["pipe", "ignore", "pipe"],
+  });
 }

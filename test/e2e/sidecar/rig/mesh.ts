@@ -280,7 +280,11 @@ export class Pod {
 
   /** A setting of the kernel inside the pod's namespace. */
   sysctl(name: string, value: string): void {
-    execFileSync("ip", ["netns", "exec", this.ns, "sysctl", "-qw", `${name}=${value}`]);
+    const file = `/proc/sys/${name.replaceAll(".", "/")}`;
+    execFileSync("ip", ["netns", "exec", this.ns, "tee", file], {
+      input: value,
+      stdio: ["pipe", "ignore", "inherit"],
+    });
   }
 
   /** As the control plane would tell of this pod. */
