@@ -127,10 +127,7 @@ describe("HTTP/2 between two sidecars", { skip }, () => {
   before(async () => {
     mesh = await Mesh.start();
     server = await mesh.pod("server", { isMeshed: true, inboundPorts: [8080, 8081] });
-    client = await mesh.pod("client", {
-      isMeshed: true,
-      env: { PILLION_HTTP2_KEEP_ALIVE: "300ms", PILLION_HTTP2_KEEP_ALIVE_TIMEOUT: "1s" },
-    });
+    client = await mesh.pod("client", { isMeshed: true });
     await mesh.set({
       services: {
         [`${VIP}:80`]: { protocol: "http2", path: "web:80" },
@@ -164,13 +161,17 @@ describe("HTTP/2 between two sidecars", { skip }, () => {
   test("a request at a pod that went silent is answered by another (RFC 9113 §6.7, RFC 9110 §9.2.2)", async () => {
     const a = await mesh.pod("a", { isMeshed: true, inboundPorts: [8080] });
     const b = await mesh.pod("b", { isMeshed: true, inboundPorts: [8080] });
+    const impatient = await mesh.pod("impatient", {
+      isMeshed: true,
+      env: { PILLION_HTTP2_KEEP_ALIVE: "300ms", PILLION_HTTP2_KEEP_ALIVE_TIMEOUT: "1s" },
+    });
     await a.run(serveMaybe, 8080, "a", false);
     await b.run(serveMaybe, 8080, "b", true);
     await mesh.set({
       services: { ...mesh.table.services, [`${VIP}:82`]: { protocol: "http2", path: "web:82" } },
       endpoints: { ...mesh.table.endpoints, "web:82": [a.endpoint(8080)] },
     });
-    const answer = client.run(ask, VIP, 82);
+    const answer = impatient.run(ask, VIP, 82);
     await until(async () => (await a.run(seen)) === 1, "the request is at a");
     // As when a's machine loses its power: no FIN, no RST.
     a.configure("link", "set", "eth0", "down");
