@@ -118,6 +118,17 @@ test("a request after a silence is accompanied by a PING, so that a dead connect
   assert.deepEqual(reply.events, ["fail RESET safe"]);
 });
 
+test("without a limit on its answer a silent far sidecar is kept", () => {
+  const scene = new Scene({ meshed: true, limits: { keepAliveTimeoutMs: 0 } });
+  const reply = scene.call();
+  scene.far[0]!.pause();
+  scene.clock.advance(600_000);
+  scene.far[0]!.resume();
+  scene.service.calls[0]!.answer(200, [], "");
+  scene.clock.settle();
+  assert.equal(reply.status, 200);
+});
+
 test("a far sidecar that answers PING is kept, however long it takes to answer the request", () => {
   const scene = new Scene({ meshed: true });
   const reply = scene.call();

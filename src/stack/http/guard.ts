@@ -57,14 +57,12 @@ export class Guard {
 
 /**
  * Asks a silent far sidecar whether it is alive. Not an application: of that the kernel tells when it is gone, and some count
- * PINGs as an attack.
+ * PINGs as an attack. One whose answer may take for ever (0) would tell nothing, so none is sent.
  */
 export function keepAlive(limits: Limits): Partial<Http2Settings> {
-  return {
-    pingIntervalMs: limits.keepAliveMs,
-    pingIdleIntervalMs: limits.keepAliveIdleMs,
-    pingTimeoutMs: limits.keepAliveTimeoutMs,
-  };
+  const { keepAliveMs, keepAliveIdleMs, keepAliveTimeoutMs: pingTimeoutMs } = limits;
+  if (pingTimeoutMs === 0) return {};
+  return { pingIntervalMs: keepAliveMs, pingIdleIntervalMs: keepAliveIdleMs, pingTimeoutMs };
 }
 
 /** Less than this in `bodyMs` is no upload but an attempt to hold a connection: 17 bytes a second. */
