@@ -238,11 +238,12 @@ function handshake(
         fail(verdict.refusal as SecureRefusal);
         return;
       }
-      isOver = true;
       timer.cancel();
       conn.pause();
       conn.unread(Uint8Array.from(held.subarray(stop)));
       clock.soon(() => {
+        if (isOver) return;
+        isOver = true;
         conn.resume();
         done(null, { conn, peer: verdict.peer, alpn: verdict.alpn });
       });
@@ -285,7 +286,7 @@ const extension = (type: number, body: Uint8Array): Buffer =>
   Buffer.concat([Buffer.from([type >> 8, type & 255]), vector(2, body)]);
 
 /** RFC 8446 §4.1.2: as much of a ClientHello as anybody looks at before a handshake. */
-function clientHello(serverName: string, alpn: readonly string[]): Uint8Array {
+export function clientHello(serverName: string, alpn: readonly string[]): Uint8Array {
   const sni = extension(0, vector(2, Buffer.from([0]), vector(2, Buffer.from(serverName))));
   const names =
     alpn.length === 0

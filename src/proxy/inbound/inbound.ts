@@ -131,6 +131,8 @@ class InboundConnection implements ConnHandler {
     this.#connection = connections.add(conn.remote.ip, () => {
       this.#step.cancel();
       this.#conn.reset();
+      // Whoever has the connection for a step that was cancelled says no more.
+      this.#close();
     });
     conn.pause();
     conn.setHandler(this);
