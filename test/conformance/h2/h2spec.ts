@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { ServerHttp2Stream } from "node:http2";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -66,7 +66,7 @@ const PORT = 8080;
 const RELAY_PORT = 9000;
 /** One case; h2spec calls silence for so long a failure. */
 const CASE_SECONDS = 2;
-/** All cases of one leg. At the bound h2spec is killed, and what it has not judged counts as failed. */
+/** All cases of one leg. At the bound h2spec is killed without having reported, and the leg's cases count as missing. */
 const LEG_MS = 60_000;
 
 /** Runs every case, also the strict ones, on all legs at once. */
@@ -142,7 +142,7 @@ async function judge(
     killSignal: "SIGKILL",
   });
   await once(h2spec, "exit");
-  return readReport(leg, readFileSync(report, "utf8"));
+  return existsSync(report) ? readReport(leg, readFileSync(report, "utf8")) : [];
 }
 
 /** h2spec's JUnit report: a test case with content says there why it did not pass. */
