@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
-import test from "node:test";
-import { courseOf } from "./memory-watch.ts";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mock, test } from "node:test";
+import { courseOf, MemoryWatch } from "./memory-watch.ts";
 
 const START = { rssKib: 80_000, pssKib: 40_000, privateKib: 30_000 };
 const course = (rss: readonly number[]) =>
@@ -29,4 +31,19 @@ test("one peak is told of and does not decide", () => {
 
 test("a process that was hardly watched is not judged", () => {
   assert.throws(() => course([1, 1, 1]), /too few/);
+});
+
+test("a process that ends while it is watched fails the watch where it stops, and not the timer", async () => {
+  const process = spawn("sleep", ["60"], { stdio: "ignore" });
+  const watch = new MemoryWatch(new Map([["client", process.pid ?? 0]]));
+  process.kill("SIGKILL");
+  await once(process, "exit");
+  mock.timers.enable({ apis: ["setInterval"] });
+  try {
+    watch.begin();
+    mock.timers.tick(1_000);
+    assert.throws(() => watch.stop(), /client can no longer be watched/);
+  } finally {
+    mock.timers.reset();
+  }
 });

@@ -29,6 +29,8 @@ export class MemoryWatch {
   readonly #start = new Map<string, MemoryUsed>();
   readonly #samples = new Map<string, MemoryUsed[]>();
   #timer: NodeJS.Timeout | null = null;
+  /** Why a process could not be read any more, such as that it is gone. */
+  #error: Error | null = null;
 
   /** `pids` by the name that the report gives them. What they hold now is their start. */
   constructor(pids: ReadonlyMap<string, number>) {
@@ -48,13 +50,21 @@ export class MemoryWatch {
   stop(): MemoryCourse[] {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#sample();
+    if (this.#error !== null) throw this.#error;
     return [...this.#pids.keys()].map((name) =>
       courseOf(name, this.#start.get(name) as MemoryUsed, this.#samples.get(name) ?? []),
     );
   }
 
+  /** Never throws: nobody waits for a timer. */
   #sample(): void {
-    for (const [name, pid] of this.#pids) this.#samples.get(name)?.push(memoryUsed(pid));
+    for (const [name, pid] of this.#pids) {
+      try {
+        this.#samples.get(name)?.push(memoryUsed(pid));
+      } catch (error) {
+        this.#error ??= new Error(`${name} can no longer be watched`, { cause: error });
+      }
+    }
   }
 }
 
