@@ -6,7 +6,6 @@ import type { Fields } from "#/base/fields.ts";
 const { functions: nghttp2 } = ffi.dlopen("libnghttp2.so.14", {
   nghttp2_hd_deflate_new: { arguments: ["buffer", "uint64"], return: "int32" },
   nghttp2_hd_deflate_hd: { arguments: ["pointer", "buffer", "uint64", "buffer", "uint64"], return: "int64" },
-  nghttp2_hd_deflate_change_table_size: { arguments: ["pointer", "uint64"], return: "int32" },
   nghttp2_hd_deflate_del: { arguments: ["pointer"], return: "void" },
   nghttp2_hd_inflate_new: { arguments: ["buffer"], return: "int32" },
   nghttp2_hd_inflate_change_table_size: { arguments: ["pointer", "uint64"], return: "int32" },
@@ -34,14 +33,13 @@ export class Nghttp2Encoder {
     this.#deflater = pointer.readBigUInt64LE();
   }
 
-  setLimit(tableBytesMax: number): void {
-    assert.equal(nghttp2.nghttp2_hd_deflate_change_table_size(this.#deflater, BigInt(tableBytesMax)), 0);
-  }
-
   encode(fields: Fields): Buffer {
-    const text = Buffer.from(fields.join(""), "latin1");
-    const textAt = ffi.getRawPointer(text);
-    const nva = Buffer.alloc((fields.length / 2) * NV_BYTES);
+    // The text that the structs point to stands behind them: in one buffer with them it lives as long as the call.
+    const text = fields.join("");
+    const structsBytes = (fields.length / 2) * NV_BYTES;
+    const nva = Buffer.alloc(structsBytes + text.length);
+    nva.write(text, structsBytes, "latin1");
+    const textAt = ffi.getRawPointer(nva) + BigInt(structsBytes);
     let offset = 0n;
     for (let i = 0; i < fields.length; i += 2) {
       const at = (i / 2) * NV_BYTES;
