@@ -25,14 +25,24 @@ import {
 import { basename, dirname, join } from "node:path";
 
 const TOOLS = join(import.meta.dirname, "../../.cache/tools");
-/** The first build brings modules and compiles Go's standard library. At the bound the build is killed and the test fails. */
-const BUILD_MS = 4 * 60_000;
+/**
+ * One call of Go, from when its turn has come: the first brings modules and compiles Go's standard library. At the bound it is
+ * killed and the test fails.
+ */
+const CALL_SECONDS = 240;
+/** For its turn, while another test builds. At the bound the test fails. */
+const TURN_SECONDS = 300;
+const NO_TURN_CODE = 75;
+/** What `timeout` says of a program that it ended. */
+const OUT_OF_TIME_CODE = 124;
 const GO = "1.26.8";
 /** Of the module golang.org/toolchain, as in Go's checksum database. */
 const GO_SUMS: Readonly<Record<string, string>> = {
   amd64: "h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=",
   arm64: "h1:sYL/O6MqS68ML0kjsQ36WoYIpJqkw60TxizWUYUKQMc=",
 };
+
+const OWN_CACHES = { GOCACHE: join(TOOLS, "go-build"), GOMODCACHE: join(TOOLS, "go-modules") };
 
 /**
  * The path of the program in `test/tools/<folder>`, built where it is not yet. `target` is the main package: the folder's
@@ -45,38 +55,32 @@ export async function goTool(folder: string, target = "."): Promise<string> {
   if (existsSync(program)) return program;
 
   mkdirSync(dirname(program), { recursive: true });
-  const deadlineMs = performance.now() + BUILD_MS;
-  const go = await newEnoughGo(deadlineMs);
+  const go = await newEnoughGo();
   // Renamed when it is whole: another test may be looking.
   const fresh = `${program}.${process.pid}`;
-  await run(
-    go,
-    ["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", fresh, target],
-    source,
-    deadlineMs,
-  );
+  await run(go, ["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", fresh, target], source);
   renameSync(fresh, program);
   return program;
 }
 
 /** The machine's own Go, or the pinned one that the machine's own brings. */
-async function newEnoughGo(deadlineMs: number): Promise<string> {
+async function newEnoughGo(): Promise<string> {
   const own = ownGo();
-  const found = / go(\d+)\.(\d+)/.exec(await run(own, ["version"], TOOLS, deadlineMs));
+  const found = / go(\d+)\.(\d+)/.exec(await run(own, ["version"], TOOLS));
   const [major = 0, minor = 0] = GO.split(".").map(Number);
   const isNewEnough = found !== null && Number(found[1]) === major && Number(found[2]) >= minor;
   if (isNewEnough) return own;
 
   const arch = process.arch === "x64" ? "amd64" : process.arch;
   const module = `golang.org/toolchain@v0.0.1-go${GO}.linux-${arch}`;
-  const modules = join(TOOLS, "go-modules");
+  const modules = OWN_CACHES.GOMODCACHE;
   const folder = join(modules, module);
   const go = join(folder, "bin/go");
   const ready = join(folder, "ready");
   if (existsSync(ready)) return go;
 
   const download = ["mod", "download", "-modcacherw", "-json", module];
-  const answer = await run(own, download, TOOLS, deadlineMs, { GOMODCACHE: modules });
+  const answer = await run(own, download, TOOLS, { GOMODCACHE: modules });
   const { Sum } = JSON.parse(answer) as { Sum: string };
   if (Sum !== GO_SUMS[arch]) throw new Error(`${module} came with the hash ${Sum}, not with the pinned one`);
   // Modules carry no modes and no go.mod files inside; whoever unpacks a toolchain restores them (cmd/go, toolchain/select.go).
@@ -117,10 +121,12 @@ function run(
   go: string,
   args: readonly string[],
   cwd: string,
-  deadlineMs: number,
   more: Readonly<Record<string, string>> = {},
 ): Promise<string> {
+  // What the user's caches have need not be brought and compiled again; who has no home has none, and Go asks for some.
+  const isHomeless = (process.env["HOME"] ?? "") === "";
   const env: NodeJS.ProcessEnv = {
+    ...(isHomeless ? OWN_CACHES : {}),
     ...process.env,
     GOTOOLCHAIN: "local",
     GOFLAGS: "",
@@ -129,15 +135,18 @@ function run(
     ...more,
   };
   delete env["GOROOT"];
-  const leftS = String(Math.max(1, Math.ceil((deadlineMs - performance.now()) / 1000)));
   const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const lock = ["-w", leftS, "-E", "124", join(TOOLS, "lock")];
+  const turn = ["-w", String(TURN_SECONDS), "-E", String(NO_TURN_CODE), join(TOOLS, "lock")];
   // `timeout` ends the compilers that Go starts, too.
-  const command = [...lock, "timeout", "-k", "2", leftS, go, ...args];
+  const command = [...turn, "timeout", "-k", "2", String(CALL_SECONDS), go, ...args];
   execFile("flock", command, { cwd, env }, (error, stdout, stderr) => {
     if (error === null) return resolve(stdout);
+    if (error.code === NO_TURN_CODE)
+      return reject(new Error(`go ${args[0]}: another build had not ended after ${TURN_SECONDS} s`));
     const why =
-      error.code === 124 ? `was not done after ${BUILD_MS / 1000} s` : stderr.trim() || error.message;
+      error.code === OUT_OF_TIME_CODE
+        ? `was not done after ${CALL_SECONDS} s`
+        : stderr.trim() || error.message;
     reject(
       new Error(`go ${args[0]}: ${why}\n  Check that Go's module proxy can be reached (go env GOPROXY).`),
     );
