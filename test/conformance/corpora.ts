@@ -16,3 +16,11 @@ export function isMissing(name: string): string | false {
   const folder = corpusFolder(name);
   return existsSync(folder) ? false : `optional: no ${folder}`;
 }
+
+/** What a command that needs the corpus does first. */
+export function needCorpus(name: string): void {
+  const folder = corpusFolder(name);
+  if (existsSync(folder)) return;
+  console.error(`There is no ${folder}, and others' test cases are no part of this repository.`);
+  process.exit(1);
+}

@@ -1,6 +1,8 @@
 /** `npm run conformance:hpack`: all stories both ways, the figure last. */
+import { needCorpus } from "../corpora.ts";
 import { judgeHpack } from "./hpack.ts";
 
+needCorpus("hpack");
 const { storiesDecoded, blocksEncoded, ratios, lines, problems } = await judgeHpack();
 for (const line of lines) console.log(line);
 for (const line of problems) console.log(`FAILED   ${line}`);

@@ -1,6 +1,8 @@
 /** `npm run conformance:http1`: every difference from llhttp with its reason, the figure last. */
+import { needCorpus } from "../corpora.ts";
 import { judgeHttp1 } from "./http1.ts";
 
+needCorpus("http1");
 const { cases, equal, stricter, otherwise, problems } = judgeHttp1();
 for (const line of stricter) console.log(`stricter  ${line}`);
 for (const line of otherwise) console.log(`otherwise ${line}`);
