@@ -23,8 +23,13 @@ export function isHost(value: string): boolean {
   if (at === length) return true;
   // RFC 3986 §3.2.3: digits, or none.
   if (value.charCodeAt(at) !== COLON || length - at > 1 + PORT_DIGITS_MAX) return false;
-  for (let i = at + 1; i < length; i++) if (!isDigit(value.charCodeAt(i))) return false;
-  return Number(value.slice(at + 1)) <= PORT_MOST;
+  let port = 0;
+  for (let i = at + 1; i < length; i++) {
+    const digit = value.charCodeAt(i) - 0x30;
+    if (digit < 0 || digit > 9) return false;
+    port = 10 * port + digit;
+  }
+  return port <= PORT_MOST;
 }
 
 const COLON = 0x3a;
@@ -32,10 +37,6 @@ const BRACKET_OPEN = 0x5b;
 const BRACKET_CLOSE = 0x5d;
 const PORT_DIGITS_MAX = 5;
 const PORT_MOST = 65_535;
-
-function isDigit(code: number): boolean {
-  return code >= 0x30 && code <= 0x39;
-}
 
 /** IPv6, IPvFuture, and the zone that some write. */
 function isInLiteral(code: number): boolean {

@@ -1,5 +1,6 @@
 import type { Fields } from "#/base/fields.ts";
-import { FieldKind, kindOfName, kindOfValue, NAME_KIND, SENSITIVE } from "./field-kind.ts";
+import { isHost } from "../host.ts";
+import { BAD_VALUE, FieldKind, kindOfName, kindOfValue, NAME_KIND, SENSITIVE } from "./field-kind.ts";
 import { huffmanDecode, huffmanDecodedBytesMax } from "./huffman.ts";
 import { latin1 } from "../latin1.ts";
 import { STATIC_ENTRIES, STATIC_NAMES, STATIC_VALUES } from "./static-table.ts";
@@ -172,7 +173,7 @@ export class HpackDecoder {
         const mask = first >= 0x40 ? 0x3f : 0x0f;
         const index = this.#integer(mask);
         if (index === 0) {
-          const text = this.#string();
+          const text = this.#string(FieldKind.ORDINARY);
           if (text === null) return Decoded.BROKEN;
           name = text;
           kind = kindOfName(text);
@@ -187,9 +188,10 @@ export class HpackDecoder {
           name = this.#names[slot]!;
           kind = this.#kindsOfEntries[slot]! & NAME_KIND;
         }
-        const text = this.#string();
+        const text = this.#string(kind);
         if (text === null) return Decoded.BROKEN;
         value = text;
+        if (kind === FieldKind.AUTHORITY && !isHost(text)) kind |= BAD_VALUE;
         kind |= this.#stringKind;
         if (first >= 0x40) this.#add(name, value, kind);
         else if (first >= 0x10 && !SENSITIVE.has(name)) (fields.neverIndexed ??= new Set()).add(name);
@@ -224,8 +226,8 @@ export class HpackDecoder {
     }
   }
 
-  /** RFC 7541 §5.2: a string; null when it is cut short or no valid Huffman code. Sets `#stringKind`. */
-  #string(): string | null {
+  /** RFC 7541 §5.2: a string; null when it is cut short or no valid Huffman code. Sets `#stringKind`, for a value of `kind`. */
+  #string(kind: number): string | null {
     if (this.#at >= this.#stop) return null;
     const isHuffman = this.#bytes[this.#at]! >= 0x80;
     const length = this.#integer(0x7f);
@@ -233,14 +235,14 @@ export class HpackDecoder {
     if (length < 0 || length > this.#stop - start) return null;
     this.#at = start + length;
     if (!isHuffman) {
-      this.#stringKind = kindOfValue(this.#bytes, start, start + length);
+      this.#stringKind = kindOfValue(kind, this.#bytes, start, start + length);
       return latin1(this.#bytes, start, start + length);
     }
     const bytesMax = huffmanDecodedBytesMax(length);
     if (this.#scratch.length < bytesMax) this.#scratch = Buffer.allocUnsafeSlow(Math.max(512, 2 * bytesMax));
     const decoded = huffmanDecode(this.#bytes, start, start + length, this.#scratch);
     if (decoded < 0) return null;
-    this.#stringKind = kindOfValue(this.#scratch, 0, decoded);
+    this.#stringKind = kindOfValue(kind, this.#scratch, 0, decoded);
     return latin1(this.#scratch, 0, decoded);
   }
 

@@ -1,3 +1,5 @@
+import { IS_TARGET, IS_TOKEN } from "../http1/tables.ts";
+
 /**
  * What a header field is to HTTP/2, decided once when its name or value is read as text and kept beside it in the
  * dynamic table. A message of indexed fields is then checked without looking at a single character.
@@ -22,7 +24,7 @@ export const FieldKind = {
   HOST: 12,
 } as const;
 
-/** Added to a kind when the value has a character that no value may have (RFC 9113 §8.2.1). */
+/** Added to a kind when the value is none that such a field may have. */
 export const BAD_VALUE = 0x80;
 /** Takes `BAD_VALUE` away. */
 export const NAME_KIND = 0x7f;
@@ -63,8 +65,13 @@ export function kindOfName(text: string): number {
   return KIND_BY_NAME.get(text) ?? FieldKind.ORDINARY;
 }
 
-/** `BAD_VALUE` or 0. RFC 9113 §8.2.1: no NUL, CR, LF anywhere, no white space at either end. */
-export function kindOfValue(bytes: Uint8Array, start: number, stop: number): number {
+/**
+ * `BAD_VALUE` or 0, for the value of a field of this kind. RFC 9113 §8.2.1: no NUL, CR, LF anywhere, no white space at
+ * either end. §10.3: a path and a method are besides what another version of HTTP would read alike.
+ */
+export function kindOfValue(kind: number, bytes: Uint8Array, start: number, stop: number): number {
+  if (kind === FieldKind.PATH) return areAll(IS_TARGET, bytes, start, stop);
+  if (kind === FieldKind.METHOD) return areAll(IS_TOKEN, bytes, start, stop);
   if (start === stop) return 0;
   const first = bytes[start]!;
   const last = bytes[stop - 1]!;
@@ -73,6 +80,11 @@ export function kindOfValue(bytes: Uint8Array, start: number, stop: number): num
     const byte = bytes[i]!;
     if (byte <= 0x0d && (byte === 0x00 || byte === 0x0a || byte === 0x0d)) return BAD_VALUE;
   }
+  return 0;
+}
+
+function areAll(table: Uint8Array, bytes: Uint8Array, start: number, stop: number): number {
+  for (let i = start; i < stop; i++) if (table[bytes[i]!] !== 1) return BAD_VALUE;
   return 0;
 }
 
