@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseIp } from "#/base/address.ts";
+import { ConnError } from "#/base/errors.ts";
 import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { LIMITS, type Limits } from "#/model/limits.ts";
@@ -8,6 +9,7 @@ import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import type { Dial } from "../discovery.ts";
 import { EndpointClient } from "./endpoint-client.ts";
 import type { RequestHead } from "./exchange.ts";
+import { fault } from "./fault.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import { Http2Server } from "./http2-server.ts";
 import {
@@ -137,6 +139,53 @@ test("a far sidecar that answers PING is kept, however long it takes to answer t
   scene.clock.settle();
   assert.equal(reply.status, 200);
   assert.equal(scene.far.length, 1);
+});
+
+test("a request given back by a connection that broke goes over another, also when it is sent again at once", () => {
+  const scene = new Scene({ meshed: false });
+  scene.call();
+  const again = new RecordingReply();
+  const reply = new RecordingReply();
+  reply.fail = (cause) => {
+    assert.ok(cause.safe, "nothing of it had left");
+    scene.client.call(get(), true, again);
+  };
+  scene.client.call(get(), true, reply);
+  scene.far[0]!.peer!.close(new ConnError("RESET", "reset"));
+  scene.clock.settle();
+  assert.equal(scene.far.length, 2);
+  scene.service.calls.at(-1)!.answer(204, [], "");
+  scene.clock.settle();
+  assert.deepEqual(again.events, ["head 204 last"]);
+});
+
+test("an extended CONNECT waits for the server's SETTINGS, whatever else makes room (RFC 8441 §3)", () => {
+  const settings = new Http2Connection({ role: "server", connectProtocol: true });
+  const scene = new Scene({
+    meshed: false,
+    meet: (far) => {
+      far.setHandler({
+        onData: (bytes) => settings.feed(bytes),
+        onEnd() {},
+        onDrain() {},
+        onClose() {},
+      });
+    },
+  });
+  const plain = scene.client.call(get(), true, new RecordingReply());
+  scene.clock.settle();
+  const socket = new RecordingReply();
+  scene.client.call({ ...get("CONNECT"), upgrade: "websocket" }, false, socket);
+  plain.abort(fault("CANCELLED", "gone"));
+  scene.clock.settle();
+  assert.equal(scene.far.length, 1, "not opened as an Upgrade of HTTP/1.1");
+  scene.far[0]!.write(settings.takeOutput()!);
+  scene.clock.settle();
+  const streams: number[] = [];
+  for (let event = settings.next(); event !== Event.NOTHING; event = settings.next())
+    if (event === Event.HEADERS) streams.push(settings.streamId);
+  assert.deepEqual(streams, [1, 3]);
+  assert.deepEqual(socket.events, []);
 });
 
 test("an application is never asked: some count PINGs as an attack", () => {

@@ -237,6 +237,12 @@ class Http2Scene extends Scene {
     return this;
   }
 
+  /** From now on the machine hears, but what it has to say stays unsaid. */
+  hold(): this {
+    this.#isOpen = false;
+    return this;
+  }
+
   request(fields: readonly string[], isWhole = false): number {
     const head = [":method", "POST", ":scheme", "http", ":path", "/", ":authority", "x", ...fields];
     const id = this.machine.request(head, isWhole);
@@ -308,6 +314,30 @@ test("a body that trickles over HTTP/2 is answered with 408, and the other strea
   assert.equal(scene.service.calls[0]!.aborted?.status, 408);
   assert.equal(scene.service.calls[1]!.aborted, null);
   assert.ok(other > slow);
+});
+
+test("a frame that is always left unfinished excuses neither a body that does not come nor idleness", () => {
+  const ping = frame(Frame.PING, 0, 0, Buffer.alloc(8));
+  const half = Buffer.concat([ping.subarray(12), ping.subarray(0, 12)]);
+  const pretend = (scene: Http2Scene, forMs: number): void => {
+    for (let passedMs = 0; passedMs < forMs; passedMs += SECOND) {
+      scene.raw(half);
+      scene.clock.advance(SECOND);
+    }
+  };
+  const scene = new Http2Scene().open();
+  const id = scene.request(["content-length", "8192"]);
+  // What the machine would say now would end up within the frame.
+  scene.hold().raw(ping.subarray(0, 12));
+  pretend(scene, LIMITS.bodyMs + 2 * ROUND);
+  assert.equal(scene.reached("slow_body"), 1);
+  assert.equal(scene.reached("slow_head"), 0);
+  assert.deepEqual(scene.events.slice(0, 2), [`head ${id} 408`, `reset ${id} 0`]);
+
+  const idle = new Http2Scene({ idleMs: 60 * SECOND }).open().hold();
+  idle.raw(ping.subarray(0, 12));
+  pretend(idle, 60 * SECOND + 2 * ROUND);
+  assert.equal(idle.reached("idle"), 1);
 });
 
 test("a gRPC stream may be silent for as long as it likes, and its reader slow", () => {

@@ -148,7 +148,9 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   }
 
   roomier(): void {
-    while (this.#waiting.length > 0 && !this.#retired && this.#link.machine.canRequest()) {
+    const { machine } = this.#link;
+    while (this.#waiting.length > 0 && !this.#retired && machine.canRequest()) {
+      if (!machine.settled && isExtendedConnect((this.#waiting[0] as Waiting).head)) return;
       const { head, last, pending } = this.#waiting.shift() as Waiting;
       pending.proceed((reply) => this.#start(head, last, reply));
     }

@@ -16,7 +16,7 @@ import { linger } from "./linger.ts";
 export interface Http2LinkOwner {
   /** The remote side opened a stream (server role only). The owner makes the stream, or resets it. */
   opened(streamId: number, fields: Fields, last: boolean): void;
-  /** The remote side takes no new streams; those it will not serve are reset with REFUSED_STREAM after this call. */
+  /** No new streams can be opened; those that will not be served are told after this call. */
   goingAway(): void;
   /** More streams may be possible: SETTINGS came, or a stream ended. */
   roomier(): void;
@@ -62,8 +62,9 @@ export class Http2Link implements ConnHandler, Patrolled {
   #timerAtMs = Infinity;
   readonly #guard: Guard | null;
   #added = 0;
-  /** For how long the remote side has sent too little, and taken too little. */
-  readonly #sending = new Lag();
+  /** For how long the remote side has left unfinished what it began, has been idle, and has taken too little. */
+  readonly #finishing = new Lag();
+  readonly #idling = new Lag();
   readonly #taking = new Lag();
   #streamsRefused = 0;
   #headersRefused = 0;
@@ -175,17 +176,18 @@ export class Http2Link implements ConnHandler, Patrolled {
       return;
     }
     const { unfinished } = this.machine;
-    const lag = this.#sending;
-    if (unfinished !== 0) {
-      if (headMs === 0 || lag.look(nowMs, unfinished, 0, 1) < headMs) return;
+    if (unfinished === 0 || headMs === 0) this.#finishing.clear();
+    else if (this.#finishing.look(nowMs, unfinished, 0, 1) >= headMs) {
       guard.reached("slow_head");
       this.machine.giveUp(`what was begun was not complete after ${headMs} ms`);
       this.#pump();
-    } else if (this.#streams.size > 0) {
-      lag.clear();
+      return;
+    }
+    if (this.#streams.size > 0) {
+      this.#idling.clear();
       this.#lookAtStreams(nowMs, guard);
-    } else if (idleMs === 0 || this.#ending) lag.clear();
-    else if (lag.look(nowMs, Wait.IDLE, this.#added, 1) >= idleMs) {
+    } else if (idleMs === 0 || this.#ending) this.#idling.clear();
+    else if (this.#idling.look(nowMs, Wait.IDLE, this.#added, 1) >= idleMs) {
       guard.reached("idle");
       this.drain();
     }
@@ -386,6 +388,8 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#stalled.clear();
     // Nobody has heard of it for long: what it was asked is better asked elsewhere.
     const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";
+    // First, for what is given back is sent again from within, and must not come back to this connection.
+    this.#owner.goingAway();
     for (const stream of left) stream.receiveLost(reason, unsent.has(stream), isDead);
     this.#owner.closed(error);
     if (!this.#isClosed) this.#leave();

@@ -51,10 +51,10 @@ export const Event = {
   INFORMATIONAL: 10,
 } as const;
 
-/** The bounds that end a connection with ENHANCE_YOUR_CALM. */
 /** RESET `byUs`: the reason that a section over `headerBytesMax` has. */
 export const HEADERS_TOO_LARGE = "header list too large";
 
+/** The bounds that end a connection with ENHANCE_YOUR_CALM. */
 export type Limit = FloodName | "continuations" | "header_bytes" | "unread_answers";
 
 /**
