@@ -18,3 +18,11 @@ test("a limit that makes no sense is refused by name", () => {
   assert.match(checkMeshAnnotation("config.pillion.dev/connections-max", "0") ?? "", /above 0/);
   assert.match(checkMeshAnnotation("config.pillion.dev/head-time", "10s") ?? "", /is not honoured/);
 });
+
+test("a limit that a sidecar cannot serve within is refused", () => {
+  const check = (value: string): string | null =>
+    checkMeshAnnotation("config.linkerd.io/proxy-memory-limit", value);
+  assert.match(check("32Mi") ?? "", /too little.*write 48Mi or more/);
+  assert.match(check("much") ?? "", /must be a quantity/);
+  assert.equal(check("48Mi"), null);
+});
