@@ -165,7 +165,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       transport,
       control,
       registry,
-      memory: processMemory(),
+      memory: config.memoryLimitBytes === null ? null : processMemory(config.memoryLimitBytes),
     });
     await portsKnown(sidecar, clock);
     await sidecar.listen();

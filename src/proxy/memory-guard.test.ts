@@ -14,7 +14,14 @@ interface Scene {
   readonly inbound: Connections;
   readonly outbound: Connections;
   readonly said: readonly string[];
-  readonly state: { garbageBytes: number; otherBytes: number; givenBack: number; alive: number };
+  readonly state: {
+    garbageBytes: number;
+    otherBytes: number;
+    givenBack: number;
+    /** How long each time takes. */
+    giveBackMs: number;
+    alive: number;
+  };
   /** Which were ended, by the order of their opening. */
   readonly ended: readonly number[];
   /** False: refused. */
@@ -22,7 +29,7 @@ interface Scene {
 }
 
 /** A sidecar that uses `otherBytes`, and so many for each connection until memory is given back after their end. */
-function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES): Scene {
+function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES, otherBytes = 0): Scene {
   const clock = new ManualClock();
   const registry = new Registry();
   const inbound = new Connections({ all: 1_000, perClient: 1_000 });
@@ -30,19 +37,29 @@ function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES): Scen
   const said: string[] = [];
   const say = (message: string): void => void said.push(message);
   const log: Log = { error: say, warn: say, info: say, debug: say, isDebug: false };
-  const state = { garbageBytes: 0, otherBytes: 0, givenBack: 0, alive: 0 };
+  const state = { garbageBytes: 0, otherBytes, givenBack: 0, giveBackMs: 0, alive: 0 };
+  let stoodStillMs = 0;
   const guard = new MemoryGuard({
-    clock,
+    clock: {
+      nowMs: () => clock.nowMs() + stoodStillMs,
+      wallMs: () => clock.wallMs(),
+      soon: (task) => clock.soon(task),
+      after: (ms, fire) => clock.after(ms, fire),
+    },
     log,
     registry,
-    limitBytes,
-    memory: {
-      usedBytes: () => state.otherBytes + state.alive * bytesEach + state.garbageBytes,
-      giveBack: () => {
-        state.givenBack++;
-        state.garbageBytes = 0;
-      },
-    },
+    memory:
+      limitBytes === null
+        ? null
+        : {
+            limitBytes,
+            usedBytes: () => state.otherBytes + state.alive * bytesEach + state.garbageBytes,
+            giveBack: () => {
+              state.givenBack++;
+              state.garbageBytes = 0;
+              stoodStillMs += state.giveBackMs;
+            },
+          },
   });
   guard.watch(inbound, outbound);
   const ended: number[] = [];
@@ -149,4 +166,25 @@ test("looks no more once the last connection is gone", () => {
   state.garbageBytes = 99_000_000;
   clock.advance(60_000);
   assert.equal(state.givenBack, 0);
+});
+
+test("a limit that leaves no room without a connection is named at the start, one that does is not", () => {
+  assert.match(
+    scene(0, LIMIT_BYTES, 80_000_000).said.join("\n"),
+    /too low.* raise config\.linkerd\.io\/proxy-memory-limit/,
+  );
+  assert.deepEqual(scene(0, LIMIT_BYTES, 60_000_000).said, []);
+});
+
+test("past the critical share most of the time is still for serving, however long it takes to give memory back", () => {
+  const { open, clock, state, inbound } = scene(10_000);
+  open(inbound, 1, false);
+  state.otherBytes = 95_000_000;
+  state.giveBackMs = 100;
+  for (let ms = 0; ms < 10_000; ms += 10) {
+    open(inbound, 1, false);
+    clock.advance(10);
+  }
+  // It stood still for a tenth of a second each time, and served for half a second in between.
+  assert.ok(state.givenBack >= 15 && state.givenBack <= 21, `${state.givenBack} times in 10 s of serving`);
 });

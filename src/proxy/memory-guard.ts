@@ -6,6 +6,8 @@ import type { Connections } from "./connections.ts";
 
 /** The memory of this process, as the kernel charges it. */
 export interface ProcessMemory {
+  /** At which the kernel kills this process. */
+  readonly limitBytes: number;
   /** What only its end, or giving it back, would free: neither files nor what the kernel keeps for its sockets. */
   usedBytes(): number;
   /** Collects garbage and returns free memory to the kernel: milliseconds, tens of them for a large heap. */
@@ -16,9 +18,8 @@ export interface MemoryGuardParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly registry: Registry;
-  readonly memory: ProcessMemory;
-  /** At which the kernel kills this process. null: there is no such limit, and nothing is guarded. */
-  readonly limitBytes: number | null;
+  /** null: there is no limit, and nothing is guarded. */
+  readonly memory: ProcessMemory | null;
 }
 
 /** Shares of the limit. From FULL on nobody new is let in, and below ROOMY again; the rest is for what is under way. */
@@ -30,8 +31,9 @@ const KERNEL_BYTES_PER_CONNECTION = 4_096;
 /** How often it looks while there are connections; an accepted connection makes it look sooner. */
 const LOOK_EVERY_MS = 100;
 const LOOK_AT_MOST_EVERY_MS = 10;
-/** Giving memory back stops everything for that long; below CRITICAL not more often than so. */
+/** Giving memory back stops everything: below CRITICAL not sooner again than so, and never before so many times what it took. */
 const GIVE_BACK_EVERY_MS = 1_000;
+const SERVE_PER_GIVE_BACK = 5;
 /** Of the idle ones at FULL, of all at CRITICAL; at each look that has given memory back, which shows what it brought. */
 const IDLE_SHARE = 0.25;
 const NEWEST_SHARE = 0.1;
@@ -44,7 +46,7 @@ const NEWEST_SHARE = 0.1;
  */
 export class MemoryGuard {
   readonly #parts: MemoryGuardParts;
-  readonly #limitBytes: number;
+  readonly #memory: ProcessMemory | null;
   #inbound: Connections | null = null;
   #outbound: Connections | null = null;
   #isFull = false;
@@ -52,26 +54,36 @@ export class MemoryGuard {
   #ended = 0;
   #lookedAtMs = -Infinity;
   #gaveBackAtMs = -Infinity;
+  #gaveBackForMs = 0;
   #isWaiting = false;
 
   constructor(parts: MemoryGuardParts) {
     this.#parts = parts;
-    this.#limitBytes = parts.limitBytes ?? Infinity;
+    this.#memory = parts.memory;
   }
 
+  /** Begins; says it when there would be no room even without a connection. */
   watch(inbound: Connections, outbound: Connections): void {
-    const { limitBytes, registry } = this.#parts;
     this.#inbound = inbound;
     this.#outbound = outbound;
-    if (limitBytes === null) return;
+    if (this.#memory === null) return;
+    const { log, registry } = this.#parts;
+    const { limitBytes } = this.#memory;
     registry.gauge(FAMILIES.memoryLimit, {}).set(limitBytes);
     const used = registry.gauge(FAMILIES.memoryUsed, {});
     registry.beforeReading(() => used.set(this.#usedBytes()));
+    if (this.#share() >= ROOMY) this.#giveBack(this.#memory);
+    if (this.#share() < ROOMY) return;
+    log.error(
+      "the sidecar's memory limit is too low: without any connection there is no room below it, so new ones will be refused; " +
+        "raise config.linkerd.io/proxy-memory-limit well above neededBytes",
+      { usedBytes: this.#usedBytes(), limitBytes, neededBytes: Math.ceil(this.#usedBytes() / ROOMY) },
+    );
   }
 
   /** Asked for each new connection. True: refuse it. */
   refuses(): boolean {
-    if (this.#limitBytes === Infinity) return false;
+    if (this.#memory === null) return false;
     if (this.#parts.clock.nowMs() - this.#lookedAtMs >= LOOK_AT_MOST_EVERY_MS) this.#look();
     if (this.#isFull) this.#refused++;
     if (!this.#isWaiting) this.#lookLater();
@@ -88,16 +100,26 @@ export class MemoryGuard {
   }
 
   #look(): void {
-    const { clock, memory } = this.#parts;
-    const nowMs = clock.nowMs();
-    this.#lookedAtMs = nowMs;
-    const mayGiveBack = this.#share() >= CRITICAL || nowMs - this.#gaveBackAtMs >= GIVE_BACK_EVERY_MS;
-    if (!this.#hasRoom() && mayGiveBack) {
-      this.#gaveBackAtMs = nowMs;
-      memory.giveBack();
+    this.#lookedAtMs = this.#parts.clock.nowMs();
+    if (this.#memory !== null && !this.#hasRoom() && this.#mayGiveBack()) {
+      this.#giveBack(this.#memory);
       if (!this.#hasRoom()) this.#endSome();
     }
     this.#setFull(!this.#hasRoom());
+  }
+
+  #mayGiveBack(): boolean {
+    const servedMs = this.#lookedAtMs - this.#gaveBackAtMs;
+    if (servedMs < SERVE_PER_GIVE_BACK * this.#gaveBackForMs) return false;
+    return servedMs >= GIVE_BACK_EVERY_MS || this.#share() >= CRITICAL;
+  }
+
+  #giveBack(memory: ProcessMemory): void {
+    const { clock } = this.#parts;
+    const beganMs = clock.nowMs();
+    memory.giveBack();
+    this.#gaveBackAtMs = clock.nowMs();
+    this.#gaveBackForMs = this.#gaveBackAtMs - beganMs;
   }
 
   #endSome(): void {
@@ -118,7 +140,7 @@ export class MemoryGuard {
     const { log } = this.#parts;
     const figures = {
       usedBytes: this.#usedBytes(),
-      limitBytes: this.#limitBytes,
+      limitBytes: this.#memory?.limitBytes,
       connections: this.#connections(),
     };
     if (isFull) {
@@ -139,11 +161,11 @@ export class MemoryGuard {
   }
 
   #share(): number {
-    return this.#usedBytes() / this.#limitBytes;
+    return this.#usedBytes() / (this.#memory?.limitBytes ?? Infinity);
   }
 
   #usedBytes(): number {
-    return this.#parts.memory.usedBytes() + this.#connections() * KERNEL_BYTES_PER_CONNECTION;
+    return (this.#memory?.usedBytes() ?? 0) + this.#connections() * KERNEL_BYTES_PER_CONNECTION;
   }
 
   #connections(): number {

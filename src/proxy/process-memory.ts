@@ -2,24 +2,26 @@ import { openSync, readSync } from "node:fs";
 import { returnFreeMemory } from "#/kernel/libc.ts";
 import type { ProcessMemory } from "./memory-guard.ts";
 
-/** Of the architectures that Node 26 runs on here. */
-const PAGE_BYTES = 4_096;
+/** What stands before `RssAnon` is a third of that, apart from the groups of the user. */
+const STATUS_BYTES = 4_096;
 
 /**
- * The process that we are. `statm` counts pages: all that are resident, and of those the ones that belong to files. What a
- * control group's limit is charged with is the difference; pages of files can be dropped, or were charged to somebody else.
+ * The process that we are. Of its pages only those that belong to no file count: the others can be dropped, or were charged to
+ * somebody else. `status` says them in KiB, whatever a page is. Throws where `/proc` is not there.
  */
-export function processMemory(): ProcessMemory {
-  const fd = openSync("/proc/self/statm", "r");
-  const text = Buffer.alloc(128);
+export function processMemory(limitBytes: number): ProcessMemory {
+  const fd = openSync("/proc/self/status", "r");
+  const text = Buffer.alloc(STATUS_BYTES);
+  const usedBytes = (): number => {
+    const found = /^RssAnon:\s*(\d+) kB$/m.exec(
+      text.toString("latin1", 0, readSync(fd, text, 0, STATUS_BYTES, 0)),
+    );
+    if (found === null) throw new Error("/proc/self/status has no RssAnon, which Linux has since 4.5");
+    return Number(found[1]) * 1_024;
+  };
   return {
-    usedBytes(): number {
-      const [, resident = 0, ofFiles = 0] = text
-        .toString("latin1", 0, readSync(fd, text, 0, 128, 0))
-        .split(" ")
-        .map(Number);
-      return (resident - ofFiles) * PAGE_BYTES;
-    },
+    limitBytes,
+    usedBytes,
     giveBack(): void {
       // Buffers of closed connections are freed by the collector, and glibc then keeps their memory for the next ones.
       globalThis.gc?.();

@@ -30,7 +30,8 @@ export interface SidecarParts {
   readonly transport: Transport;
   readonly control: ControlApi;
   readonly registry: Registry;
-  readonly memory: ProcessMemory;
+  /** null: without a limit. */
+  readonly memory: ProcessMemory | null;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 5000;
@@ -56,8 +57,7 @@ export class Sidecar {
   constructor(parts: SidecarParts) {
     const { clock, config, control, log, memory, random, registry, transport } = parts;
     this.#parts = parts;
-    const { memoryLimitBytes: limitBytes } = config;
-    const memoryGuard = new MemoryGuard({ clock, log, registry, memory, limitBytes });
+    const memoryGuard = new MemoryGuard({ clock, log, registry, memory });
     const workload = workloadName(config.workload);
     const metrics = new TransportMetrics(registry);
     const series = new SeriesCache(registry);

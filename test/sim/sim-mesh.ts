@@ -67,7 +67,7 @@ export class SimMesh {
       transport,
       control: this.control,
       registry,
-      memory: { usedBytes: () => 0, giveBack: () => {} },
+      memory: null,
     });
     host.intercept(sidecar.outbound.accept, sidecar.inbound.accept);
     return { name, host, registry, sidecar };
