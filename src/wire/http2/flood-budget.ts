@@ -31,6 +31,8 @@ export class FloodBudget {
   readonly #burst: readonly number[];
   readonly #tokens: Float64Array;
   readonly #refillPerSecond: number;
+  /** Something was spent that time has not given back yet: only then is there anything to do as it passes. */
+  #isSpent = false;
 
   constructor(burst: readonly number[], refillPerSecond: number) {
     this.#burst = burst;
@@ -42,6 +44,7 @@ export class FloodBudget {
   spend(kind: number): boolean {
     const left = this.#tokens[kind]! - 1;
     this.#tokens[kind] = left;
+    this.#isSpent = true;
     return left >= 0;
   }
 
@@ -53,11 +56,17 @@ export class FloodBudget {
   }
 
   refill(elapsedMs: number): void {
-    for (let kind = 0; kind < KINDS; kind++) this.earn(kind, (elapsedMs * this.#refillPerSecond) / 1000);
+    if (!this.#isSpent) return;
+    this.#isSpent = false;
+    for (let kind = 0; kind < KINDS; kind++) {
+      this.earn(kind, (elapsedMs * this.#refillPerSecond) / 1000);
+      if (this.#tokens[kind]! < this.#burst[kind]!) this.#isSpent = true;
+    }
   }
 
   /** Whether time should be let pass into `refill`: some budget is half used. */
   get isLow(): boolean {
+    if (!this.#isSpent) return false;
     for (let kind = 0; kind < KINDS; kind++) if (this.#tokens[kind]! < this.#burst[kind]! / 2) return true;
     return false;
   }
