@@ -120,6 +120,27 @@ test("a request after a silence is accompanied by a PING, so that a dead connect
   assert.deepEqual(reply.events, ["fail RESET safe"]);
 });
 
+for (const [what, lateMs, isTimerFirst] of [
+  ["read before the deadline is looked at", 500, false],
+  ["in hand when a long stall is over, though the timer is first", 5_000, true],
+] as const) {
+  test(`an answer to a PING counts when it is ${what}`, () => {
+    const scene = new Scene({ meshed: true });
+    const reply = scene.call("POST");
+    scene.far[0]!.pause();
+    scene.clock.advance(LIMITS.keepAliveMs + 1);
+    scene.clock.stall(LIMITS.keepAliveTimeoutMs + lateMs);
+    if (isTimerFirst) scene.clock.advance(0);
+    scene.far[0]!.resume();
+    scene.clock.advance(LIMITS.keepAliveMs);
+    assert.deepEqual(reply.events, []);
+    // It is asked again, and this time nobody stalls.
+    scene.far[0]!.pause();
+    scene.clock.advance(LIMITS.keepAliveMs + LIMITS.keepAliveTimeoutMs + 1);
+    assert.deepEqual(reply.events, ["fail RESET"]);
+  });
+}
+
 test("without a limit on its answer a silent far sidecar is kept", () => {
   const scene = new Scene({ meshed: true, limits: { keepAliveTimeoutMs: 0 } });
   const reply = scene.call();
@@ -254,6 +275,23 @@ test("requests over the server's limit of streams wait their turn, and only so m
   }
   assert.ok(replies.slice(0, -1).every((reply) => reply.status === 204));
   assert.equal(scene.far.length, 1);
+});
+
+test("what a server does not read is bounded: requests past it wait, and those given up leave nothing behind", () => {
+  const scene = new Scene({ meshed: false });
+  scene.call();
+  scene.far[0]!.pause();
+  for (let i = 0; i < 5_000; i++) {
+    const path = `/${i}${"x".repeat(1_000)}`;
+    const sink = scene.client.call({ ...get(), path }, true, new RecordingReply());
+    scene.clock.settle();
+    sink.abort(fault("CANCELLED", "gone"));
+  }
+  for (let i = 0; i < 10; i++) scene.call("PUT");
+  scene.far[0]!.resume();
+  scene.clock.settle();
+  assert.ok(scene.far[0]!.peer!.written.length < 1_000_000, `${scene.far[0]!.peer!.written.length} bytes`);
+  assert.equal(scene.service.calls.filter((call) => call.head.method === "PUT").length, 10);
 });
 
 test("clients that do not read their answers hold up nobody else (RFC 9113 §5.2.1)", () => {

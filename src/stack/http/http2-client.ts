@@ -98,7 +98,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     const { machine } = this.#link;
     // RFC 8441 §3: only the server's SETTINGS say whether it takes extended CONNECT.
     const isKnown = machine.settled || !isExtendedConnect(head);
-    if (!this.#retired && this.#waiting.length === 0 && isKnown && machine.canRequest())
+    if (!this.#retired && this.#waiting.length === 0 && isKnown && this.#link.hasRoom)
       return this.#start(head, last, reply);
     const pending = new PendingRequest(reply);
     if (this.#retired) {
@@ -149,7 +149,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
 
   roomier(): void {
     const { machine } = this.#link;
-    while (this.#waiting.length > 0 && !this.#retired && machine.canRequest()) {
+    while (this.#waiting.length > 0 && !this.#retired && this.#link.hasRoom) {
       if (!machine.settled && isExtendedConnect((this.#waiting[0] as Waiting).head)) return;
       const { head, last, pending } = this.#waiting.shift() as Waiting;
       pending.proceed((reply) => this.#start(head, last, reply));
@@ -206,7 +206,7 @@ class ClientStream extends Http2Stream implements RequestSink {
     heads: HeadBound,
     last: boolean,
   ) {
-    super(link, id, true);
+    super(link, id);
     this.#isRepeatable = IDEMPOTENT.has(head.method);
     this.#heads = heads;
     this.#reply = reply;

@@ -18,7 +18,7 @@ export interface Http2LinkOwner {
   opened(streamId: number, fields: Fields, last: boolean): void;
   /** No new streams can be opened; those that will not be served are told after this call. */
   goingAway(): void;
-  /** More streams may be possible: SETTINGS came, or a stream ended. */
+  /** More streams may be possible: SETTINGS came, a stream ended, or output left. */
   roomier(): void;
   /** The connection is over; streams left have been told. Once, last. */
   closed(error: ConnError | null): void;
@@ -27,8 +27,8 @@ export interface Http2LinkOwner {
 /** Output kept while the socket asks us to wait: past it no stream's data is taken, so memory follows the slow reader. */
 const OUTPUT_BYTES_MAX = 262_144;
 /**
- * Heads and frames of control that wait for a remote side which does not read. Past it a server reads no more requests
- * (a client always reads, so two links cannot wait for each other); what the remote provokes is bounded by the machine.
+ * Heads and frames of control that wait for a remote side which does not read. Past it a server reads no more requests, and a
+ * client sends none (it always reads, so two links cannot wait for each other); what the remote provokes the machine bounds.
  */
 const UNREAD_BYTES_MAX = 524_288;
 const EMPTY = new Uint8Array(0);
@@ -45,12 +45,14 @@ export class Http2Link implements ConnHandler, Patrolled {
   #streams = new StreamTable<Http2Stream>();
   /** Streams with body bytes to offer at the end of this turn. */
   #dirty: Http2Stream[] = [];
-  /** Streams that were begun in this turn: nothing of them has left yet. */
-  #unsent: Http2Stream[] = [];
+  /** How often output was written: what was begun since the last time has not left. */
+  #writes = 0;
   /** Streams that the socket, not their window, holds back. */
   readonly #stalled = new Set<Http2Stream>();
   #flowing = true;
   #flushSoon = false;
+  /** One for all turns. */
+  readonly #flushLater = (): void => this.#flush();
   #over = false;
   #ending = false;
   #draining = false;
@@ -101,14 +103,19 @@ export class Http2Link implements ConnHandler, Patrolled {
   add(stream: Http2Stream): void {
     this.#added++;
     this.#streams.add(stream);
-    if (stream.local) this.#unsent.push(stream);
+    stream.begunAt = this.#writes;
+  }
+
+  /** A client's: whether a request can be sent now. If not, `roomier` tells when to ask again. */
+  get hasRoom(): boolean {
+    return this.machine.outputBytes < UNREAD_BYTES_MAX && this.machine.canRequest();
   }
 
   /** Something was written to the machine: its output leaves at the end of this turn, joined with all else of the turn. */
   touch(): void {
     if (this.#flushSoon || this.#over) return;
     this.#flushSoon = true;
-    this.#clock.soon(() => this.#flush());
+    this.#clock.soon(this.#flushLater);
   }
 
   /** `stream` has a chunk that waits to learn whether it is the last. */
@@ -213,7 +220,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 
   onData(bytes: Uint8Array): void {
-    this.machine.wake(this.#clock.nowMs());
+    this.machine.tick(this.#clock.nowMs());
     this.machine.feed(bytes);
     this.#pump();
   }
@@ -324,7 +331,9 @@ export class Http2Link implements ConnHandler, Patrolled {
       if (!this.#flowing) break;
       const out = this.machine.takeOutput();
       if (out === null) break;
-      if (!this.#write(out)) {
+      const isFlowing = this.#write(out);
+      this.#owner.roomier();
+      if (!isFlowing) {
         this.#flowing = false;
         break;
       }
@@ -347,7 +356,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 
   #write(out: Uint8Array): boolean {
-    if (this.#unsent.length > 0) this.#unsent = [];
+    this.#writes++;
     return this.#conn.write(out);
   }
 
@@ -383,14 +392,13 @@ export class Http2Link implements ConnHandler, Patrolled {
       this.#tellRefused(this.#guard);
     }
     const left = this.#streams.all();
-    const unsent = new Set(this.#unsent.splice(0));
     this.#streams = new StreamTable();
     this.#stalled.clear();
     // Nobody has heard of it for long: what it was asked is better asked elsewhere.
     const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";
     // First, for what is given back is sent again from within, and must not come back to this connection.
     this.#owner.goingAway();
-    for (const stream of left) stream.receiveLost(reason, unsent.has(stream), isDead);
+    for (const stream of left) stream.receiveLost(reason, stream.begunAt === this.#writes, isDead);
     this.#owner.closed(error);
     if (!this.#isClosed) this.#leave();
   }
@@ -400,8 +408,8 @@ export class Http2Link implements ConnHandler, Patrolled {
 export abstract class Http2Stream {
   readonly id: number;
   readonly link: Http2Link;
-  /** Opened by us. */
-  readonly local: boolean;
+  /** What the link had written when it began, as the link counts. */
+  begunAt = 0;
   /** Everything of ours has been taken by the machine. */
   sent = false;
   /** The remote side has ended its half. */
@@ -420,10 +428,9 @@ export abstract class Http2Stream {
   #ended = false;
   #trailers: Fields | null = null;
 
-  constructor(link: Http2Link, id: number, local: boolean) {
+  constructor(link: Http2Link, id: number) {
     this.link = link;
     this.id = id;
-    this.local = local;
   }
 
   /** Once a second, where the remote side is kept to limits. `maySend`: the connection's window is open to it. */

@@ -145,7 +145,7 @@ class ServerStream extends Http2Stream implements ResponseSink {
   #taking: Lag | null = null;
 
   constructor(server: Http2Server, link: Http2Link, id: number, request: Request) {
-    super(link, id, false);
+    super(link, id);
     this.#server = server;
     this.#request = request;
   }

@@ -36,6 +36,10 @@ export class ManualClock implements Clock {
       for (const task of batch) task();
     }
   }
+  /** Time passes in which nothing runs: what was due is late. */
+  stall(ms: number): void {
+    this.#nowMs += ms;
+  }
   advance(ms: number): void {
     const untilMs = this.#nowMs + ms;
     this.settle();

@@ -314,6 +314,18 @@ test("wakeAtMs is Infinity when nothing is due", () => {
   assert.equal(pinging.wakeAtMs(), 6000);
 });
 
+test("a PING whose deadline was overslept has one more, and no third", () => {
+  const client = new Http2Connection({ role: "client", pingIdleIntervalMs: 1000, pingTimeoutMs: 500 });
+  client.wake(0);
+  client.wake(1000);
+  client.wake(60_000);
+  assert.equal(client.next(), Event.NOTHING);
+  assert.equal(client.wakeAtMs(), 60_500);
+  client.wake(120_000);
+  assert.equal(client.next(), Event.ERROR);
+  assert.equal(client.error?.code, "H2_PING_TIMEOUT");
+});
+
 test("a half-used budget asks to be woken, and a full one does not", () => {
   const { client, server } = new Pair({}, { pingBurst: 10, floodRefillPerSecond: 10 });
   server.wake(1000);

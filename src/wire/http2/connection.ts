@@ -60,7 +60,7 @@ export type Limit = FloodName | "continuations" | "header_bytes" | "unread_answe
 /**
  * One HTTP/2 connection (RFC 9113), either role, without socket, timer or clock.
  *
- * Inputs `feed`, `end`, `wake`; commands `request` … `ping`; outputs `next`, `takeOutput`, `wakeAtMs`. After every
+ * Inputs `feed`, `end`, `tick`, `wake`; commands `request` … `ping`; outputs `next`, `takeOutput`, `wakeAtMs`. After every
  * input, and after `takeOutput` made room, drain `next()` until NOTHING, then write what `takeOutput` gives. The
  * public fields describe an event until the following call of `next`.
  *
@@ -168,6 +168,8 @@ export class Http2Connection {
   #openedAtMs = 0;
   #heardAtMs = 0;
   #pingDeadlineMs = Infinity;
+  /** That deadline is the second for one PING. */
+  #isPingExtended = false;
   #pingCount = 0;
   #pingsUnderWay = 0;
 
@@ -206,7 +208,7 @@ export class Http2Connection {
   /** Bytes from the remote. Takes ownership; DATA events point into them. */
   feed(bytes: Uint8Array): void {
     if (this.#isOver || bytes.length === 0) return;
-    // The owner has just woken us; a clock that is behind only makes us ask early.
+    // The owner has just told the time; a clock that is behind only makes us ask early.
     this.#heardAtMs = this.#nowMs;
     this.#pingDeadlineMs = Infinity;
     if (this.#prefaceBytes < CLIENT_PREFACE.length) this.#feedPreface(bytes);
@@ -226,18 +228,28 @@ export class Http2Connection {
     this.#isErrorDue = true;
   }
 
-  /** Time passes: budgets refill, keep-alive PINGs go out or time out. */
-  wake(nowMs: number): void {
+  /** Time passes, and budgets refill. For before `feed`: nobody is silent whose bytes are in hand. */
+  tick(nowMs: number): void {
     if (this.#nowMs < 0) this.#openedAtMs = this.#heardAtMs = nowMs;
     else if (nowMs > this.#nowMs) this.#flood.refill(nowMs - this.#nowMs);
     this.#nowMs = nowMs;
+  }
+
+  /** `tick`, and keep-alive PINGs go out or time out. */
+  wake(nowMs: number): void {
+    this.tick(nowMs);
     if (this.#isOver) return;
     const { pingTimeoutMs } = this.#settings;
-    if (nowMs >= this.#pingDeadlineMs) {
+    if (nowMs - this.#pingDeadlineMs > OVERSLEPT_MS && !this.#isPingExtended) {
+      // It was we who were away: the answer may have come meanwhile, and will be read before we are woken again.
+      this.#isPingExtended = true;
+      this.#pingDeadlineMs = nowMs + pingTimeoutMs;
+    } else if (nowMs >= this.#pingDeadlineMs) {
       this.#fail(ErrorCode.NO_ERROR, `no answer to a PING within ${pingTimeoutMs} ms`, "H2_PING_TIMEOUT");
     } else if (this.#pingDeadlineMs === Infinity && nowMs - this.#heardAtMs >= this.#pingAfterMs) {
       this.ping(nowMs);
       this.#pingDeadlineMs = nowMs + pingTimeoutMs;
+      this.#isPingExtended = false;
     }
   }
 
@@ -1266,6 +1278,8 @@ const WINDOW_UPDATES_PER_DATA = 10;
 /** Answers that the remote provoked and does not read. */
 const REFLEX_BYTES_MAX = 65536;
 const REFILL_EVERY_MS = 1000;
+/** Who is woken so much later than asked was kept from running, and from reading. */
+const OVERSLEPT_MS = 1000;
 /** First half of our PING payloads. */
 const PING_MARK = 0x70696c6c;
 /** … of those that measure the round trip. */
