@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { Fields } from "#/base/fields.ts";
+import { FieldKind, kindOfValue } from "#/wire/hpack/field-kind.ts";
+import { encodeResponseHead, reasonOf } from "#/wire/http1/writer.ts";
+import { latin1Bytes } from "#/wire/latin1.ts";
 import { HpackEncoder } from "#/wire/hpack/encoder.ts";
 import { ByteWriter } from "#/wire/hpack/byte-writer.ts";
 import { fieldName, SPELLING_FIELD } from "./field-names.ts";
@@ -211,4 +214,32 @@ test("requests that differ in values only share one spelling, which costs a byte
     return size;
   };
   assert.equal(sizeOfLast("spelled") - sizeOfLast("upgraded"), 1);
+});
+
+test("a reason that no status line may hold is the usual one: what HTTP/2 lets through must not stop who writes HTTP/1", () => {
+  for (let code = 0; code < 256; code++) {
+    const text = `"a${String.fromCharCode(code)}b"`;
+    if (kindOfValue(FieldKind.ORDINARY, latin1Bytes(text), 0, text.length) !== 0) continue;
+    const head = responseFromHttp2(
+      [":status", "200", "l5d-orig-proto", "HTTP/1.1", SPELLING_FIELD, text],
+      "pillion",
+    );
+    const reason = head.reason ?? reasonOf(200);
+    const isFit = code === 9 || (code >= 32 && code !== 127);
+    assert.equal(reason, isFit ? text.slice(1, -1) : "OK");
+    encodeResponseHead({ version: "1.1", status: 200, reason, fields: head.fields });
+  }
+});
+
+test("a field that is never indexed stays so where its spelling is restored (RFC 7541 §6.2.3)", () => {
+  const secret = (...fields: string[]): Fields => Object.assign(fields, { neverIndexed: new Set(["x-pin"]) });
+  const head = responseFromHttp2(
+    secret(":status", "200", "x-pin", "1", "l5d-orig-proto", "HTTP/1.1", SPELLING_FIELD, "+"),
+    "pillion",
+  );
+  assert.deepEqual(head.fields, secret("X-Pin", "1"));
+  assert.deepEqual(
+    trailersFromHttp2(secret("x-pin", "1", SPELLING_FIELD, "+"), "pillion"),
+    secret("X-Pin", "1"),
+  );
 });

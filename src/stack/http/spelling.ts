@@ -1,4 +1,6 @@
 import type { Fields } from "#/base/fields.ts";
+import { keepNeverIndexed } from "#/base/fields.ts";
+import { isReason } from "#/wire/http1/writer.ts";
 import type { FieldName } from "./field-names.ts";
 import { fieldName, Kind, NAME_KEPT_BYTES_MAX } from "./field-names.ts";
 import { caseEnd, caseOf, withCase } from "./letter-case.ts";
@@ -104,7 +106,7 @@ export const SPELLING_BYTES_MAX = 8_192;
 /** A spelling that was read. It remembers the names that it was last used on: a client's requests have the same. */
 export class Spelling {
   readonly endsWithConnection: boolean;
-  /** Null: the usual one. */
+  /** Null: the usual one, also where HTTP/2 brought what no status line may hold. */
   readonly reason: string | null;
   /** Of one letter case each, in order; null when the text is none of ours. */
   readonly #marks: readonly string[] | null;
@@ -120,7 +122,8 @@ export class Spelling {
     this.endsWithConnection = text.charCodeAt(0) === DOLLAR;
     const quote = text.indexOf('"');
     const isQuoted = quote !== -1 && text.length > quote + 1 && text.endsWith('"');
-    this.reason = isQuoted ? text.slice(quote + 1, -1) : null;
+    const reason = isQuoted ? text.slice(quote + 1, -1) : null;
+    this.reason = reason !== null && isReason(reason) ? reason : null;
     this.#marks = marksOf(text.slice(this.endsWithConnection ? 1 : 0, quote === -1 ? text.length : quote));
     this.#learn([]);
   }
@@ -142,6 +145,7 @@ export class Spelling {
       out.push(spelled[i] as string, value);
     }
     if (!this.#isKeepable()) this.#learn([]);
+    keepNeverIndexed(fields, out);
     return out;
   }
 

@@ -463,6 +463,7 @@ export function trailersFromHttp2(trailers: Fields, far: FarSide): Fields {
   const rest: Fields = [];
   for (let i = 0; i < trailers.length; i += 2)
     if (trailers[i] !== SPELLING_FIELD) rest.push(trailers[i] as string, trailers[i + 1] as string);
+  keepNeverIndexed(trailers, rest);
   return spellingOf(text).restore(rest, "");
 }
 

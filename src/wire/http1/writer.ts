@@ -134,6 +134,11 @@ export function isRequestTarget(text: string): boolean {
   return text.length > 0 && allIn(IS_TARGET, text);
 }
 
+/** Whether it may stand in a status line (RFC 9112 §4). */
+export function isReason(text: string): boolean {
+  return allIn(IS_VALUE, text);
+}
+
 /** The reason phrase that goes with a status; empty for an unknown one. HTTP/2 has none, so it is needed on the way back. */
 export function reasonOf(status: number): string {
   return REASONS.get(status) ?? "";
@@ -148,7 +153,7 @@ function requestLine(head: RequestHead): string {
 function statusLine(head: ResponseHead): string {
   const { status } = head;
   assert(status >= 100 && status <= 999 && Number.isInteger(status), `status ${status}`);
-  assert(allIn(IS_VALUE, head.reason), "a reason that would break the status line");
+  assert(isReason(head.reason), "a reason that would break the status line");
   return `HTTP/${head.version} ${status} ${head.reason}\r\n`;
 }
 
