@@ -340,6 +340,19 @@ test("trailers carry no field that frames, routes or speaks for the mesh (RFC 91
   assert.ok(ours.written.endsWith("\r\n\r\n0\r\nx-sum: 1\r\n\r\n"), ours.written);
 });
 
+test("an idle connection that is drained begins no request that crosses its end", () => {
+  const service = new ScriptedService((call) => call.answer(200, [], ""));
+  const clock = new ManualClock();
+  const [client, near] = memoryPair(clock);
+  client.setHandler(NOBODY);
+  const server = new Http1Server(near, service, clock, () => {});
+  client.write(Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  server.drain();
+  clock.settle();
+  assert.equal(service.calls.length, 0);
+  assert.equal(near.written, "");
+});
+
 /** Http1Client or Http2Client against the server of the same version, in memory. */
 function connect(
   version: "1.1" | "2",

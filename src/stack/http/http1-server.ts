@@ -147,10 +147,10 @@ export class Http1Server implements ConnHandler, Patrolled {
     this.#refuse(fault("BAD_REQUEST", message, { status: 408, rule: limit }));
   }
 
-  /** Ends the connection once the current request is answered; at once when idle. */
+  /** Ends the connection once the current request is answered; at once when idle: one that crosses the end is not begun. */
   drain(): void {
     this.#draining = true;
-    if (this.#exchange === null && !this.#over) this.#conn.end();
+    if (this.#exchange === null && !this.#over) this.#release();
   }
 
   onData(bytes: Uint8Array): void {
