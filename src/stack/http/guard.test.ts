@@ -13,6 +13,8 @@ import { ManualClock, memoryPair, ScriptedService, type MemoryConn } from "./tes
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
 const SECOND = 1_000;
+/** In which a client that was told of the end has to go. */
+const LINGER_MS = 60 * SECOND;
 /** A limit is kept at the round of the patrol after it. */
 const ROUND = SECOND;
 
@@ -145,6 +147,8 @@ test("a client owes no body that it was not asked for, nor while the answer is u
   answered.clock.advance(LIMITS.bodyMs + 2 * ROUND);
   assert.match(answered.answer, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nok$/);
   assert.equal(answered.reached("slow_body"), 1);
+  answered.clock.advance(LINGER_MS);
+  assert.equal(answered.isClosed, true);
 
   const asked = new Http1Scene();
   asked.say(`${POST}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n`);
@@ -165,6 +169,57 @@ test("a client that does not take its answer is cut off (CVE-2020-8251)", () => 
   scene.clock.advance(3 * ROUND);
   assert.equal(scene.isClosed, true);
   assert.equal(scene.reached("slow_reader"), 1);
+});
+
+test("a client that breaks the rest of a request that was answered loses its connection", () => {
+  const scene = new Http1Scene();
+  scene.say(`${POST}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n`);
+  scene.service.calls[0]!.answer(200, ["Content-Length", "2"], "ok");
+  scene.clock.settle();
+  scene.say("zz\r\n");
+  assert.match(scene.service.calls[0]!.aborted!.message, /request refused/);
+  scene.clock.advance(LINGER_MS);
+  assert.equal(scene.isClosed, true);
+  assert.match(scene.answer, /\r\n\r\nok$/);
+});
+
+/** Asks for the connection's end after an answer of which it then takes so much in so long, and says how much it got. */
+function takeSlowly(scene: Http1Scene, bytes: number, everyMs: number): number {
+  scene.say("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const { reply } = scene.service.calls[0]!;
+  reply.head({ status: 200, version: "1.1", reason: null, fields: ["Content-Length", "524288"] }, false);
+  scene.clock.settle();
+  let takenBytes = 0;
+  scene.client.pause();
+  scene.client.setHandler({
+    ...NOBODY,
+    onData: (piece) => {
+      takenBytes += piece.length;
+      scene.client.pause();
+    },
+    onClose: () => (scene.isClosed = true),
+  });
+  for (let i = 0; i < 524_288 / bytes; i++) reply.body(new Uint8Array(bytes), 0, bytes);
+  reply.finish(null);
+  scene.clock.settle();
+  for (let ms = 0; ms < 10 * LIMITS.readerMs && !scene.isClosed; ms += everyMs) {
+    scene.clock.advance(everyMs);
+    scene.client.resume();
+    scene.clock.settle();
+  }
+  return takenBytes;
+}
+
+test("an answer that its connection ends with may be taken as slowly as any other, and no slower (CVE-2020-8251)", () => {
+  const slow = new Http1Scene();
+  assert.ok(takeSlowly(slow, 1_024, 60 * SECOND) < 20_000);
+  assert.equal(slow.isClosed, true);
+  assert.equal(slow.reached("slow_reader"), 1);
+
+  const patient = new Http1Scene();
+  // What has left is beyond our sight: for that it has as long as any client that was told of the end.
+  assert.ok(takeSlowly(patient, 65_536, LIMITS.readerMs - 2 * SECOND) >= 524_288 - 2 * 65_536);
+  assert.equal(patient.reached("slow_reader"), 0);
 });
 
 test("an answer that takes hours to come is waited for: long polling, events", () => {

@@ -883,7 +883,7 @@ test("a remote side that does not close after our end is cut, but not while our 
   ours.setHandler(NOBODY);
   for (let i = 0; i < 4; i++) ours.write(new Uint8Array(60_000));
   ours.end();
-  linger(ours, clock);
+  linger(ours, clock, null);
   clock.advance(59_000);
   theirs.resume();
   clock.settle();

@@ -292,7 +292,10 @@ export class Http1Server implements ConnHandler, Patrolled {
       exchange.requestDone = true;
       sink.abort(cause);
       exchange.keepAlive = false;
-      exchange.fail(cause);
+      if (exchange.finished) {
+        exchange.closeAfter = true;
+        this.#finishIfDone(exchange);
+      } else exchange.fail(cause);
       return;
     }
     if (this.#clientEnded && this.#reader.bufferedBytes === 0) return;
@@ -493,7 +496,7 @@ export class Http1Server implements ConnHandler, Patrolled {
     // What the client still sends is read and dropped until it closes too: closing on unread bytes would make the
     // kernel send RST and could destroy the answer in flight (RFC 9112 §9.6).
     this.#leave();
-    this.#conn.setHandler(new Linger(this.#conn, this.#clock, this.#closed));
+    this.#conn.setHandler(new Linger(this.#conn, this.#clock, this.#settings.guard, this.#closed));
     if (this.#paused) this.#conn.resume();
   }
 
@@ -627,10 +630,10 @@ class Linger implements ConnHandler {
   readonly #timer: Timer;
   #bytes = 0;
 
-  constructor(conn: Conn, clock: Clock, closed: () => void) {
+  constructor(conn: Conn, clock: Clock, guard: Guard | null, closed: () => void) {
     this.#conn = conn;
     this.#closed = closed;
-    this.#timer = linger(conn, clock);
+    this.#timer = linger(conn, clock, guard);
   }
   onData(bytes: Uint8Array): void {
     this.#bytes += bytes.length;

@@ -167,7 +167,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     if (out !== null) this.#write(out);
     this.#conn.end();
     if (this.#isPaused) this.#conn.resume();
-    this.#linger ??= linger(this.#conn, this.#clock);
+    this.#linger ??= linger(this.#conn, this.#clock, this.#guard);
   }
 
   look(nowMs: number): void {
