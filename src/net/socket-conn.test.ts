@@ -70,6 +70,34 @@ test("an end that came first is told before written bytes leave, which can then 
   assert.equal(rest, "");
 });
 
+test("what is written to a connection whose close is not told yet was never sent", async (t) => {
+  const tasks: (() => void)[] = [];
+  const byHand: Clock = {
+    nowMs: () => clock.nowMs(),
+    wallMs: () => clock.wallMs(),
+    after: (ms, fire) => clock.after(ms, fire),
+    soon: (task) => void tasks.push(task),
+  };
+  const run = (): void => {
+    for (const task of tasks.splice(0)) task();
+  };
+  const { conn, remote, close } = await pair(byHand);
+  t.after(close);
+  const told: boolean[] = [];
+  conn.setHandler({
+    onData: () => {},
+    onEnd: () => {},
+    onDrain: () => {},
+    onClose: () => told.push(conn.unsend(5), conn.unsend(6)),
+  });
+  run();
+  remote.resetAndDestroy();
+  while (!conn.isClosed) await new Promise((done) => setImmediate(done));
+  conn.write(Buffer.from("never"));
+  run();
+  assert.deepEqual(told, [true, false]);
+});
+
 /** Asks for an end, waits so many turns of the event loop, resets, and gives what `onClose` was told. */
 async function endThenReset(t: TestContext, turns: number): Promise<ConnError | null> {
   const { conn, remote, close } = await pair();

@@ -40,7 +40,7 @@ export class SocketConn implements Conn {
   #handler: ConnHandler | null = null;
   readonly #pending = new KeptBytes();
   #pendingBytes = 0;
-  /** What was pending at the close. */
+  /** What was pending at the close, or given later. */
   #lostBytes = 0;
   /** Bytes given to the socket whose write has not completed. */
   #flyingBytes = 0;
@@ -97,6 +97,8 @@ export class SocketConn implements Conn {
   }
 
   write(bytes: Uint8Array): boolean {
+    // Whoever has not been told of the close yet goes on writing: it has not been sent.
+    if (this.#isClosed && !this.#isEnded) this.#lostBytes += bytes.length;
     if (this.#isEnded || this.#isClosed || bytes.length === 0) return true;
     this.#pending.push(bytes, 0, bytes.length);
     this.#pendingBytes += bytes.length;
