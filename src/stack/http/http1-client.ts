@@ -70,6 +70,8 @@ export class Http1Client implements ConnHandler {
   #writtenBytes = 0;
   /** When it became free last. */
   idleSinceMs = 0;
+  /** How long it had been free when the last request came. */
+  idledMs = 0;
   /** The server ended it while it was free. */
   isLeft = false;
   #gone = false;
@@ -104,13 +106,15 @@ export class Http1Client implements ConnHandler {
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const target = http1Target(head);
     if (!isMethod(head.method) || !isRequestTarget(target)) {
-      // HTTP/2 may carry what HTTP/1 cannot say; the connection stays as it was.
-      this.#owner.idle(this);
+      // HTTP/2 may carry what HTTP/1 cannot say; the connection stays as it was. A fresh one never was idle, so nothing ends it.
+      if (this.#idleTimer === null) this.close();
+      else this.#owner.idle(this);
       reply.fail(fault("BAD_REQUEST", "the request's method or path cannot be written in HTTP/1"));
       return SPENT;
     }
     this.#idleTimer?.cancel();
     this.#idleTimer = null;
+    this.idledMs = this.#clock.nowMs() - this.idleSinceMs;
     this.#requests++;
     this.#writtenBytes = 0;
     const message = requestToHttp1(head, last);

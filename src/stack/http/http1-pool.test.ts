@@ -141,3 +141,42 @@ test("what must not be sent twice goes over no connection that has been idle for
   scene.clock.advance(1_001);
   assert.equal(used("POST"), 2);
 });
+
+test("the time that a request took is none in which its connection was idle", () => {
+  const scene = new Scene();
+  scene.call("POST");
+  scene.clock.settle();
+  scene.clock.advance(10);
+  const server = scene.servers[0]!;
+  server.setHandler(NOBODY);
+  scene.call("POST");
+  scene.clock.settle();
+  scene.clock.advance(900);
+  server.peer!.close(new ConnError("RESET", "gone"));
+  scene.clock.settle();
+  scene.call("POST");
+  scene.clock.settle();
+  assert.equal(scene.servers.length, 2);
+  scene.clock.advance(100);
+  scene.call("POST");
+  scene.clock.settle();
+  assert.equal(scene.servers.length, 3, "10 ms is when it left");
+});
+
+test("a connection that was made for a request that HTTP/1 cannot say ends; one that served stays as it was", () => {
+  const scene = new Scene();
+  assert.deepEqual(scene.call("GET", "no path").events, []);
+  scene.clock.settle();
+  scene.clock.settle();
+  assert.deepEqual(scene.seen, []);
+  assert.equal(scene.servers[0]!.isClosed, true);
+  scene.call("GET");
+  scene.clock.settle();
+  assert.deepEqual(scene.call("GET", "no path").events, ["fail BAD_REQUEST"]);
+  scene.call("GET");
+  scene.clock.settle();
+  assert.deepEqual(scene.seen, ["GET /", "GET /"]);
+  assert.equal(scene.servers.length, 2);
+  scene.clock.advance(3_000);
+  assert.equal(scene.servers[1]!.isClosed, true);
+});

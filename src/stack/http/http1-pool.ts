@@ -84,7 +84,7 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   /** The server ended a connection that it had said nothing of ending. */
   #distrust(client: Http1Client): void {
     const nowMs = this.#clock.nowMs();
-    const idleMs = nowMs - client.idleSinceMs;
+    const idleMs = client.isLeft ? nowMs - client.idleSinceMs : client.idledMs;
     if (idleMs >= UNREPEATABLE_IDLE_MS) return;
     const trustMs = idleMs / 2 < TRUST_MS_LEAST ? -1 : idleMs / 2;
     this.#trustMs = nowMs < this.#distrustUntilMs ? Math.min(this.#trustMs, trustMs) : trustMs;
