@@ -18,6 +18,7 @@ import { IDEMPOTENT, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { Fault } from "./fault.ts";
 import {
+  answerTrailersFromHttp1,
   http1Target,
   keepAliveTimeoutSeconds,
   requestToHttp1,
@@ -204,7 +205,7 @@ export class Http1Client implements ConnHandler {
       } else if (kind === Event.END) {
         if (!exchange.answered) {
           exchange.answered = true;
-          exchange.reply.finish(reader.trailers);
+          exchange.reply.finish(answerTrailersFromHttp1(reader.trailers, this.#settings.meshed));
         }
         this.#finishIfDone(exchange);
       } else if (CUT.has(reader.error?.code ?? "")) {
@@ -252,7 +253,9 @@ export class Http1Client implements ConnHandler {
       this.#reusable = false;
       exchange.tunnelling = true;
       exchange.reply.head(
-        reader.status === 101 ? switchingFromHttp1(reader) : responseFromHttp1(reader, this.#settings.meshed),
+        reader.status === 101
+          ? switchingFromHttp1(reader, this.#settings.meshed)
+          : responseFromHttp1(reader, this.#settings.meshed),
         false,
       );
       return;

@@ -17,10 +17,10 @@ import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
 import type { FarSide } from "./translate.ts";
 import {
+  answerTrailersFromHttp2,
   carriageTo,
   requestToHttp2,
   responseFromHttp2,
-  trailersFromHttp2,
   trailersToHttp2,
 } from "./translate.ts";
 import { isExtendedConnect } from "./websocket-upgrade.ts";
@@ -255,7 +255,7 @@ class ClientStream extends Http2Stream implements RequestSink {
 
   receiveEnd(trailers: Fields | null): void {
     this.received = true;
-    this.#reply.finish(trailers === null ? null : trailersFromHttp2(trailers, this.#far));
+    this.#reply.finish(trailers === null ? null : answerTrailersFromHttp2(trailers, this.#far));
     this.leaveIfDone();
   }
 

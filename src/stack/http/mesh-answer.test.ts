@@ -15,7 +15,7 @@ import type { MeshAnswer } from "./mesh-answer.ts";
 import { explain, meshAnswer } from "./mesh-answer.ts";
 import type { ScriptedCall } from "./testing.ts";
 import { ManualClock, RecordingReply, ScriptedService, memoryPair } from "./testing.ts";
-import { Request } from "./translate.ts";
+import { Request, switchingFromHttp1 } from "./translate.ts";
 
 const CLIENT_SIDE = { side: "client", workload: "web-1.shop" } as const;
 const SERVER_SIDE = { side: "server", workload: "catalogue-1.shop" } as const;
@@ -240,6 +240,33 @@ test("an application cannot speak for the mesh: not in its own field, and in Pro
       ],
     );
   }
+});
+
+for (const version of ["1.1", "2"] as const)
+  test(`… nor in the trailers of HTTP/${version}`, () => {
+    const clock = new ManualClock();
+    const [near, far] = memoryPair(clock);
+    const service = new ScriptedService((call) => {
+      call.reply.head({ status: 200, version, reason: null, fields: [] }, false);
+      call.reply.finish(["x-sum", "1", "proxy-status", "pillion;error=http_request_denied"]);
+    });
+    if (version === "2") new Http2Server(far, service, clock, () => {}, { meshed: false, clientId: null });
+    else new Http1Server(far, service, clock, () => {});
+    const client =
+      version === "2"
+        ? new Http2Client(near, clock, () => {}, { meshed: false })
+        : new Http1Client(near, clock, { idle: () => {}, gone: () => {} });
+    const reply = new RecordingReply();
+    client.call(request({ version }), true, reply);
+    clock.settle();
+    assert.equal(reply.events.at(-1), "finish x-sum 1");
+  });
+
+test("… nor where it switches protocols", () => {
+  const parts = { status: 101, reason: "", version: "1.1" as const, fields: ["Proxy-Status", "pillion"] };
+  const signed = ["Proxy-Status", "pillion", "proxy-status", "pillion;received-status=101"];
+  assert.deepEqual(switchingFromHttp1(parts, false).fields, signed);
+  assert.deepEqual(switchingFromHttp1(parts, true).fields, parts.fields);
 });
 
 // gRPC over HTTP2, "Errors": what a client concludes from the code, it is told with words.

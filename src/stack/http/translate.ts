@@ -385,12 +385,10 @@ function signForeignStatus(fields: Fields, status: number): void {
 }
 
 /** As above for 101, whose Upgrade must reach the client. */
-export function switchingFromHttp1(parts: {
-  status: number;
-  reason: string;
-  version: "1.0" | "1.1";
-  fields: Fields;
-}): ResponseHead {
+export function switchingFromHttp1(
+  parts: { status: number; reason: string; version: "1.0" | "1.1"; fields: Fields },
+  meshed: boolean,
+): ResponseHead {
   const fields: Fields = [];
   for (let i = 0; i < parts.fields.length; i += 2) {
     const { kind } = fieldName(parts.fields[i] as string);
@@ -398,6 +396,7 @@ export function switchingFromHttp1(parts: {
     if (kind !== Kind.INTERNAL && kind !== Kind.TRANSFER_ENCODING)
       fields.push(parts.fields[i] as string, parts.fields[i + 1] as string);
   }
+  if (!meshed) signForeignStatus(fields, parts.status);
   return { status: parts.status, reason: parts.reason, version: parts.version, fields };
 }
 
@@ -465,6 +464,25 @@ export function trailersFromHttp2(trailers: Fields, far: FarSide): Fields {
     if (trailers[i] !== SPELLING_FIELD) rest.push(trailers[i] as string, trailers[i + 1] as string);
   keepNeverIndexed(trailers, rest);
   return spellingOf(text).restore(rest, "");
+}
+
+/** Of an answer, also without an application's Proxy-Status: signing it, as in a head, would need a trailer of our own. */
+export function answerTrailersFromHttp2(trailers: Fields, far: FarSide): Fields {
+  return far === "foreign" ? withoutStatus(trailers) : trailersFromHttp2(trailers, far);
+}
+
+/** As above. */
+export function answerTrailersFromHttp1(trailers: Fields | null, meshed: boolean): Fields | null {
+  return meshed || trailers === null ? trailers : withoutStatus(trailers);
+}
+
+const STATUS_ALONE: ReadonlySet<string> = new Set([PROXY_STATUS]);
+
+function withoutStatus(trailers: Fields): Fields {
+  if (fieldCount(trailers, PROXY_STATUS) === 0) return trailers;
+  const rest = without(trailers, STATUS_ALONE);
+  keepNeverIndexed(trailers, rest);
+  return rest;
 }
 
 /** Seconds that a peer promises to keep an idle connection (`Keep-Alive: timeout=5`), or -1. */
