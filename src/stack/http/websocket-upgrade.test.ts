@@ -53,6 +53,15 @@ test("an extended CONNECT becomes a GET with Upgrade and a key of its own (RFC 6
   assert.equal(head.fields.filter((field) => field === "sec-websocket-version").length, 1);
 });
 
+test("a length and an expectation of the stream do not travel on, where they would be the GET's (RFC 9110 §10.1.1)", () => {
+  const { head } = open({
+    ...OPENING,
+    fields: ["content-length", "5", "expect", "100-continue", "x", "1"],
+  }).call!;
+  assert.deepEqual(head.fields.slice(0, 4), ["x", "1", "sec-websocket-version", "13"]);
+  assert.equal(head.fields.length, 6);
+});
+
 test("101 becomes 200 without the handshake's fields (RFC 8441 §5.1)", () => {
   const { call, reply } = open();
   call!.reply.head({ status: 101, version: "1.1", reason: "Switching Protocols", fields: SWITCHED }, false);

@@ -153,6 +153,9 @@ function withoutHandshake(from: Fields): Fields {
 
 const HANDSHAKE: ReadonlySet<string> = new Set([
   "connection",
+  // The request of the twin ends with its head, and so does the answer.
+  "content-length",
+  "expect",
   "upgrade",
   "sec-websocket-key",
   "sec-websocket-accept",
