@@ -111,6 +111,8 @@ class Attempt implements RequestSink, ResponseSink {
   readonly #reply: ResponseSink;
   #sink: RequestSink = SPENT;
   #member: Member<EndpointService> | null = null;
+  /** Members that were let go: one may be given back from inside its call, and taken again. */
+  #turn = 0;
   /** Members that gave it back. Short: `attemptsMax`. */
   #tried: Member<EndpointService>[] = NONE;
   #startedAtMs = 0;
@@ -173,8 +175,9 @@ class Attempt implements RequestSink, ResponseSink {
     this.#uncreditedBytes = this.#creditedBytes;
     const kept = this.#kept;
     const bodyFollows = !this.#last;
+    const turn = this.#turn;
     const sink = member.extra.call(this.#head, this.#last, this);
-    if (this.#member !== member) return; // given back from inside the call
+    if (this.#turn !== turn) return; // given back from inside the call
     this.#sink = sink;
     if (bodyFollows && kept !== null) {
       for (const bytes of kept.chunks.slice()) {
@@ -293,6 +296,7 @@ class Attempt implements RequestSink, ResponseSink {
     if (this.#member === null) return;
     this.#member.pending--;
     this.#member = null;
+    this.#turn++;
   }
 }
 

@@ -752,6 +752,26 @@ test("an idle HTTP/1 connection that the server closed is replaced without anybo
   assert.equal(far.length, 2);
 });
 
+test("a request that is given back from inside its call, and taken again by the same endpoint, stays with the second", () => {
+  const clock = new ManualClock();
+  const service = new ScriptedService((call) => {
+    if (service.calls.length === 1) call.reply.fail(fault("RESET", "gone", { safe: true }));
+  });
+  const dispatch = new Dispatch({
+    name: "app",
+    source: new Endpoints("10.0.0.1:80"),
+    make: () => service,
+    clock,
+    random: new SeededRandom(1),
+  });
+  const sink = dispatch.call(request({ method: "POST" }), false, new RecordingReply());
+  sink.data(Buffer.from("body"), 0, 4);
+  assert.deepEqual(
+    service.calls.map(({ body }) => body),
+    ["", "body"],
+  );
+});
+
 /** An application that answers "/" and does `misbehave` with its connection at any other path. */
 function misbehaving(misbehave: (server: MemoryConn) => void): {
   dispatch: Dispatch;
