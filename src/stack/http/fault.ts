@@ -19,7 +19,10 @@ export type FaultCode =
 /** One failed request: what happened, whether any application may have seen it, and how to say it in each protocol. */
 export interface Fault {
   readonly code: FaultCode;
-  /** No byte of the request can have reached an application, so sending it elsewhere is always safe. */
+  /**
+   * Sending it elsewhere is safe: no byte of the request can have reached an application, or it may be repeated by its method
+   * (RFC 9110 §9.2.2) and was lost with a connection that was over, or dead, before it.
+   */
   readonly safe: boolean;
   /** What happened, for the person who reads the answer or the log. What to check is added by code (`mesh-answer.ts`). */
   readonly message: string;
