@@ -6,6 +6,7 @@ import { latin1, latin1Bytes } from "#/wire/latin1.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import { CLIENT_PREFACE, Flag, Frame } from "#/wire/http2/frame.ts";
 import { Registry } from "../metrics/registry.ts";
+import type { ResponseHead } from "./exchange.ts";
 import { Guard } from "./guard.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "./http1-server.ts";
 import { Http2Server } from "./http2-server.ts";
@@ -395,18 +396,70 @@ test("a frame that is always left unfinished excuses neither a body that does no
   assert.equal(idle.reached("idle"), 1);
 });
 
-test("a gRPC stream may be silent for as long as it likes, and its reader slow", () => {
+const GRPC = ["content-type", "application/grpc"];
+const answerHead = (status: number, fields: string[]): ResponseHead => ({
+  status,
+  version: "2",
+  reason: null,
+  fields,
+});
+
+test("a gRPC stream may be silent for as long as it likes once answered as one, and its reader slow; so may later calls", () => {
   const scene = new Http2Scene().open();
-  scene.request(["content-type", "application/grpc", "te", "trailers"]);
-  scene.clock.advance(10 * LIMITS.idleMs);
+  scene.request([...GRPC, "te", "trailers"]);
+  scene.clock.advance(5 * LIMITS.bodyMs - ROUND);
   const { reply } = scene.service.calls[0]!;
-  reply.head(
-    { status: 200, version: "2", reason: null, fields: ["content-type", "application/grpc"] },
-    false,
-  );
-  reply.body(new Uint8Array(200_000), 0, 200_000);
+  reply.head(answerHead(200, GRPC), false);
+  reply.body(new Uint8Array(2_000_000), 0, 2_000_000);
+  scene.clock.settle();
+  scene.request([...GRPC, "te", "trailers"]);
   scene.clock.advance(10 * LIMITS.idleMs);
   assert.deepEqual(scene.events, ["head 1 200"]);
+  assert.equal(scene.service.calls[1]!.aborted, null);
+});
+
+test("a call that streams to a server which answers at the end is let be while any byte comes on", () => {
+  const scene = new Http2Scene().open();
+  const id = scene.request([...GRPC, "te", "trailers"]);
+  for (let i = 0; i < 10; i++) {
+    scene.clock.advance(5 * LIMITS.bodyMs - ROUND);
+    scene.machine.sendData(id, Buffer.from("a"), 0, 1, false);
+    scene.open();
+  }
+  assert.deepEqual(scene.events, []);
+  assert.equal(scene.service.calls[0]!.bytes, 10);
+});
+
+test("a tunnel is waited for before it is granted, and never timed after", () => {
+  const scene = new Http2Scene().open();
+  scene.machine.request([":method", "CONNECT", ":authority", "x:1"], false);
+  scene.open().clock.advance(10 * LIMITS.idleMs);
+  const { reply } = scene.service.calls[0]!;
+  reply.head(answerHead(200, []), false);
+  reply.body(new Uint8Array(2_000_000), 0, 2_000_000);
+  scene.clock.advance(10 * LIMITS.idleMs);
+  assert.deepEqual(scene.events, ["head 1 200"]);
+});
+
+test("who only says that it is gRPC, or asks in vain for a tunnel, is timed as others are (CVE-2020-8251)", () => {
+  const silent = new Http2Scene().open();
+  silent.request([...GRPC, "te", "trailers"]);
+  silent.clock.advance(5 * LIMITS.bodyMs + 2 * ROUND);
+  assert.equal(silent.reached("slow_body"), 1);
+  assert.deepEqual(silent.events, ["head 1 200", "reset 1 0"]);
+
+  const reader = new Http2Scene().open();
+  reader.request(GRPC, true);
+  reader.service.calls[0]!.answer(200, ["content-type", "text/html"], "a".repeat(2_000_000));
+  reader.clock.advance(LIMITS.readerMs + 2 * ROUND);
+  assert.equal(reader.reached("slow_reader"), 1);
+
+  const refused = new Http2Scene().open();
+  refused.machine.request([":method", "CONNECT", ":authority", "x:1"], false);
+  refused.open();
+  refused.service.calls[0]!.answer(403, [], "a".repeat(2_000_000));
+  refused.clock.advance(LIMITS.readerMs + 2 * ROUND);
+  assert.equal(refused.reached("slow_reader"), 1);
 });
 
 test("a client that opens no window for its answer loses the stream (CVE-2019-9517)", () => {

@@ -53,6 +53,8 @@ export class Http2Server implements Http2LinkOwner {
   readonly #closed: () => void;
   readonly #link: Http2Link;
   readonly far: FarSide;
+  /** The service has answered a call of this client's as gRPC, so that what looks like one is believed to be one. */
+  speaksGrpc = false;
   readonly #clientId: string | null;
   readonly #answerer: Answerer;
   #draining = false;
@@ -135,8 +137,10 @@ class ServerStream extends Http2Stream implements ResponseSink {
   #sink: RequestSink = SPENT;
   #headSent = false;
   #answered = false;
-  /** The client waits for the trailers of a gRPC answer. */
+  /** The answer's head said that it is gRPC: the client waits for its trailers. */
   #isCall = false;
+  /** … or that the CONNECT was granted. */
+  #isTunnel = false;
   #restUnwanted = false;
   #continued = false;
   #creditedBytes = 0;
@@ -160,7 +164,8 @@ class ServerStream extends Http2Stream implements ResponseSink {
   // --- from the client ---
 
   look(nowMs: number, guard: Guard, maySend: boolean): void {
-    if (isConversation(this.#request)) return;
+    // Both sides speak when they have something to say, and either may be silent for hours. The client cannot say so alone.
+    if (this.#isCall || this.#isTunnel) return;
     this.#lookAtTaking(nowMs, guard);
     if (!this.gone) this.#lookAtSending(nowMs, guard, maySend);
   }
@@ -207,6 +212,9 @@ class ServerStream extends Http2Stream implements ResponseSink {
   get #owesBody(): boolean {
     if (this.received || this.heldBytes > 0) return false;
     if (this.#headSent) return this.#answered;
+    // RFC 9110 §9.3.6: what follows a CONNECT is none of the request, and comes when it is granted.
+    if (this.#request.method === "CONNECT") return false;
+    if (this.#server.speaksGrpc && isGrpc(this.#request)) return false;
     return this.#continued || this.receivedBytes > 0 || fieldValue(this.#request.fields, "expect") === null;
   }
 
@@ -267,12 +275,20 @@ class ServerStream extends Http2Stream implements ResponseSink {
     const carriage = this.#request.version === "2" ? "native" : carriageTo(this.#server.far);
     this.link.machine.respond(this.id, responseToHttp2(head, carriage), last);
     this.link.touch();
-    if (!last && isGrpc(this.#request)) this.#isCall = isGrpcType(fieldValue(head.fields, "content-type"));
+    if (!last) this.#confirm(head);
     if (last) {
       this.#answered = true;
       this.sent = true;
       this.leaveIfDone();
     }
+  }
+
+  #confirm(head: ResponseHead): void {
+    const request = this.#request;
+    if (isGrpc(request)) {
+      this.#isCall = isGrpcType(fieldValue(head.fields, "content-type"));
+      if (this.#isCall) this.#server.speaksGrpc = true;
+    } else if (request.method === "CONNECT") this.#isTunnel = head.status >= 200 && head.status < 300;
   }
 
   body(bytes: Uint8Array, start: number, stop: number): void {
@@ -327,9 +343,4 @@ class ServerStream extends Http2Stream implements ResponseSink {
   requestConsumed(bytes: number): void {
     this.release(bytes);
   }
-}
-
-/** Both sides speak when they have something to say, and either may be silent for hours: gRPC, tunnels, WebSocket. */
-function isConversation(request: Request): boolean {
-  return isGrpc(request) || request.method === "CONNECT" || request.upgrade !== null;
 }
