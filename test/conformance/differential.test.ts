@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { drawConversations } from "../differential/draw.ts";
-import { FAULTS } from "../differential/faults.ts";
+import { CONTROL, FAULTS } from "../differential/faults.ts";
 import { describeDifference, judge } from "../differential/judge.ts";
 import { Lab, type Seen } from "../differential/lab.ts";
 import { findFault } from "../differential/seeded.ts";
@@ -13,6 +13,8 @@ const SEED = 1;
 const CASES = 1_500;
 /** One fault in so many is put into the sidecars here; a start of two sidecars is most of what it takes. */
 const FAULT_STEP = 5;
+/** All have just been held by sidecars from the sources themselves. */
+const CONTROL_CONVERSATIONS = 200;
 
 describe(
   "the same requests beside real servers and through two sidecars",
@@ -33,7 +35,11 @@ describe(
       assert.deepEqual(unexplained.map(describeDifference), []);
     });
 
-    test("a faulty sidecar is found out", async () => {
+    test("a faulty sidecar is found out, and one from an unchanged copy is not", async () => {
+      assert.equal(
+        await findFault(lab, CONTROL, conversations.slice(0, CONTROL_CONVERSATIONS), direct),
+        null,
+      );
       for (const fault of FAULTS.filter((_, index) => index % FAULT_STEP === 0))
         assert.notEqual(await findFault(lab, fault, conversations, direct), null, fault.name);
     });

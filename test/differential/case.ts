@@ -13,6 +13,9 @@ export const ORIGINS = [
 ] as const;
 export type OriginName = (typeof ORIGINS)[number];
 
+/** Those that tell in their answers which target and which Host they were asked. */
+export const ECHOES: ReadonlySet<OriginName> = new Set(["nginx", "haproxy"]);
+
 /** The ports of the origins, in the server's namespace. */
 export const PORTS: Readonly<Record<OriginName, number>> = {
   node: 8101,
@@ -102,6 +105,8 @@ export interface Exchange {
   head: ResponseHead | null;
   framing: "none" | "length" | "chunked" | "close";
   body: BodySeen;
+  /** The body of an origin that echoes, where it is short enough to be kept; else null. */
+  echo: string | null;
   trailers: readonly Field[];
   /** How the answer ended: in full, or what broke it. */
   end: "complete" | "cut" | "left" | "no time" | `malformed: ${string}`;

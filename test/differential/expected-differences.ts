@@ -1,4 +1,4 @@
-import { leavesByReset, type Case, type Exchange } from "./case.ts";
+import { ECHOES, leavesByReset, type Case, type Exchange } from "./case.ts";
 import type { Difference } from "./compare.ts";
 
 export interface ExpectedDifference {
@@ -62,15 +62,43 @@ export const EXPECTED_DIFFERENCES: readonly ExpectedDifference[] = [
   {
     name: "an absolute target's authority replaces Host",
     why: "RFC 9112 §3.2.2: two names must not travel together, or two servers could believe different ones.",
-    matches: (one, { what }) =>
-      isAbsolute(one) &&
-      (what === "request field host" ||
-        (ECHOES.has(one.origin) && (what === "body" || what === "field content-length"))),
+    matches: (one, { what, direct, meshed }) => {
+      const to = absolute(one);
+      return (
+        to !== null &&
+        what === "request field host" &&
+        direct === `"${hostOf(one)}"` &&
+        meshed === `"${to.authority}"`
+      );
+    },
   },
   {
     name: "an absolute target is written in its normal form",
-    why: "RFC 9110 §4.2.3: the scheme in lower case and an empty path as / mean the same.",
-    matches: (one, { what }) => isAbsolute(one) && what === "request target",
+    why: "RFC 9110 §4.2.3: the scheme in lower case and, but for OPTIONS, an empty path as / mean the same.",
+    matches: (one, { what, direct, meshed }) =>
+      what === "request target" && direct === one.target && meshed === absolute(one)?.target,
+  },
+  {
+    name: "an answer that tells of its request tells of these two",
+    why: "nginx and HAProxy are told to answer with what they were asked. Nothing else in the answer may differ.",
+    matches: (one, { what, direct, meshed }, { echo: asked }, { echo }) => {
+      const to = absolute(one);
+      if (to === null || !ECHOES.has(one.origin)) return false;
+      const host = hostOf(one);
+      if (what === "body") {
+        const [before, after] = [`${one.method} ${one.target} `, `${one.method} ${to.target} `];
+        if (asked === null || !asked.startsWith(before)) return false;
+        // nginx begins its second line with Host; HAProxy writes every field, with encoded line ends.
+        const rest = asked
+          .slice(before.length)
+          .replace(/(\n|%0D%0Ahost: )([^ %]+)/, (all, lead: string, value: string) =>
+            value === host ? lead + to.authority : all,
+          );
+        return echo === after + rest;
+      }
+      const grownBytes = to.target.length - one.target.length + to.authority.length - host.length;
+      return what === "field content-length" && quoted(meshed) - quoted(direct) === grownBytes;
+    },
   },
 ];
 
@@ -79,11 +107,22 @@ export function leavesUnnoticed(one: Case): boolean {
   return one.close === "gone" && typeof one.answer?.hold === "number" && !leavesByReset(one);
 }
 
-/** Origins that tell in their body what they were asked. */
-const ECHOES: ReadonlySet<string> = new Set(["nginx", "haproxy", "apache"]);
+/** What an absolute target comes to: the authority that becomes Host, and its normal form. Null for any other target. */
+function absolute({ method, target }: Case): { readonly authority: string; readonly target: string } | null {
+  const [, authority, path] = /^http:\/\/([^/?]+)(.*)$/i.exec(target) ?? [];
+  if (authority === undefined) return null;
+  // RFC 9112 §3.2.4: OPTIONS without a path asks about the whole server, and / would not.
+  const empty = method === "OPTIONS" ? "" : "/";
+  return { authority, target: `http://${authority}${path || empty}` };
+}
 
-function isAbsolute({ target }: Case): boolean {
-  return /^http:/i.test(target);
+function hostOf({ fields }: Case): string {
+  return fields.find(([name]) => name.toLowerCase() === "host")?.[1] ?? "";
+}
+
+/** The number in a field's value as differences write it; NaN where it is none. */
+function quoted(value: string): number {
+  return /^"\d+"$/.test(value) ? Number(value.slice(1, -1)) : Number.NaN;
 }
 
 function statusOf({ head }: Exchange): string {

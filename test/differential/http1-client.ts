@@ -1,11 +1,13 @@
 import { createHash } from "node:crypto";
 import { connect, type Socket } from "node:net";
-import { leavesByReset, type Case, type Conversation, type Exchange, type Run } from "./case.ts";
+import { ECHOES, leavesByReset, type Case, type Conversation, type Exchange, type Run } from "./case.ts";
 import { hasToken, MessageReader, valueOf, type Framing, type Head } from "./message-reader.ts";
 import { inPieces, requestBytes } from "./request-bytes.ts";
 
 /** For one step of a case. Nothing here takes long, so only what hangs reaches it. */
 const STEP_MS = 10_000;
+/** An answer that tells of its request. A longer one is a file, and is not kept. */
+const ECHO_BYTES_MAX = 64 * 1024;
 
 export interface Place {
   readonly host: string;
@@ -65,8 +67,7 @@ class Line {
       head: (head) => this.#head(head),
       body: (bytes) => {
         const pending = this.#open[0] as Pending;
-        pending.hash.update(bytes);
-        pending.bytes += bytes.length;
+        pending.body(bytes);
         pending.begun.resolve(null);
       },
       end: (trailers) => this.#answered(trailers),
@@ -228,8 +229,9 @@ class Line {
 class Pending {
   readonly request: Case;
   readonly exchange: Exchange;
-  readonly hash = createHash("sha1");
-  bytes = 0;
+  readonly #hash = createHash("sha1");
+  #bytes = 0;
+  #echo: string | null;
   isInterim = false;
   isOver = false;
   /** Something of the answer has come, or nothing will. */
@@ -238,12 +240,14 @@ class Pending {
 
   constructor(request: Case) {
     this.request = request;
+    this.#echo = ECHOES.has(request.origin) ? "" : null;
     this.exchange = {
       id: request.id,
       interim: [],
       head: null,
       framing: "none",
       body: { bytes: 0, sha1: "" },
+      echo: null,
       trailers: [],
       end: "no time",
       closed: null,
@@ -251,12 +255,20 @@ class Pending {
     };
   }
 
+  body(bytes: Buffer): void {
+    this.#hash.update(bytes);
+    this.#bytes += bytes.length;
+    if (this.#bytes > ECHO_BYTES_MAX) this.#echo = null;
+    if (this.#echo !== null) this.#echo += bytes.toString("latin1");
+  }
+
   /** The first end counts. */
   finish(end: Exchange["end"]): void {
     if (this.isOver) return;
     this.isOver = true;
     this.exchange.end = end;
-    this.exchange.body = { bytes: this.bytes, sha1: this.hash.digest("hex") };
+    this.exchange.body = { bytes: this.#bytes, sha1: this.#hash.digest("hex") };
+    this.exchange.echo = this.#echo;
     this.begun.resolve(null);
     this.done.resolve(null);
   }

@@ -8,7 +8,7 @@ import { cannotRun } from "../e2e/sidecar/rig/mesh.ts";
 import { NOT_COMPARED } from "./compare.ts";
 import { drawConversations } from "./draw.ts";
 import { EXPECTED_DIFFERENCES } from "./expected-differences.ts";
-import { FAULTS } from "./faults.ts";
+import { CONTROL, FAULTS } from "./faults.ts";
 import { CELLS, printGrid } from "./grid.ts";
 import { describeDifference, judge } from "./judge.ts";
 import { Lab } from "./lab.ts";
@@ -57,8 +57,9 @@ try {
   for (const each of verdict.unexplained.slice(0, SHOWN_MAX)) console.log(describeDifference(each));
 
   console.log("Faults:");
-  // That these differ in nothing without a fault has been seen above.
   const few = conversations.slice(0, FAULT_CONVERSATIONS);
+  const chance = await findFault(lab, CONTROL, few, direct);
+  console.log(`  ${CONTROL.name}: ${chance === null ? "no difference" : describeDifference(chance)}`);
   let found = 0;
   for (const fault of FAULTS) {
     const sign = await findFault(lab, fault, few, direct);
@@ -74,6 +75,7 @@ try {
     counts.size === CELLS.length &&
     verdict.unexplained.length === 0 &&
     unused.length === 0 &&
+    chance === null &&
     found * 10 >= FAULTS.length * FOUND_MIN;
   figure =
     `differential: ${verdict.cases} cases, ${counts.size} of ${CELLS.length} cells, ` +

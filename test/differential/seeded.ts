@@ -10,7 +10,10 @@ const PACKAGE = join(import.meta.dirname, "../..");
 /** Conversations between two looks at what was found. */
 const BATCH = 60;
 
-/** Puts a fault into both sidecars and says which difference gave it away; null when none did. */
+/**
+ * Puts a fault into both sidecars and says which difference gave it away; null when none did. One that is not there when
+ * the same is asked again was chance, and gives nothing away.
+ */
 export async function findFault(
   lab: Lab,
   fault: Fault,
@@ -20,10 +23,19 @@ export async function findFault(
   await lab.exchangeSidecars(sidecarWith(fault, lab.folder));
   for (let at = 0; at < conversations.length; at += BATCH) {
     const batch = conversations.slice(at, at + BATCH);
-    const { unexplained } = judge(batch, direct, await lab.hold("meshed", batch));
-    if (unexplained[0] !== undefined) return unexplained[0];
+    const ask = async (): Promise<Verdict["unexplained"]> =>
+      judge(batch, direct, await lab.hold("meshed", batch)).unexplained;
+    const found = await ask();
+    if (found.length === 0) continue;
+    const again = new Set((await ask()).map(signOf));
+    const sign = found.find((each) => again.has(signOf(each)));
+    if (sign !== undefined) return sign;
   }
   return null;
+}
+
+function signOf({ one, difference }: Verdict["unexplained"][number]): string {
+  return `${one.id} ${difference.what}`;
 }
 
 /** The fault's file with the fault in it. Throws when the file is no longer what the fault was made for. */
