@@ -152,7 +152,10 @@ function withoutHandshake(from: Fields): Fields {
 }
 
 const HANDSHAKE: ReadonlySet<string> = new Set([
+  // RFC 9113 §8.2.2: a client that finds one of these in HTTP/2 ends the stream.
   "connection",
+  "keep-alive",
+  "proxy-connection",
   // The request of the twin ends with its head, and so does the answer.
   "content-length",
   "expect",
