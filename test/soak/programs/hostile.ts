@@ -178,17 +178,21 @@ const ATTACKS: Readonly<Record<string, Attack>> = {
   ),
 };
 
-/** Runs every attack against every target until the time is over; how many attempts each made. */
+/** Runs every attack against every target until the time is over; how often each was connected and acted. */
 export async function attack(targets: readonly Target[], seconds: number): Promise<Record<string, number>> {
   const endAtMs = performance.now() + seconds * 1000;
   const attempts: Record<string, number> = {};
   const loop = async (name: string, act: Attack, target: Target): Promise<void> => {
-    while (performance.now() < endAtMs) {
-      await attempt(act, target, STALL_MS);
+    const counted: Attack = (socket, stallMs) => {
       attempts[name] = (attempts[name] ?? 0) + 1;
+      act(socket, stallMs);
+    };
+    while (performance.now() < endAtMs) {
+      await attempt(counted, target, STALL_MS);
       await new Promise((resolve) => setTimeout(resolve, REST_MS));
     }
   };
+  for (const name of Object.keys(ATTACKS)) attempts[name] = 0;
   await Promise.all(
     Object.entries(ATTACKS).flatMap(([name, act]) => targets.map((target) => loop(name, act, target))),
   );
