@@ -148,9 +148,9 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   }
 
   roomier(): void {
-    const { machine } = this.#link;
     while (this.#waiting.length > 0 && !this.#retired && this.#link.hasRoom) {
-      if (!machine.settled && isExtendedConnect((this.#waiting[0] as Waiting).head)) return;
+      // Not `isKnown` as yet (see `call`); those behind it keep their turn.
+      if (!this.#link.machine.settled && isExtendedConnect((this.#waiting[0] as Waiting).head)) return;
       const { head, last, pending } = this.#waiting.shift() as Waiting;
       pending.proceed((reply) => this.#start(head, last, reply));
     }
