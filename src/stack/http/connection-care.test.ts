@@ -232,6 +232,23 @@ test("an aged connection finishes what it carries, and what is new goes over ano
   assert.ok(!scene.far[1]!.isClosed);
 });
 
+test("who gives up many requests costs its neighbours nothing: theirs finish, and the next go over a fresh connection", () => {
+  const scene = new Scene({ meshed: true });
+  const neighbour = scene.call();
+  for (let i = 0; i < 3000; i++) {
+    scene.client.call(get(), true, new RecordingReply()).abort(fault("CANCELLED", "the client went away"));
+    scene.clock.settle();
+  }
+  assert.deepEqual(neighbour.events, []);
+  scene.service.calls[0]!.answer(200, [], "");
+  const fresh = scene.call();
+  scene.service.calls.at(-1)!.answer(200, [], "");
+  scene.clock.settle();
+  assert.equal(neighbour.status, 200);
+  assert.equal(fresh.status, 200);
+  assert.ok(scene.far[0]!.isClosed, "the first ends once its last request has");
+});
+
 test("GOAWAY gives back the requests above its last stream and finishes the others (RFC 9113 §6.8)", () => {
   const machine = new Http2Connection({ role: "server" });
   let conn: MemoryConn | null = null;

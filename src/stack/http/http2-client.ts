@@ -35,6 +35,8 @@ export interface Http2ClientOptions {
   readonly machine?: Partial<Http2Settings>;
   /** After so many requests the connection makes room for another: stream ids end at 2^31 (RFC 9113 §5.1.1). */
   readonly requestsMax?: number;
+  /** … or after so many streams that ended by a reset. */
+  readonly resetsMax?: number;
   /** … or after such a time. 0, the default: never. */
   readonly ageMs?: number;
   /** Where an extended CONNECT goes that this server does not take. By default it is refused. */
@@ -42,6 +44,13 @@ export interface Http2ClientOptions {
 }
 
 const REQUESTS_MAX = 1_000_000_000;
+
+/**
+ * Streams that may end by a reset, of either side, before the connection makes room for another. A peer counts them against
+ * all that the connection carries (CVE-2023-44487; our own sidecars end it at 1,000 in a row): before it loses patience,
+ * who gives much up gets a fresh one, and its neighbours' requests finish on this one.
+ */
+const RESETS_MAX = 250;
 
 /** Requests that wait for a stream on one connection. Past it they fail as OVERLOADED. */
 const WAITING_MAX = 1_024;
@@ -61,9 +70,11 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #gone: () => void;
   readonly #far: FarSide;
   readonly #requestsMax: number;
+  readonly #resetsMax: number;
   readonly #heads: HeadBound;
   readonly #withoutConnect: HttpService["call"];
   #requests = 0;
+  #resets = 0;
   #ageing: Timer | null = null;
   #retired = false;
   #waiting: Waiting[] = [];
@@ -73,6 +84,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#gone = gone;
     this.#far = !options.meshed ? "foreign" : options.spells === true ? "pillion" : "sidecar";
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
+    this.#resetsMax = options.resetsMax ?? RESETS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#heads = options.heads ?? HEAD_BOUND;
     const machine = this.#heads.http2(options.meshed);
@@ -119,6 +131,11 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     return pending;
   }
 
+  /** A stream was reset, by whichever side. */
+  streamReset(): void {
+    if (++this.#resets === this.#resetsMax) this.close();
+  }
+
   /** No further requests; the connection ends when those under way have. */
   close(): void {
     this.#retire();
@@ -131,7 +148,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
       return this.#withoutConnect(head, last, reply);
     const fields = requestToHttp2(head, carriageTo(this.#far));
     const id = machine.request(fields, last);
-    const stream = new ClientStream(this.#link, id, head, reply, this.#far, this.#heads, last);
+    const stream = new ClientStream(this, this.#link, id, head, reply, this.#far, this.#heads, last);
     this.#link.add(stream);
     this.#link.touch();
     if (++this.#requests === this.#requestsMax) this.close();
@@ -188,6 +205,7 @@ function mayBeUnseen(fields: Fields): boolean {
 }
 
 class ClientStream extends Http2Stream implements RequestSink {
+  readonly #client: Http2Client;
   readonly #far: FarSide;
   readonly #heads: HeadBound;
   /** Whether its trailers are spelled. */
@@ -198,6 +216,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   #informational = 0;
 
   constructor(
+    client: Http2Client,
     link: Http2Link,
     id: number,
     head: RequestHead,
@@ -207,6 +226,7 @@ class ClientStream extends Http2Stream implements RequestSink {
     last: boolean,
   ) {
     super(link, id);
+    this.#client = client;
     this.#isRepeatable = IDEMPOTENT.has(head.method);
     this.#heads = heads;
     this.#reply = reply;
@@ -229,7 +249,7 @@ class ClientStream extends Http2Stream implements RequestSink {
       if (explanation !== null) {
         this.#reply = UNHEARD;
         if (this.sent) this.leaveIfDone();
-        else this.resetStream(Http2Code.CANCEL);
+        else this.#reset(Http2Code.CANCEL);
         reply.fail(fault("REFUSED", explanation.line, { safe: true, explanation }));
         return;
       }
@@ -261,6 +281,7 @@ class ClientStream extends Http2Stream implements RequestSink {
 
   receiveReset(errorCode: number, ownReason: string): void {
     this.gone = true;
+    this.#client.streamReset();
     const reply = this.#reply;
     this.#reply = UNHEARD;
     if (ownReason !== "") {
@@ -319,10 +340,16 @@ class ClientStream extends Http2Stream implements RequestSink {
     this.#reply = UNHEARD;
     // A client's own code tells the application what it would have told without us.
     const isTold = cause.http2Code >= 0 || cause.code === "BAD_REQUEST";
-    this.resetStream(isTold ? http2CodeOf(cause) : Http2Code.CANCEL);
+    this.#reset(isTold ? http2CodeOf(cause) : Http2Code.CANCEL);
   }
 
   responseConsumed(bytes: number): void {
     this.release(bytes);
+  }
+
+  #reset(errorCode: number): void {
+    if (this.gone) return;
+    this.resetStream(errorCode);
+    this.#client.streamReset();
   }
 }

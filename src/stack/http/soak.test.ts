@@ -197,7 +197,7 @@ for (const meshed of [true, false]) {
       },
     };
     const server = new Http2Server(ends[1], service, clock, () => {}, { meshed, clientId: null, machine });
-    const client = new Http2Client(ends[0], clock, () => {}, { meshed, machine });
+    const client = new Http2Client(ends[0], clock, () => {}, { meshed, machine, resetsMax: Infinity });
     clock.settle();
     for (let round = 0; round < 100; round++) {
       const clients: ClientHalf[] = [];
