@@ -106,6 +106,9 @@ static __always_inline void traffic_sample(struct bpf_sock_ops *ctx)
 
 	if (!sk)
 		return;
+	/* Our FIN may be acknowledged already while the state does not say so yet: its byte would count as data. */
+	if (ctx->state == TCP_FIN_WAIT1 || ctx->state == TCP_CLOSING || ctx->state == TCP_LAST_ACK)
+		return;
 	flow = bpf_sk_storage_get(&mesh_flows, sk, NULL, 0);
 	if (flow && now_ns - flow->added_at_ns >= ADD_INTERVAL_NS)
 		traffic_add(ctx, flow, now_ns);
