@@ -5,10 +5,10 @@ const HTTP2_PORT = 8142;
 const HOSTILE_PORT = 8143;
 const INBOUND_PORT = 4143;
 /**
- * Of good requests, at most so many may fail. None should: they share a connection between the sidecars with requests of an
- * attacker in the same pod, and when that connection is ended they are answered 502.
+ * Of good requests, at most so many may fail: they share a connection between the sidecars with requests of an attacker in
+ * the same pod, which is exchanged before the far side ends it, but for a burst at the wrong moment. One of 3,082 did.
  */
-const FAILED_SHARE_MAX = 0.25;
+const FAILED_SHARE_MAX = 0.01;
 
 export const hostile: SoakCase = {
   name: "hostile",
