@@ -21,6 +21,7 @@ function policy(...authorizations: Partial<Authorization>[]): InboundPolicy {
     protocol: "opaque",
     labels: {},
     authorizations: authorizations.map((one) => ({ ...defaults, ...one })),
+    limits: null,
   };
 }
 

@@ -1,7 +1,9 @@
 import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { InboundPolicy, OutboundPolicy, Protocol } from "#/model/policy.ts";
+import type { InboundPolicy, Protocol } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
 import { SILENT } from "#/net/log.ts";
 import { readConfig } from "#/proxy/config.ts";
 import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "#/proxy/control/control-api.ts";
@@ -135,12 +137,15 @@ export class SimControl implements ControlApi {
         return;
       }
       const { path, protocol } = service;
-      const policy: OutboundPolicy = {
+      const backend: Backend = {
+        kind: "balancer",
         source: SOURCE,
-        protocol,
-        backend: { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 10_000 },
+        path,
+        defaultRttMs: 30,
+        decayMs: 10_000,
+        traffic: null,
       };
-      sink.policy(policy);
+      sink.policy(policyTo(backend, SOURCE, protocol));
     });
   }
 
@@ -184,6 +189,7 @@ export class SimControl implements ControlApi {
 const ALLOW_ALL: InboundPolicy = {
   protocol: "detect",
   labels: { name: "all" },
+  limits: null,
   authorizations: [
     {
       networks: [{ net: "0.0.0.0/0", except: [] }],

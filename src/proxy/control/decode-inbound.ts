@@ -27,7 +27,9 @@ export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
       if (authorization !== null) authorizations.push(authorization);
     } else if (reader.field === 4) decodeLabel(reader.message(), labels);
   }
-  return reader.error !== null || protocol === undefined ? null : { protocol, labels, authorizations };
+  return reader.error !== null || protocol === undefined
+    ? null
+    : { protocol, labels, authorizations, limits: null };
 }
 
 /** An authorization without networks is invalid (facts §11.3). */

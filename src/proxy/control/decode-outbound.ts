@@ -1,4 +1,6 @@
-import type { Backend, OutboundPolicy, PolicySource, Protocol } from "#/model/policy.ts";
+import type { OutboundPolicy, PolicySource, Protocol } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
 import { ProtoReader } from "#/wire/proto.ts";
 import { decodeEndpoint, decodeName } from "./decode-endpoint.ts";
 
@@ -12,7 +14,7 @@ export function decodeOutboundPolicy(bytes: Uint8Array): OutboundPolicy | null {
     else if (reader.field === 1) found = decodeProtocol(reader.message());
   }
   if (reader.error !== null || found === null) return null;
-  return { source, protocol: found.protocol, backend: decodeRoutes(found.routes, found.route, source) };
+  return policyTo(decodeRoutes(found.routes, found.route, source), source, found.protocol);
 }
 
 const NO_SOURCE: PolicySource = { group: "", kind: "default", namespace: "", name: "", section: "", port: 0 };
@@ -159,7 +161,7 @@ function decodeBackend(reader: ProtoReader): Backend {
     const endpoint = decodeEndpoint(forward, {});
     return endpoint === null
       ? forbidden(source, "the backend has no address")
-      : { kind: "forward", source, endpoint };
+      : { kind: "forward", source, endpoint, traffic: null };
   }
   return balancer === null
     ? forbidden(source, "the backend is of no known kind")
@@ -177,7 +179,7 @@ function decodeBalancer(reader: ProtoReader, source: PolicySource): Backend {
   }
   return path === ""
     ? forbidden(source, "the backend names no service")
-    : { kind: "balancer", source, path, ...load };
+    : { kind: "balancer", source, path, ...load, traffic: null };
 }
 
 function decodeLoad(reader: ProtoReader): { defaultRttMs: number; decayMs: number } {

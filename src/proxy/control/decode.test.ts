@@ -6,6 +6,7 @@ import { ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
 import { OutboundPolicySchema, type BackendSchema } from "#/gen/linkerd/outbound_pb.ts";
 import { ProtoReader } from "#/wire/proto.ts";
 import { decodeEndpoint } from "./decode-endpoint.ts";
+import { policyTo } from "#/model/policy.ts";
 import { decodeInboundPolicy } from "./decode-inbound.ts";
 import { decodeOutboundPolicy } from "./decode-outbound.ts";
 
@@ -105,8 +106,9 @@ test("reads a detect policy with its balancer", () => {
     path: "web.shop.svc.cluster.local:80",
     defaultRttMs: 40,
     decayMs: 5000,
-  };
-  assert.deepEqual(decoded, { source, protocol: "detect", backend });
+    traffic: null,
+  } as const;
+  assert.deepEqual(decoded, policyTo(backend, source, "detect"));
 });
 
 test("reads each protocol's own number, and weighted and opaque backends", () => {
@@ -220,6 +222,7 @@ test("reads a server with its authorizations", () => {
   assert.deepEqual(decodeInboundPolicy(bytes), {
     protocol: "http2",
     labels: { name: "web" },
+    limits: null,
     authorizations: [
       {
         networks: [{ net: "10.0.0.0/8", except: ["10.1.0.0/16"] }],

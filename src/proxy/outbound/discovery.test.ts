@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { IpAddress } from "#/base/address.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
 import { SILENT } from "#/net/log.ts";
 import { ManualClock } from "#/stack/http/testing.ts";
 import { parseNetwork, type Network } from "#/stack/networks.ts";
@@ -40,11 +41,12 @@ class Control implements ControlApi {
 }
 
 const SOURCE = { group: "", kind: "default", namespace: "", name: "t", section: "", port: 0 };
-const balancer = (path: string): OutboundPolicy => ({
-  source: SOURCE,
-  protocol: "detect",
-  backend: { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 1 },
-});
+const balancer = (path: string): OutboundPolicy =>
+  policyTo(
+    { kind: "balancer", source: SOURCE, path, defaultRttMs: 30, decayMs: 1, traffic: null },
+    SOURCE,
+    "detect",
+  );
 const WEB = { ip: "10.0.0.1" as IpAddress, port: 80 };
 const endpoint = (ip: string, labels = {}): Endpoint => ({
   address: { ip: ip as IpAddress, port: 80 },

@@ -1,7 +1,9 @@
 import { addressKey, type SocketAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { Backend, OutboundPolicy, PolicySource } from "#/model/policy.ts";
+import type { OutboundPolicy, PolicySource } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
 import type { Log } from "#/net/log.ts";
 import type { Cancel, EndpointSource, OutboundTarget } from "#/stack/discovery.ts";
 import { networkContains, type Network } from "#/stack/networks.ts";
@@ -263,7 +265,7 @@ export class Target implements OutboundTarget {
     this.#makeSource = makeSource;
     this.#dropped = dropped;
     this.#subscribers = new Subscribers(parts.clock);
-    this.policy = { source: DEFAULT_SOURCE, protocol: "detect", backend: this.#toOriginal(null) };
+    this.policy = policyTo(this.#toOriginal(null), DEFAULT_SOURCE, "detect");
     this.#watches = [
       parts.control.watchOutbound(address, {
         policy: (policy) => {
@@ -400,11 +402,11 @@ export class Target implements OutboundTarget {
   /** The control plane has no policy: a pod's own profile, or the address as it is (facts §11.2). */
   #policyOf(profile: Profile | null): OutboundPolicy {
     const isOpaque = profile?.isOpaque === true || profile?.endpoint?.protocolHint === "opaque";
-    return {
-      source: DEFAULT_SOURCE,
-      protocol: isOpaque ? "opaque" : "detect",
-      backend: this.#toOriginal(profile?.endpoint ?? null),
-    };
+    return policyTo(
+      this.#toOriginal(profile?.endpoint ?? null),
+      DEFAULT_SOURCE,
+      isOpaque ? "opaque" : "detect",
+    );
   }
 
   #toOriginal(endpoint: Endpoint | null): Backend {
@@ -417,7 +419,7 @@ export class Target implements OutboundTarget {
       authorityOverride: null,
       labels: {},
     };
-    return { kind: "forward", source: DEFAULT_SOURCE, endpoint: endpoint ?? plain };
+    return { kind: "forward", source: DEFAULT_SOURCE, endpoint: endpoint ?? plain, traffic: null };
   }
 
   #adopt(policy: OutboundPolicy): void {
