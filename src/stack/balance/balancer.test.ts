@@ -105,8 +105,17 @@ test("ejection doubles to its bound and ends with the first success", () => {
   const ejection = new Ejection({ next: () => 0.5 });
   ejection.failed(0);
   assert.equal(ejection.untilMs, 100);
-  for (let i = 0; i < 20; i++) ejection.failed(0);
-  assert.equal(ejection.untilMs, 10_000);
+  // All who waited for one connection report its failure.
+  for (let i = 0; i < 20; i++) ejection.failed(99);
+  assert.equal(ejection.untilMs, 100);
+  ejection.failed(100);
+  assert.equal(ejection.untilMs, 300);
+  let nowMs = 300;
+  for (let i = 0; i < 20; i++) {
+    nowMs = ejection.untilMs;
+    ejection.failed(nowMs);
+  }
+  assert.equal(ejection.untilMs, nowMs + 10_000);
   ejection.succeeded();
   assert.equal(ejection.untilMs, 0);
 });

@@ -18,7 +18,9 @@ export class Ejection {
     this.#random = random;
   }
 
+  /** Failures while it is set aside are the same one: many requests may have waited for one connection. */
   failed(nowMs: number): void {
+    if (nowMs < this.untilMs) return;
     const backoffMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(this.#failures, 10));
     this.#failures++;
     this.untilMs = nowMs + backoffMs * (0.75 + 0.5 * this.#random.next());
