@@ -5,10 +5,11 @@ import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { Balancer } from "../balance/balancer.ts";
 import type { BalancerSettings, Member } from "../balance/balancer.ts";
+import { ReconnectWait } from "../balance/reconnect-wait.ts";
 import type { Cancel, EndpointSource } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
-import type { Fault } from "./fault.ts";
+import type { Fault, FaultCode } from "./fault.ts";
 import { fault } from "./fault.ts";
 
 /** A service for one endpoint, with connections that end when the endpoint leaves. */
@@ -20,9 +21,15 @@ export interface DispatchSettings {
   readonly balancer: BalancerSettings;
   /** How long a request waits while the service has no endpoint at all (facts §12: failfast after 3 s). */
   readonly noEndpointWaitMs: number;
-  /** Requests that may wait so. One more is refused at once. */
+  /**
+   * How long after its first attempt began a request may still be tried anew, with pauses, that no endpoint has taken, if the last
+   * one to say so was a sidecar, or had one that was not to be had: these come and go with rollouts. A program that is
+   * not there is none of our making, and its clients learn it at once. 0: never.
+   */
+  readonly reconnectWaitMs: number;
+  /** Requests that may wait for either. One more fails at once. */
   readonly waitingMax: number;
-  /** Endpoints that one request may try when it provably reached no application. */
+  /** Attempts without a pause of one request that provably reached no application. */
   readonly attemptsMax: number;
   /** Body bytes already sent that are kept for another attempt; past it the request is bound to its endpoint. */
   readonly replayBytesMax: number;
@@ -31,6 +38,7 @@ export interface DispatchSettings {
 export const DISPATCH_DEFAULTS: DispatchSettings = {
   balancer: { defaultRttMs: 30, decayMs: 10_000 },
   noEndpointWaitMs: 3_000,
+  reconnectWaitMs: 1_000,
   waitingMax: 10_000,
   attemptsMax: 8,
   replayBytesMax: 65_536,
@@ -38,13 +46,15 @@ export const DISPATCH_DEFAULTS: DispatchSettings = {
 
 /**
  * Sends each request to the best endpoint of a service, and on to another one when it provably reached no application
- * (connect failure, REFUSED_STREAM, GOAWAY): that is no retry in the sense of policy, for nobody saw the request.
+ * (connect failure, REFUSED_STREAM, GOAWAY): that is no retry in the sense of policy, for nobody saw the request. One that all
+ * endpoints gave back is tried again a little later, or when there is another endpoint (`reconnectWaitMs`).
  */
 export class Dispatch implements HttpService {
   readonly name: string;
   readonly clock: Clock;
   readonly settings: DispatchSettings;
   readonly balancer: Balancer<EndpointService>;
+  readonly random: Random;
   readonly #source: EndpointSource;
   readonly #subscription: Cancel;
   readonly #waiting = new Set<Attempt>();
@@ -60,6 +70,7 @@ export class Dispatch implements HttpService {
     this.name = options.name;
     this.clock = options.clock;
     this.settings = options.settings ?? DISPATCH_DEFAULTS;
+    this.random = options.random;
     this.#source = options.source;
     this.balancer = new Balancer({
       settings: this.settings.balancer,
@@ -91,7 +102,7 @@ export class Dispatch implements HttpService {
     for (const attempt of waiting) attempt.next();
   }
 
-  /** Holds a request until there is an endpoint, for a bounded time. False: no room. */
+  /** Calls `next` of a request when the endpoints change, until it is released. False: no room. */
   hold(attempt: Attempt): boolean {
     if (this.#waiting.size >= this.settings.waitingMax) return false;
     this.#waiting.add(attempt);
@@ -113,12 +124,10 @@ class Attempt implements RequestSink, ResponseSink {
   #member: Member<EndpointService> | null = null;
   /** Members that were let go: one may be given back from inside its call, and taken again. */
   #turn = 0;
-  /** Members that gave it back. Short: `attemptsMax`. */
-  #tried: Member<EndpointService>[] = NONE;
+  /** Null until an endpoint gives it back. */
+  #setback: Setback | null = null;
   #startedAtMs = 0;
   #waitTimer: Timer | null = null;
-  #lastFault: Fault | null = null;
-  #attempts = 0;
   /** All chunks so far, while the request may have to be sent again; null once it may not. At most `replayBytesMax` plus the caller's window. */
   #kept: KeptBytes | null;
   #ended: boolean;
@@ -141,32 +150,71 @@ class Attempt implements RequestSink, ResponseSink {
   /** Picks an endpoint and sends the request; waits where there is none. */
   next(): void {
     if (this.#over) return;
-    const { balancer, clock, settings, name } = this.#dispatch;
-    const nowMs = clock.nowMs();
+    const nowMs = this.#dispatch.clock.nowMs();
+    const setback = this.#setback;
     const member =
-      balancer.pick(nowMs, this.#tried) ?? (this.#mayRepeat() ? balancer.pick(nowMs, NONE) : null);
-    if (member === null) {
-      if (this.#lastFault !== null) this.#giveUp(this.#lastFault);
-      else if (this.#waitTimer === null && !this.#dispatch.hold(this)) {
-        this.#giveUp(
-          fault("OVERLOADED", `${name}: more than ${settings.waitingMax} requests wait for an endpoint`, {
-            safe: true,
-            rule: `waitingMax=${settings.waitingMax}`,
-          }),
-        );
-      } else if (this.#waitTimer === null) {
-        this.#waitTimer = clock.after(settings.noEndpointWaitMs, () => {
-          this.#dispatch.release(this);
-          this.#giveUp(
-            fault("NO_ENDPOINTS", `${name} has no ready endpoint; waited ${settings.noEndpointWaitMs} ms`, {
-              safe: true,
-              rule: `noEndpointWaitMs=${settings.noEndpointWaitMs}`,
-            }),
-          );
-        });
-      }
+      setback === null ? this.#dispatch.balancer.pick(nowMs, NONE) : this.#pickAnew(setback, nowMs);
+    if (member !== null) this.#send(member, nowMs);
+    else if (this.#dispatch.balancer.members.length === 0) this.#waitForEndpoint();
+    else if (setback !== null) this.#waitToReconnect(setback, nowMs);
+  }
+
+  /** Whoever was not asked yet; with a reason to, somebody for another time. */
+  #pickAnew(setback: Setback, nowMs: number): Member<EndpointService> | null {
+    const { balancer, settings } = this.#dispatch;
+    const isDue = setback.isDue;
+    setback.isDue = false;
+    if (!isDue && setback.attempts >= settings.attemptsMax) return null;
+    const member = balancer.pick(nowMs, setback.tried);
+    if (member !== null) return member;
+    return isDue || mayRepeatAtOnce(setback.cause) ? balancer.pick(nowMs, NONE) : null;
+  }
+
+  #waitForEndpoint(): void {
+    const { clock, settings, name } = this.#dispatch;
+    if (!this.#dispatch.hold(this)) {
+      this.#giveUp(
+        fault("OVERLOADED", `${name}: more than ${settings.waitingMax} requests wait for an endpoint`, {
+          safe: true,
+          rule: `waitingMax=${settings.waitingMax}`,
+        }),
+      );
       return;
     }
+    // Whoever comes is new.
+    if (this.#setback !== null) this.#setback.isDue = true;
+    this.#waitTimer = clock.after(settings.noEndpointWaitMs, () => {
+      this.#dispatch.release(this);
+      this.#giveUp(
+        fault("NO_ENDPOINTS", `${name} has no ready endpoint; waited ${settings.noEndpointWaitMs} ms`, {
+          safe: true,
+          rule: `noEndpointWaitMs=${settings.noEndpointWaitMs}`,
+        }),
+      );
+    });
+  }
+
+  /** Gives up with what the last endpoint said once the time is over. */
+  #waitToReconnect(setback: Setback, nowMs: number): void {
+    if (this.#waitTimer !== null) {
+      // Woken by a change that brought nobody new.
+      this.#dispatch.hold(this);
+      return;
+    }
+    const waitMs = mayReconnect(setback) ? setback.wait.nextMs(nowMs) : null;
+    if (waitMs === null || !this.#dispatch.hold(this)) {
+      this.#giveUp(setback.cause);
+      return;
+    }
+    this.#waitTimer = this.#dispatch.clock.after(waitMs, () => {
+      this.#waitTimer = null;
+      this.#dispatch.release(this);
+      setback.isDue = true;
+      this.next();
+    });
+  }
+
+  #send(member: Member<EndpointService>, nowMs: number): void {
     this.#waitTimer?.cancel();
     this.#waitTimer = null;
     this.#member = member;
@@ -251,23 +299,20 @@ class Attempt implements RequestSink, ResponseSink {
     this.#letGo();
     this.#sink = SPENT;
     if (this.#over) return;
-    const { clock, settings } = this.#dispatch;
+    const { clock, random, settings } = this.#dispatch;
     if (member !== null && (cause.code === "CONNECT_FAILED" || cause.code === "CONNECT_TIMEOUT"))
       member.ejection.failed(clock.nowMs());
-    this.#attempts++;
-    const again =
-      cause.safe &&
-      !this.#answered &&
-      this.#kept !== null &&
-      member !== null &&
-      this.#attempts < settings.attemptsMax;
-    if (!again) {
+    if (!cause.safe || this.#answered || this.#kept === null || member === null) {
       this.#over = true;
       this.#reply.fail(cause);
       return;
     }
-    this.#tried = this.#tried === NONE ? [member] : [...this.#tried, member];
-    this.#lastFault = cause;
+    this.#setback ??= new Setback(
+      new ReconnectWait(random, this.#startedAtMs + settings.reconnectWaitMs),
+      cause,
+      member,
+    );
+    this.#setback.met(cause, member);
     this.next();
   }
 
@@ -279,11 +324,6 @@ class Attempt implements RequestSink, ResponseSink {
     this.#creditedBytes += fresh;
     if (this.#creditedBytes > this.#dispatch.settings.replayBytesMax) this.#kept = null;
     this.#reply.requestConsumed(fresh);
-  }
-
-  /** A connection that ended or refused says little of its endpoint: a fresh one may serve. A failed connect says enough. */
-  #mayRepeat(): boolean {
-    return this.#lastFault?.code === "REFUSED" || this.#lastFault?.code === "RESET";
   }
 
   #giveUp(cause: Fault): void {
@@ -299,6 +339,51 @@ class Attempt implements RequestSink, ResponseSink {
     this.#turn++;
   }
 }
+
+/** What a request has met that was given back. */
+class Setback {
+  readonly wait: ReconnectWait;
+  /** Members that gave it back, each once. */
+  readonly tried: Member<EndpointService>[] = [];
+  /** What the last of them said, and who it was. */
+  cause: Fault;
+  member: Member<EndpointService>;
+  attempts = 0;
+  /** The next attempt may be one at a member that was tried, and one beyond `attemptsMax`: it comes after a pause. */
+  isDue = false;
+
+  constructor(wait: ReconnectWait, cause: Fault, member: Member<EndpointService>) {
+    this.wait = wait;
+    this.cause = cause;
+    this.member = member;
+  }
+
+  met(cause: Fault, member: Member<EndpointService>): void {
+    this.cause = cause;
+    this.member = member;
+    this.attempts++;
+    if (!this.tried.includes(member)) this.tried.push(member);
+  }
+}
+
+/**
+ * A connection that ended says little of its endpoint, whose next one may serve. A failed connect says enough for the moment, and
+ * so does a far sidecar that could not reach its application.
+ */
+function mayRepeatAtOnce({ code, explanation }: Fault): boolean {
+  return code === "RESET" || (code === "REFUSED" && explanation === null);
+}
+
+function mayReconnect({ cause: { code }, member }: Setback): boolean {
+  return member.endpoint.identity !== null && RECONNECTABLE.has(code);
+}
+
+const RECONNECTABLE: ReadonlySet<FaultCode> = new Set([
+  "CONNECT_FAILED",
+  "CONNECT_TIMEOUT",
+  "REFUSED",
+  "RESET",
+]);
 
 /** Of all requests without a body. */
 const NOTHING_KEPT = new KeptBytes();
