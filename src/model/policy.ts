@@ -42,7 +42,7 @@ export function policyTo(backend: Backend, source: PolicySource, protocol: Proto
     filters: [],
     choice: "first",
     backends,
-    timeouts: { requestMs: null, attemptMs: null, idleMs: null },
+    timeouts: { requestMs: null, responseMs: null, attemptMs: null, idleMs: null },
     retry: null,
     allowsRequestHeaders: false,
   } as const;

@@ -110,6 +110,8 @@ export type HttpFilter =
 export interface Timeouts {
   /** From the request's head to the answer's end, all attempts together. */
   readonly requestMs: number | null;
+  /** From the request's last byte, or the answer's head if that comes first, to the answer's end. */
+  readonly responseMs: number | null;
   /** One attempt, from its start to its answer's end. */
   readonly attemptMs: number | null;
   /** No byte in either direction. */
