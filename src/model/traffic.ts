@@ -101,6 +101,8 @@ export const BACKEND_TRAFFIC_DEFAULTS: BackendTraffic = {
 
 /** What a workload takes in, at its own sidecar, on one port. */
 export interface InboundLimits {
+  /** Requests of plaintext clients that nothing here counts: the machine's probes, which a limit would make fail. */
+  readonly exempt: readonly HttpMatch[];
   readonly rates: readonly RateLimit[];
   readonly concurrency: ConcurrencyLimit | null;
 }

@@ -6,6 +6,9 @@ export type FaultCode =
   | "CONNECT_TIMEOUT" // … in time
   | "NO_ENDPOINTS" // the service has none that is ready
   | "OVERLOADED" // a bound on waiting requests was reached
+  | "RATE_LIMITED" // a rate limit of the workload was reached
+  | "SHED" // the workload has as many requests as it can serve well
+  | "FAULT_INJECTED" // policy wants the request to fail
   | "REFUSED" // the far side gave the request back untouched
   | "RESET" // the connection or stream ended before the answer was complete
   | "PROTOCOL" // the application's answer broke the protocol
@@ -30,6 +33,12 @@ export interface Fault {
   readonly rule: string;
   /** Status to answer with if no head was sent; 0 = by `code`. */
   readonly status: number;
+  /** As `status`, for gRPC callers; -1 = by `code`. */
+  readonly grpcStatus: number;
+  /** When asking again may help, told to the client (RFC 9110 §10.2.3, gRPC A6); -1 where nobody knows. */
+  readonly retryAfterMs: number;
+  /** The client's stream or connection is cut, whatever it speaks and although an answer could still be given. */
+  readonly cuts: boolean;
   /** RFC 9113 §7 code that a stream was reset with, to be passed on; -1 when none was. */
   readonly http2Code: number;
   /** RFC 9209 §2.3 type where it is known better than by `code`; "" otherwise. */
@@ -59,6 +68,9 @@ export function fault(
     safe: options?.safe ?? false,
     rule: options?.rule ?? "",
     status: options?.status ?? 0,
+    grpcStatus: options?.grpcStatus ?? -1,
+    retryAfterMs: options?.retryAfterMs ?? -1,
+    cuts: options?.cuts ?? false,
     http2Code: options?.http2Code ?? -1,
     proxyError: options?.proxyError ?? "",
     explanation: options?.explanation ?? null,

@@ -585,7 +585,7 @@ class Exchange implements ResponseSink {
       return;
     }
     this.sink = SPENT;
-    if (this.headSent) {
+    if (this.headSent || cause.cuts) {
       this.live = false;
       this.finished = true;
       this.server.cut(this);

@@ -310,8 +310,12 @@ class ServerStream extends Http2Stream implements ResponseSink {
       this.leaveIfDone();
       return;
     }
-    if (this.#headSent) {
+    if (this.#headSent && !cause.cuts) {
       this.#cutShort(cause);
+      return;
+    }
+    if (cause.cuts) {
+      this.resetStream(http2CodeOf(cause));
       return;
     }
     // A stream that the far side itself reset is passed on as a reset; what a proxy decided is answered. gRPC has a status

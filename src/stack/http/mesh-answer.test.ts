@@ -355,3 +355,44 @@ test("fields that are too large over HTTP/2 are refused with the reason (RFC 658
     /^pillion;error=http_request_error;pillion-code=BAD_REQUEST;pillion-side=client;.*header_bytes: /,
   );
 });
+
+test("a refusal that knows when asking again helps says so in whole seconds, to gRPC callers also in milliseconds (RFC 9110 §10.2.3)", () => {
+  const cause = fault("RATE_LIMITED", "too many", { retryAfterMs: 1_200 });
+  const plain = meshAnswer(request(), explain(cause, SERVER_SIDE));
+  assert.equal(plain.head.status, 429);
+  assert.equal(fieldValue(plain.head.fields, "retry-after"), "2");
+  assert.equal(fieldValue(plain.head.fields, "grpc-retry-pushback-ms"), null);
+  const call = meshAnswer(request(CALL), explain(cause, SERVER_SIDE));
+  assert.equal(fieldValue(call.head.fields, "grpc-status"), "8");
+  assert.equal(fieldValue(call.head.fields, "grpc-retry-pushback-ms"), "1200");
+  assert.equal(fieldValue(answerTo(request(), "RESET").head.fields, "retry-after"), null);
+});
+
+test("a fault's own gRPC status goes before that of its code", () => {
+  const cause = fault("FAULT_INJECTED", "wanted", { status: 418, grpcStatus: 5 });
+  const { head } = meshAnswer(request(CALL), explain(cause, CLIENT_SIDE));
+  assert.equal(fieldValue(head.fields, "grpc-status"), "5");
+  assert.equal(meshAnswer(request(), explain(cause, CLIENT_SIDE)).head.status, 418);
+});
+
+for (const over of [{}, { version: "2" }, CALL] as const) {
+  const name = "path" in over ? "a gRPC call" : `HTTP/${"version" in over ? "2" : "1.1"}`;
+  test(`a fault that cuts gives no answer where one could still be given (${name})`, () => {
+    const clock = new ManualClock();
+    const service = new ScriptedService((call) =>
+      call.reply.fail(fault("FAULT_INJECTED", "wanted", { cuts: true })),
+    );
+    const [near, far] = memoryPair(clock);
+    const reply = new RecordingReply();
+    if ("version" in over) {
+      new Http2Server(far, service, clock, () => {}, { meshed: false, clientId: null });
+      new Http2Client(near, clock, () => {}, { meshed: false }).call(request(over), true, reply);
+    } else {
+      new Http1Server(far, service, clock, () => {}, HTTP1_SERVER_DEFAULTS);
+      new Http1Client(near, clock, { idle: () => {}, gone: () => {} }).call(request(), true, reply);
+    }
+    clock.settle();
+    assert.equal(reply.status, 0);
+    assert.equal(reply.fault?.code, "RESET");
+  });
+}

@@ -23,6 +23,8 @@ export interface Explanation {
   readonly line: string;
   /** The same for programs: one member of Proxy-Status (RFC 9209). */
   readonly proxyStatus: string;
+  /** As in the fault; absent: -1. */
+  readonly retryAfterMs?: number;
 }
 
 interface Mapping {
@@ -39,6 +41,9 @@ const MAPPINGS: Readonly<Record<FaultCode, Mapping>> = {
   CONNECT_TIMEOUT: { status: 504, grpcStatus: 4, http2Code: Http2Code.REFUSED_STREAM, closes: true },
   NO_ENDPOINTS: { status: 504, grpcStatus: 4, http2Code: Http2Code.REFUSED_STREAM, closes: true },
   OVERLOADED: { status: 503, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: true },
+  RATE_LIMITED: { status: 429, grpcStatus: 8, http2Code: Http2Code.ENHANCE_YOUR_CALM, closes: false },
+  SHED: { status: 503, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: false },
+  FAULT_INJECTED: { status: 503, grpcStatus: 14, http2Code: Http2Code.INTERNAL_ERROR, closes: false },
   REFUSED: { status: 502, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: true },
   // No CANCEL: some clients, Node's for one, take it for an end without an error.
   RESET: { status: 502, grpcStatus: 14, http2Code: Http2Code.INTERNAL_ERROR, closes: true },
@@ -63,6 +68,9 @@ const REASONS: Readonly<Record<FaultCode, readonly [proxyError: string, check: s
     "that the service's pods are ready and its selector matches them",
   ],
   OVERLOADED: ["connection_limit_reached", "whether the service is slower than its callers"],
+  RATE_LIMITED: ["http_request_denied", "the limit of the rule, and who sends so much"],
+  SHED: ["connection_limit_reached", "whether the workload has the replicas and CPU that its load needs"],
+  FAULT_INJECTED: ["proxy_internal_response", "the FaultPolicy, which wants this"],
   REFUSED: ["destination_unavailable", "whether the far pod is ending, or over its limit of streams"],
   RESET: ["connection_terminated", "the application's log at this moment: did it crash, or close early?"],
   PROTOCOL: ["http_protocol_error", "the application: its answer is not valid"],
@@ -91,10 +99,16 @@ export function explain(cause: Fault, by: Answerer): Explanation {
   if (rule !== "") proxyStatus += `;pillion-rule=${quoted(rule)}`;
   return {
     status: cause.status === 0 ? mapping.status : cause.status,
-    grpcStatus: isRemoteReset(cause) ? grpcStatusOfReset(cause.http2Code) : mapping.grpcStatus,
+    grpcStatus: grpcStatusOf(cause),
     line: `${who}: ${why}; check ${check} (${cause.code})`,
     proxyStatus: `${proxyStatus};details=${quoted(message)}`,
+    retryAfterMs: cause.retryAfterMs,
   };
+}
+
+function grpcStatusOf(cause: Fault): number {
+  if (cause.grpcStatus >= 0) return cause.grpcStatus;
+  return isRemoteReset(cause) ? grpcStatusOfReset(cause.http2Code) : MAPPINGS[cause.code].grpcStatus;
 }
 
 /** An answer in an application's place. */
@@ -120,6 +134,12 @@ export function meshAnswer(
   const fields: Fields = ["content-length", String(body?.length ?? 0)];
   if (hasText) fields.push("content-type", "text/plain; charset=utf-8");
   if (isCall) fields.push("content-type", GRPC, ...grpcTrailers(explanation));
+  const { retryAfterMs = -1 } = explanation;
+  if (retryAfterMs >= 0) {
+    // Whole seconds, and not too early.
+    fields.push("retry-after", String(Math.ceil(retryAfterMs / 1000)));
+    if (isCall) fields.push("grpc-retry-pushback-ms", String(Math.ceil(retryAfterMs)));
+  }
   fields.push("l5d-proxy-error", explanation.line, "proxy-status", explanation.proxyStatus);
   return { head: { status: isCall ? 200 : explanation.status, version: "1.1", reason: null, fields }, body };
 }
