@@ -25,6 +25,7 @@ export class Connections {
   readonly #active = new Set<Active>();
   /** By the client's address. */
   readonly #counts = new Map<string, number>();
+  #accepted = 0;
   #isDraining = false;
   #whenIdle: (() => void)[] = [];
 
@@ -42,6 +43,11 @@ export class Connections {
     return this.#active.size;
   }
 
+  /** All so far, those that are over among them. */
+  get accepted(): number {
+    return this.#accepted;
+  }
+
   get isDraining(): boolean {
     return this.#isDraining;
   }
@@ -56,6 +62,7 @@ export class Connections {
   add(client: string, cut: () => void): Connection {
     const active: Active = { client, cancel: cut, serving: null, isExpendable: false };
     this.#active.add(active);
+    this.#accepted++;
     this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1);
     return {
       serve: (serving, isExpendable) => {
@@ -73,10 +80,16 @@ export class Connections {
     };
   }
 
-  /** HTTP connections finish their requests and take no more. */
+  /** Tells all HTTP clients to go elsewhere, and those that still come: they are served until they know. */
   drain(): void {
     this.#isDraining = true;
     for (const { serving } of this.#active) serving?.drain();
+  }
+
+  /** HTTP connections end with the requests under way. */
+  close(): void {
+    this.#isDraining = true;
+    for (const { serving } of this.#active) serving?.close();
   }
 
   /** Resolves when no connection is left; at once when there is none. */

@@ -36,7 +36,7 @@ const PORTS_TIMEOUT_MS = 2000;
 
 /**
  * The sidecar's process: reads its environment, guards its memory, obtains its certificate, then serves until SIGTERM.
- * SIGTERM drains and exits; SIGUSR2 drains inbound only.
+ * SIGTERM drains and exits; SIGUSR2 asks inbound clients to go elsewhere and goes on serving who comes.
  */
 export async function runSidecar(env: Readonly<Record<string, string | undefined>>): Promise<void> {
   const clock = new SystemClock();
@@ -137,6 +137,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
           draining: connections?.isDraining ?? false,
           inboundRequests: connections?.activeRequests ?? 0,
           inboundConnections: connections?.count ?? 0,
+          inboundAccepted: connections?.accepted ?? 0,
         };
       },
       get logLevel() {

@@ -74,7 +74,7 @@ function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES, other
       state.garbageBytes += bytesEach;
       connection.remove();
     });
-    connection.serve({ drain: () => undefined, activeRequests }, isExpendable);
+    connection.serve({ drain: () => undefined, close: () => undefined, activeRequests }, isExpendable);
     return true;
   };
   return { clock, registry, inbound, outbound, said, state, ended, open };

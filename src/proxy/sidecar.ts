@@ -184,8 +184,8 @@ export class Sidecar {
   async drain(graceMs: number): Promise<void> {
     const { clock } = this.#parts;
     for (const listener of this.#listeners.splice(0)) listener.close();
-    this.inbound.connections.drain();
-    this.outbound.connections.drain();
+    this.inbound.connections.close();
+    this.outbound.connections.close();
     const timer = clock.after(graceMs, () => {
       this.inbound.connections.cutAll();
       this.outbound.connections.cutAll();

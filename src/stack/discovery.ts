@@ -80,8 +80,10 @@ export interface FirstDialled {
 
 /** One connection that is served as HTTP. */
 export interface HttpServing {
-  /** Ends it gracefully: GOAWAY or `Connection: close`; active requests finish. Idempotent. */
+  /** Tells the client to go elsewhere, by GOAWAY or by `Connection: close` in the next answer: all that it asks before it can know is served. */
   drain(): void;
+  /** … and does not wait for a request to say so: an idle HTTP/1 connection ends now. Active requests finish. */
+  close(): void;
   readonly activeRequests: number;
 }
 

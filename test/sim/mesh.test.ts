@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { SeededRandom, type Random } from "#/base/random.ts";
+import type { Accepted } from "#/net/transport.ts";
 import type { HttpService } from "#/stack/http/exchange.ts";
 import { Http1Server } from "#/stack/http/http1-server.ts";
 import { at, identityOf, SimMesh, type SimPod } from "./sim-mesh.ts";
@@ -361,6 +362,44 @@ forSeeds(
     );
   },
 );
+
+forSeeds(
+  "whoever hears late that a server has gone loses nothing: it serves while it drains, and what comes after waits for word",
+  (mesh) => {
+    const { client, servers } = meshOfThree(mesh);
+    const [one, two] = servers as [SimPod, SimPod, SimPod];
+    for (const pod of servers) web(mesh, pod, 80);
+    publish(mesh, 80, [one]);
+    const users = Array.from({ length: 3 }, () => browse(mesh, client, 150));
+    const answered = (): number => users.reduce((sum, { answers }) => sum + answers.length, 0);
+    mesh.clock.run(100 * mesh.random.next());
+    one.sidecar?.inbound.connections.drain();
+    mesh.clock.run(100);
+    const early = answered();
+    mesh.clock.run(100);
+    assert.ok(answered() > early, "it serves while it drains");
+    // Its program ends, then its sidecar, then word of it comes.
+    one.host.stopListening(80);
+    one.sidecar?.inbound.connections.close();
+    mesh.clock.run(200 * mesh.random.next());
+    one.host.intercept(cut, cut);
+    mesh.clock.run(200 * mesh.random.next());
+    publish(mesh, 80, [two]);
+    mesh.clock.runUntil(
+      () => users.every(({ answers, error }) => answers.length === 150 || error !== null),
+      "everybody has their answers",
+    );
+    for (const { answers, error } of users) {
+      assert.equal(error, null);
+      answers.forEach((answer, i) => assert.match(answer, new RegExp(`^200 server-[23]/${i}$`)));
+      assert.match(answers.at(-1)!, /server-3/);
+    }
+  },
+);
+
+function cut({ conn }: Accepted): void {
+  conn.reset();
+}
 
 test("the same seed gives the same run", () => {
   const trace = (): string => {

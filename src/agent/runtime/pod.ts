@@ -291,7 +291,7 @@ export class Pod {
     return true;
   }
 
-  /** The order of a deletion: out of discovery, drained, applications, native sidecars, sidecar. */
+  /** The order of a deletion: out of discovery, drained until nobody comes any more, applications, native sidecars, sidecar. */
   async #drainAndEnd(): Promise<void> {
     const graceMs = this.record.plan.terminationGracePeriodSeconds * 1000;
     const startedMs = Date.now();

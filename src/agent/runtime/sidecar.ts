@@ -44,6 +44,12 @@ const SIDECAR_PIDS_MAX = 256;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 10_000;
 const RETARGET_GRACE_MS = 3_000;
+/**
+ * A pod whose sidecar has had no new connection and no request for so long is taken to be known as gone. Longer than word of it
+ * takes to its clients; each of their requests begins it anew, for all have been asked to go, and only come by new connections.
+ */
+const DRAIN_QUIET_MS = 300;
+const DRAIN_LOOK_MS = 50;
 const READY_INTERVAL_MS = 5_000;
 /** Looks in a row that a sidecar must fail before its pod counts as not ready. */
 const READY_FAILURES_MAX = 3;
@@ -148,17 +154,26 @@ export class Sidecar {
     void process.exited.then(() => clearTimeout(timer));
   }
 
-  /** Asks peers to go elsewhere and waits until no inbound request is left, at most so long. */
+  /**
+   * Asks clients to go elsewhere, and waits until nobody has come or asked for a while: those who have not heard yet that
+   * the pod is no endpoint any more are still served. At most so long.
+   */
   async drainInbound(timeoutMs: number): Promise<void> {
     this.#process?.signal("SIGUSR2");
     const end = Date.now() + timeoutMs;
+    let accepted = -1;
+    let quietSinceMs = Date.now();
     while (Date.now() < end && this.#process !== null) {
       const answer = await adminGet(this.#place.podIp, "/drain", Math.max(50, end - Date.now()));
       if (answer === null) return;
       const drain = parseDrain(answer.body);
       if (answer.status !== 200 || drain === null) return;
-      if (drain.draining && drain.inboundRequests === 0) return;
-      await delay(50);
+      const nowMs = Date.now();
+      if (!drain.draining || drain.inboundRequests > 0 || drain.inboundAccepted !== accepted) {
+        accepted = drain.inboundAccepted;
+        quietSinceMs = nowMs;
+      } else if (nowMs - quietSinceMs >= DRAIN_QUIET_MS) return;
+      await delay(DRAIN_LOOK_MS);
     }
   }
 
@@ -437,11 +452,18 @@ function adminGet(
   });
 }
 
-function parseDrain(body: string): { draining: boolean; inboundRequests: number } | null {
+interface DrainState {
+  readonly draining: boolean;
+  readonly inboundRequests: number;
+  readonly inboundAccepted: number;
+}
+
+function parseDrain(body: string): DrainState | null {
   try {
-    const value = JSON.parse(body) as { draining?: unknown; inboundRequests?: unknown };
-    if (typeof value.draining !== "boolean" || typeof value.inboundRequests !== "number") return null;
-    return { draining: value.draining, inboundRequests: value.inboundRequests };
+    const { draining, inboundRequests, inboundAccepted } = JSON.parse(body) as Record<string, unknown>;
+    if (typeof draining !== "boolean") return null;
+    if (typeof inboundRequests !== "number" || typeof inboundAccepted !== "number") return null;
+    return { draining, inboundRequests, inboundAccepted };
   } catch {
     return null;
   }

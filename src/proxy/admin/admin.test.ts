@@ -9,7 +9,7 @@ import { Admin } from "./admin.ts";
 const SUBJECT = {
   isReady: true,
   metrics: () => "",
-  drainState: () => ({ draining: false, inboundRequests: 0, inboundConnections: 0 }),
+  drainState: () => ({ draining: false, inboundRequests: 0, inboundConnections: 0, inboundAccepted: 0 }),
   logLevel: "info",
   shutdown: () => {},
 };

@@ -17,6 +17,8 @@ export interface AdminSubject {
     readonly draining: boolean;
     readonly inboundRequests: number;
     readonly inboundConnections: number;
+    /** … so far, those that are over among them. */
+    readonly inboundAccepted: number;
   };
   logLevel: string;
   shutdown(): void;

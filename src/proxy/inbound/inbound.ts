@@ -83,7 +83,6 @@ export class Inbound {
         `${originalDestination.ip} is none of this pod's addresses (${localIps.join(", ")})`,
       );
     } else if (isInboundProbe(originalDestination)) answerProbe(conn);
-    else if (this.connections.isDraining) refuse("draining", "this workload is shutting down");
     else if (limit !== null) {
       guard.reached(limit);
       refuse("too_many_connections", `the bound on ${limit} is reached`);

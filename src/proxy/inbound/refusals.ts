@@ -19,7 +19,6 @@ export type InboundRefusal =
   | "bad_transport_header"
   | "no_gateway"
   | "unauthorized"
-  | "draining"
   | "too_many_connections"
   | "memory_limit"
   | "connect_refused"

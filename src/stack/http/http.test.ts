@@ -48,6 +48,7 @@ function talkHttp1(
   clock: ManualClock;
   client: MemoryConn;
   server: MemoryConn;
+  serving: Http1Server;
   answer: () => string;
   closed: () => boolean;
 } {
@@ -56,10 +57,10 @@ function talkHttp1(
   let got = "";
   client.setHandler({ ...NOBODY, onData: (bytes) => (got += Buffer.from(bytes).toString("latin1")) });
   let closed = false;
-  new Http1Server(server, service, clock, () => (closed = true));
+  const serving = new Http1Server(server, service, clock, () => (closed = true));
   client.write(Buffer.from(text, "latin1"));
   clock.settle();
-  return { clock, client, server, answer: () => got, closed: () => closed };
+  return { clock, client, server, serving, answer: () => got, closed: () => closed };
 }
 
 test("answers pipelined HTTP/1 requests in order, one at a time (RFC 9112 §9.3.2)", () => {
@@ -340,17 +341,41 @@ test("trailers carry no field that frames, routes or speaks for the mesh (RFC 91
   assert.ok(ours.written.endsWith("\r\n\r\n0\r\nx-sum: 1\r\n\r\n"), ours.written);
 });
 
-test("an idle connection that is drained begins no request that crosses its end", () => {
+test("an idle connection that is closed begins no request that crosses its end", () => {
   const service = new ScriptedService((call) => call.answer(200, [], ""));
   const clock = new ManualClock();
   const [client, near] = memoryPair(clock);
   client.setHandler(NOBODY);
   const server = new Http1Server(near, service, clock, () => {});
   client.write(Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-  server.drain();
+  server.close();
   clock.settle();
   assert.equal(service.calls.length, 0);
   assert.equal(near.written, "");
+});
+
+test("a client of HTTP/1 is told that its server drains by the next answer, and not by an end that its request could cross", () => {
+  const service = new ScriptedService((call) => call.answer(200, [], ""));
+  const talk = talkHttp1(service, "");
+  talk.serving.drain();
+  talk.clock.settle();
+  const request = Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  talk.client.write(request);
+  talk.clock.settle();
+  assert.match(talk.answer(), /^HTTP\/1.1 200 OK\r\n[^]*Connection: close\r\n/);
+  talk.client.write(request);
+  talk.clock.settle();
+  assert.equal(service.calls.length, 1);
+});
+
+test("a head that has begun to arrive when its server closes is answered", () => {
+  const service = new ScriptedService((call) => call.answer(200, [], ""));
+  const talk = talkHttp1(service, "GET / HT");
+  talk.serving.close();
+  talk.clock.settle();
+  talk.client.write(Buffer.from("TP/1.1\r\nHost: x\r\n\r\n"));
+  talk.clock.settle();
+  assert.match(talk.answer(), /^HTTP\/1.1 200 OK\r\n[^]*Connection: close\r\n/);
 });
 
 /** Http1Client or Http2Client against the server of the same version, in memory. */
@@ -515,7 +540,7 @@ test("a stream refused by a meshed server is safe to send elsewhere (RFC 9113 §
   assert.deepEqual(reply.events, ["fail REFUSED safe"]);
 });
 
-test("a draining server finishes what it has and sends new requests away", () => {
+test("a draining server finishes what it has, and its client asks it nothing more", () => {
   const service = new ScriptedService();
   const { clock, client, server, gone } = connect("2", service, { meshed: true });
   const first = new RecordingReply();
@@ -532,15 +557,17 @@ test("a draining server finishes what it has and sends new requests away", () =>
   assert.deepEqual(first.events, ["head 200", "finish"]);
 });
 
-test("a request that crosses the end of a drained connection is given back, not lost (RFC 9113 §6.8)", () => {
+test("requests that cross the word that a server drains are served, also on a new connection (RFC 9113 §6.8)", () => {
   const service = new ScriptedService();
-  const { clock, client, server } = connect("2", service, { meshed: true });
+  const { clock, client, server, gone } = connect("2", service, { meshed: true });
   server.drain();
-  const reply = new RecordingReply();
-  client.call(request(), true, reply);
+  const replies = [new RecordingReply(), new RecordingReply()];
+  for (const reply of replies) client.call(request(), true, reply);
   clock.settle();
-  assert.deepEqual(reply.events, ["fail REFUSED safe"]);
-  assert.equal(service.calls.length, 0);
+  assert.deepEqual(gone, ["gone"], "the client has heard it");
+  for (const call of service.calls) call.answer(200, ["content-length", "2"], "ok");
+  clock.settle();
+  for (const { events } of replies) assert.deepEqual(events, ["head 200", "finish"]);
 });
 
 test("a connection that breaks before a request has left gives it back; one that may have left stays lost", () => {

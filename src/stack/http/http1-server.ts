@@ -147,10 +147,15 @@ export class Http1Server implements ConnHandler, Patrolled {
     this.#refuse(fault("BAD_REQUEST", message, { status: 408, rule: limit }));
   }
 
-  /** Ends the connection once the current request is answered; at once when idle: one that crosses the end is not begun. */
+  /** Ends the connection once the current request is answered, or the next where it is idle: HTTP/1 has no other way to say so. */
   drain(): void {
     this.#draining = true;
-    if (this.#exchange === null && !this.#over) this.#release();
+  }
+
+  /** … at once where it is idle: a request that crosses the end is not begun. One whose head has begun to arrive is answered. */
+  close(): void {
+    this.#draining = true;
+    if (this.#exchange === null && this.#reader.isBetweenMessages && !this.#over) this.#release();
   }
 
   onData(bytes: Uint8Array): void {

@@ -31,6 +31,8 @@ const OUTPUT_BYTES_MAX = 262_144;
  * client sends none (it always reads, so two links cannot wait for each other); what the remote provokes the machine bounds.
  */
 const UNREAD_BYTES_MAX = 524_288;
+/** A remote side that does not answer PING within this has had its time to hear that we drain. */
+const DRAIN_PATIENCE_MS = 1_000;
 const EMPTY = new Uint8Array(0);
 
 /**
@@ -56,10 +58,13 @@ export class Http2Link implements ConnHandler, Patrolled {
   #over = false;
   #ending = false;
   #draining = false;
+  /** Drains, and the remote side may not have heard of it: what it begins is still served. */
+  #isUntold = false;
   #isPaused = false;
   #isClosed = false;
   readonly #isServer: boolean;
   #linger: Timer | null = null;
+  #patience: Timer | null = null;
   #timer: Timer | null = null;
   #timerAtMs = Infinity;
   readonly #guard: Guard | null;
@@ -140,18 +145,36 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#endIfIdle();
   }
 
-  /** No new streams; the connection ends when the last one has. */
+  /**
+   * Tells the remote side to begin no more streams; the connection ends when the last one has. A server serves what crosses
+   * that word: the answer to a PING behind it tells that it was heard (RFC 9113 §6.8).
+   */
   drain(): void {
     if (this.#over || this.#ending) return;
     this.#ending = true;
     this.#draining = true;
     this.machine.goAway(0);
+    if (this.#isServer) {
+      this.#isUntold = true;
+      this.machine.ping(this.#clock.nowMs());
+      this.#patience = this.#clock.after(DRAIN_PATIENCE_MS, () => this.#told());
+    }
+    this.touch();
+    this.#endIfIdle();
+  }
+
+  /** From here on further streams are ignored, and the remote side knows which. */
+  #told(): void {
+    if (!this.#isUntold || this.#over) return;
+    this.#isUntold = false;
+    this.#patience?.cancel();
+    this.machine.goAwayFinal();
     this.touch();
     this.#endIfIdle();
   }
 
   #endIfIdle(): void {
-    if (!this.#ending || this.#over || this.#streams.size > 0) return;
+    if (!this.#ending || this.#isUntold || this.#over || this.#streams.size > 0) return;
     this.#clock.soon(() => {
       if (this.#over || this.#streams.size > 0) return;
       // RFC 9113 §6.8: requests that are on their way to us must learn that nobody looked at them.
@@ -163,6 +186,7 @@ export class Http2Link implements ConnHandler, Patrolled {
 
   /** Sends what is left, and our end. */
   #leave(): void {
+    this.#patience?.cancel();
     const out = this.machine.takeOutput();
     if (out !== null) this.#write(out);
     this.#conn.end();
@@ -306,6 +330,10 @@ export class Http2Link implements ConnHandler, Patrolled {
         case Event.SETTINGS:
           this.#owner.roomier();
           break;
+        case Event.PING_ACK:
+          // Answers come in order: the last one is that to the PING behind our GOAWAY, or to a later one.
+          if (machine.pingsUnderWay === 0) this.#told();
+          break;
         case Event.ERROR: {
           const reason = machine.error?.message ?? "protocol error";
           if (machine.limit === "header_bytes") this.#guard?.heads.refused("http/2", "request");
@@ -387,6 +415,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     if (this.#over) return;
     this.#over = true;
     this.#timer?.cancel();
+    this.#patience?.cancel();
     if (this.#guard !== null) {
       this.#guard.patrol.remove(this);
       this.#tellRefused(this.#guard);

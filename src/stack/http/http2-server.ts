@@ -57,7 +57,6 @@ export class Http2Server implements Http2LinkOwner {
   speaksGrpc = false;
   readonly #clientId: string | null;
   readonly #answerer: Answerer;
-  #draining = false;
 
   constructor(
     conn: Conn,
@@ -102,16 +101,14 @@ export class Http2Server implements Http2LinkOwner {
   }
 
   drain(): void {
-    this.#draining = true;
+    this.#link.drain();
+  }
+
+  close(): void {
     this.#link.drain();
   }
 
   opened(streamId: number, fields: Fields, last: boolean): void {
-    if (this.#draining) {
-      this.#link.machine.reset(streamId, Http2Code.REFUSED_STREAM);
-      this.#link.touch();
-      return;
-    }
     const stream = new ServerStream(
       this,
       this.#link,

@@ -459,6 +459,11 @@ export class Http2Connection {
     if (!this.#isOver) this.#fail(ErrorCode.ENHANCE_YOUR_CALM, message);
   }
 
+  /** Answers to `ping` that have not come yet. */
+  get pingsUnderWay(): number {
+    return this.#pingsUnderWay;
+  }
+
   /** Sends a PING; PING_ACK follows. */
   ping(nowMs: number): void {
     if (this.#isOver) return;

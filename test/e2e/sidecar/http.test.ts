@@ -183,7 +183,7 @@ describe("HTTP between two sidecars", { skip }, () => {
     );
   });
 
-  test("drains inbound on SIGUSR2: requests under way finish, /drain tells, outbound goes on", async () => {
+  test("drains inbound on SIGUSR2: who comes is served and sent on, /drain tells, outbound goes on", async () => {
     await mesh.set({ endpoints: { "web:80": [a.endpoint(8080)] } });
     await until(
       async () => (await client.run(get, VIP, 80, "/", "")).text.startsWith("a"),
@@ -201,6 +201,13 @@ describe("HTTP between two sidecars", { skip }, () => {
       "a drains",
     );
     assert.equal((await slow).status, 200);
+    // Nobody has told the client that there is another: a draining server serves who comes, and sends them on.
+    for (let i = 0; i < 10; i++) {
+      const { status, text } = await client.run(get, VIP, 80, "/", "");
+      assert.deepEqual([status, text[0]], [200, "a"]);
+    }
+    const plain = await stranger.run(get, a.ip, 8080, "/", "");
+    assert.deepEqual([plain.status, plain.headers["connection"]], [200, "close"]);
     await mesh.set({ endpoints: { "web:80": [a.endpoint(8080), b.endpoint(8080)] } });
     for (let i = 0; i < 10; i++) assert.equal((await client.run(get, VIP, 80, "/", "")).status, 200);
     assert.equal((await a.run(get, stranger.ip, 8081, "/", "")).status, 200);
