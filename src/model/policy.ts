@@ -1,5 +1,5 @@
 import type { Labels } from "./identity.ts";
-import type { Backend, HttpRoute, TcpRoute } from "./route.ts";
+import type { Backend, HttpRoute, Ratio, TcpRoute } from "./route.ts";
 import type { InboundLimits } from "./traffic.ts";
 
 /** The object that a decision came from: `meta.Metadata`. A default has only `name` ("default:http"). */
@@ -25,12 +25,46 @@ export type Protocol = "detect" | "http1" | "http2" | "grpc" | "tls" | "opaque";
 export interface OutboundPolicy {
   readonly source: PolicySource;
   readonly protocol: Protocol;
-  /** For requests, as HTTP/1, HTTP/2 or gRPC. In the control plane's order; which one wins is the sidecar's to know. */
+  /**
+   * For requests, as HTTP/1, HTTP/2 or gRPC. In the control plane's order; which one wins is the sidecar's to know. The
+   * contract has none for a target that is known to speak something else.
+   */
   readonly http: readonly HttpRoute[];
-  /** For connections whose bytes are not looked into. */
+  /** For connections whose bytes are not looked into. The contract has none for a target that is known to speak HTTP. */
   readonly tcp: readonly TcpRoute[];
-  /** The backend of each protocol's default route. */
+  /** Where the target itself leads, whatever its routes say. */
   readonly backend: Backend;
+}
+
+/**
+ * Where a policy's target leads by its routes alone: to the first backend of the last rule of the last route, for routes
+ * with matches come before the one that takes the rest.
+ */
+export function defaultBackendOf(
+  policy: Pick<OutboundPolicy, "source" | "protocol" | "http" | "tcp">,
+): Backend {
+  const { source, protocol, http, tcp } = policy;
+  const isHttp = protocol !== "opaque" && protocol !== "tls";
+  const route = isHttp ? http.at(-1) : undefined;
+  if (route !== undefined) {
+    const rule = route.rules.at(-1);
+    if (rule === undefined) return forbidden(route.source, "the route has no rule");
+    const failure = rule.filters.find((filter) => filter.kind === "fail" && alwaysHits(filter.ratio));
+    if (failure?.kind === "fail") return forbidden(route.source, failure.message);
+    return rule.backends[0]?.backend ?? forbidden(route.source, "the route has no backend");
+  }
+  const last = isHttp && protocol !== "detect" ? undefined : tcp.at(-1);
+  if (last === undefined) return forbidden(source, "the policy has no route");
+  if (last.refusal !== null) return forbidden(last.source, last.refusal);
+  return last.backends[0]?.backend ?? forbidden(last.source, "the route has no backend");
+}
+
+function alwaysHits({ numerator, denominator }: Ratio): boolean {
+  return denominator > 0 && numerator >= denominator;
+}
+
+function forbidden(source: PolicySource, reason: string): Backend {
+  return { kind: "forbidden", source, reason };
 }
 
 /** The policy of a target without routes of its own: everything goes to `backend`. */

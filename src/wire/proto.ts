@@ -18,6 +18,7 @@ export class ProtoReader {
   error: ProtocolError | null = null;
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
+  readonly #parent: ProtoReader | null;
   #wireType: number = Wire.VARINT;
   /** Where the field's value begins, and where the next field does. */
   #start = 0;
@@ -25,8 +26,9 @@ export class ProtoReader {
   /** Value of a varint field. */
   #value = 0n;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, parent: ProtoReader | null = null) {
     this.#bytes = bytes;
+    this.#parent = parent;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
@@ -65,8 +67,29 @@ export class ProtoReader {
     return new ProtoReader(this.bytes());
   }
 
+  /** As `message`, but what is wrong in it is wrong in this one too: for messages that hold as a whole or not at all. */
+  part(): ProtoReader {
+    return new ProtoReader(this.bytes(), this);
+  }
+
+  /** Says that the message is well formed and cannot be followed; the reading ends. */
+  reject(message: string): void {
+    this.#fail(message);
+  }
+
   uint(): number {
     return this.#is(Wire.VARINT) ? Number(this.#value & 0xffff_ffffn) : 0;
+  }
+
+  /** Appends what a repeated uint32 holds here: one number, or many (packed). */
+  uints(into: number[]): void {
+    if (this.#wireType === Wire.VARINT) {
+      into.push(this.uint());
+      return;
+    }
+    const packed = this.part();
+    while (packed.#at < packed.#bytes.length && packed.error === null)
+      into.push(Number(packed.#varint() & 0xffff_ffffn));
   }
 
   /** int64 and int32: two's complement. */
@@ -84,6 +107,18 @@ export class ProtoReader {
 
   fixed64(): bigint {
     return this.#is(Wire.FIXED64) ? this.#view.getBigUint64(this.#start, true) : 0n;
+  }
+
+  /** NaN where the wire type is wrong. */
+  double(): number {
+    return this.#is(Wire.FIXED64) ? this.#view.getFloat64(this.#start, true) : Number.NaN;
+  }
+
+  /** The decimal number of up to 7 digits that a float stands for: 0.1 and not 0.10000000149. */
+  float(): number {
+    return this.#is(Wire.FIXED32)
+      ? Number(this.#view.getFloat32(this.#start, true).toPrecision(7))
+      : Number.NaN;
   }
 
   #is(wireType: number): boolean {
@@ -106,6 +141,7 @@ export class ProtoReader {
 
   #fail(message: string): void {
     this.error ??= new ProtocolError("PROTOBUF_INVALID", message);
+    this.#parent?.reject(message);
   }
 }
 

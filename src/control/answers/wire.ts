@@ -6,6 +6,7 @@ import type { IPAddress, IPNetwork, TcpAddress } from "#/gen/linkerd/net_pb.ts";
 import { IPAddressSchema, IPNetworkSchema, TcpAddressSchema } from "#/gen/linkerd/net_pb.ts";
 import type { Metadata } from "#/gen/linkerd/meta_pb.ts";
 import { MetadataSchema } from "#/gen/linkerd/meta_pb.ts";
+import type { PolicySource } from "#/model/policy.ts";
 
 /** The API writes an IPv4 address as one big-endian number, an IPv6 address as two. */
 export function wireIp(ip: string): IPAddress {
@@ -48,7 +49,27 @@ export function addressOf(address: TcpAddress | undefined): { ip: string; port: 
 }
 
 export function millis(ms: number): Duration {
-  return create(DurationSchema, { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
+  return create(DurationSchema, {
+    seconds: BigInt(Math.floor(ms / 1000)),
+    nanos: Math.round((ms % 1000) * 1_000_000),
+  });
+}
+
+/** Where a duration is absent there is none of it. */
+export function millisOrNone(ms: number | null): Duration | undefined {
+  return ms === null ? undefined : millis(ms);
+}
+
+/** What the model names, on the wire. A default has only a name; an object's core group is written "core". */
+export function wireSource(source: PolicySource): Metadata {
+  const { group, kind, name, namespace, section, port } = source;
+  if (kind === "default") return byDefault(name);
+  return create(MetadataSchema, {
+    kind: {
+      case: "resource",
+      value: { group: group === "" ? "core" : group, kind, name, namespace, section, port },
+    },
+  });
 }
 
 /** A configuration of our own making, not of any object. */

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file linkerd/grpc_route.proto.
  */
 export const file_linkerd_grpc_route: GenFile = /*@__PURE__*/
-  fileDesc("ChhsaW5rZXJkL2dycGNfcm91dGUucHJvdG8SG2lvLmxpbmtlcmQucHJveHkuZ3JwY19yb3V0ZSKDAQoOR3JwY1JvdXRlTWF0Y2gSNgoDcnBjGAEgASgLMikuaW8ubGlua2VyZC5wcm94eS5ncnBjX3JvdXRlLkdycGNScGNNYXRjaBI5CgdoZWFkZXJzGAIgAygLMiguaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLkhlYWRlck1hdGNoIi8KDEdycGNScGNNYXRjaBIPCgdzZXJ2aWNlGAEgASgJEg4KBm1ldGhvZBgCIAEoCSJnChNHcnBjRmFpbHVyZUluamVjdG9yEgwKBGNvZGUYASABKA0SDwoHbWVzc2FnZRgCIAEoCRIxCgVyYXRpbxgDIAEoCzIiLmlvLmxpbmtlcmQucHJveHkuaHR0cF9yb3V0ZS5SYXRpb2IGcHJvdG8z", [file_linkerd_http_route]);
+  fileDesc("ChhsaW5rZXJkL2dycGNfcm91dGUucHJvdG8SG2lvLmxpbmtlcmQucHJveHkuZ3JwY19yb3V0ZSKDAQoOR3JwY1JvdXRlTWF0Y2gSNgoDcnBjGAEgASgLMikuaW8ubGlua2VyZC5wcm94eS5ncnBjX3JvdXRlLkdycGNScGNNYXRjaBI5CgdoZWFkZXJzGAIgAygLMiguaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLkhlYWRlck1hdGNoIi8KDEdycGNScGNNYXRjaBIPCgdzZXJ2aWNlGAEgASgJEg4KBm1ldGhvZBgCIAEoCSKIAQoTR3JwY0ZhaWx1cmVJbmplY3RvchIMCgRjb2RlGAEgASgNEg8KB21lc3NhZ2UYAiABKAkSMQoFcmF0aW8YAyABKAsyIi5pby5saW5rZXJkLnByb3h5Lmh0dHBfcm91dGUuUmF0aW8SFAoGc3RhdHVzGJBOIAEoDUgAiAEBQgkKB19zdGF0dXNiBnByb3RvMw", [file_linkerd_http_route]);
 
 /**
  * @generated from message io.linkerd.proxy.grpc_route.GrpcRouteMatch
@@ -78,6 +78,13 @@ export type GrpcFailureInjector = Message<"io.linkerd.proxy.grpc_route.GrpcFailu
    * @generated from field: io.linkerd.proxy.http_route.Ratio ratio = 3;
    */
   ratio?: Ratio | undefined;
+
+  /**
+   * Ours: what callers that do not speak gRPC get; absent: 200.
+   *
+   * @generated from field: optional uint32 status = 10000;
+   */
+  status?: number | undefined;
 };
 
 /**

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file linkerd/http_route.proto.
  */
 export const file_linkerd_http_route: GenFile = /*@__PURE__*/
-  fileDesc("ChhsaW5rZXJkL2h0dHBfcm91dGUucHJvdG8SG2lvLmxpbmtlcmQucHJveHkuaHR0cF9yb3V0ZSKIAQoJSG9zdE1hdGNoEg8KBWV4YWN0GAEgASgJSAASPwoGc3VmZml4GAIgASgLMi0uaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLkhvc3RNYXRjaC5TdWZmaXhIABogCgZTdWZmaXgSFgoOcmV2ZXJzZV9sYWJlbHMYASADKAlCBwoFbWF0Y2gi/gEKDkh0dHBSb3V0ZU1hdGNoEjQKBHBhdGgYASABKAsyJi5pby5saW5rZXJkLnByb3h5Lmh0dHBfcm91dGUuUGF0aE1hdGNoEjkKB2hlYWRlcnMYAiADKAsyKC5pby5saW5rZXJkLnByb3h5Lmh0dHBfcm91dGUuSGVhZGVyTWF0Y2gSQgoMcXVlcnlfcGFyYW1zGAMgAygLMiwuaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLlF1ZXJ5UGFyYW1NYXRjaBI3CgZtZXRob2QYBCABKAsyJy5pby5saW5rZXJkLnByb3h5Lmh0dHBfdHlwZXMuSHR0cE1ldGhvZCJHCglQYXRoTWF0Y2gSDwoFZXhhY3QYASABKAlIABIQCgZwcmVmaXgYAiABKAlIABIPCgVyZWdleBgDIAEoCUgAQgYKBGtpbmQiRgoLSGVhZGVyTWF0Y2gSDAoEbmFtZRgBIAEoCRIPCgVleGFjdBgCIAEoDEgAEg8KBXJlZ2V4GAMgASgJSABCBwoFdmFsdWUiSgoPUXVlcnlQYXJhbU1hdGNoEgwKBG5hbWUYASABKAkSDwoFZXhhY3QYAiABKAlIABIPCgVyZWdleBgDIAEoCUgAQgcKBXZhbHVlIo0BChVSZXF1ZXN0SGVhZGVyTW9kaWZpZXISMQoDYWRkGAEgASgLMiQuaW8ubGlua2VyZC5wcm94eS5odHRwX3R5cGVzLkhlYWRlcnMSMQoDc2V0GAIgASgLMiQuaW8ubGlua2VyZC5wcm94eS5odHRwX3R5cGVzLkhlYWRlcnMSDgoGcmVtb3ZlGAMgAygJIo4BChZSZXNwb25zZUhlYWRlck1vZGlmaWVyEjEKA2FkZBgBIAEoCzIkLmlvLmxpbmtlcmQucHJveHkuaHR0cF90eXBlcy5IZWFkZXJzEjEKA3NldBgCIAEoCzIkLmlvLmxpbmtlcmQucHJveHkuaHR0cF90eXBlcy5IZWFkZXJzEg4KBnJlbW92ZRgDIAMoCSKrAQoPUmVxdWVzdFJlZGlyZWN0EjMKBnNjaGVtZRgBIAEoCzIjLmlvLmxpbmtlcmQucHJveHkuaHR0cF90eXBlcy5TY2hlbWUSDAoEaG9zdBgCIAEoCRI3CgRwYXRoGAMgASgLMikuaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLlBhdGhNb2RpZmllchIMCgRwb3J0GAQgASgNEg4KBnN0YXR1cxgFIAEoDSI7CgxQYXRoTW9kaWZpZXISDgoEZnVsbBgBIAEoCUgAEhAKBnByZWZpeBgCIAEoCUgAQgkKB3JlcGxhY2UiaQoTSHR0cEZhaWx1cmVJbmplY3RvchIOCgZzdGF0dXMYASABKA0SDwoHbWVzc2FnZRgCIAEoCRIxCgVyYXRpbxgDIAEoCzIiLmlvLmxpbmtlcmQucHJveHkuaHR0cF9yb3V0ZS5SYXRpbyIvCgVSYXRpbxIRCgludW1lcmF0b3IYASABKA0SEwoLZGVub21pbmF0b3IYAiABKA0ijAEKCFRpbWVvdXRzEisKCHJlc3BvbnNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB3JlcXVlc3QYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEaWRsZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbmIGcHJvdG8z", [file_google_protobuf_duration, file_linkerd_http_types]);
+  fileDesc("ChhsaW5rZXJkL2h0dHBfcm91dGUucHJvdG8SG2lvLmxpbmtlcmQucHJveHkuaHR0cF9yb3V0ZSKIAQoJSG9zdE1hdGNoEg8KBWV4YWN0GAEgASgJSAASPwoGc3VmZml4GAIgASgLMi0uaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLkhvc3RNYXRjaC5TdWZmaXhIABogCgZTdWZmaXgSFgoOcmV2ZXJzZV9sYWJlbHMYASADKAlCBwoFbWF0Y2gi5QIKDkh0dHBSb3V0ZU1hdGNoEjQKBHBhdGgYASABKAsyJi5pby5saW5rZXJkLnByb3h5Lmh0dHBfcm91dGUuUGF0aE1hdGNoEjkKB2hlYWRlcnMYAiADKAsyKC5pby5saW5rZXJkLnByb3h5Lmh0dHBfcm91dGUuSGVhZGVyTWF0Y2gSQgoMcXVlcnlfcGFyYW1zGAMgAygLMiwuaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLlF1ZXJ5UGFyYW1NYXRjaBI3CgZtZXRob2QYBCABKAsyJy5pby5saW5rZXJkLnByb3h5Lmh0dHBfdHlwZXMuSHR0cE1ldGhvZBI9CgNycGMYkE4gASgLMi8uaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLkh0dHBSb3V0ZU1hdGNoLlJwYxomCgNScGMSDwoHc2VydmljZRgBIAEoCRIOCgZtZXRob2QYAiABKAkiRwoJUGF0aE1hdGNoEg8KBWV4YWN0GAEgASgJSAASEAoGcHJlZml4GAIgASgJSAASDwoFcmVnZXgYAyABKAlIAEIGCgRraW5kIkYKC0hlYWRlck1hdGNoEgwKBG5hbWUYASABKAkSDwoFZXhhY3QYAiABKAxIABIPCgVyZWdleBgDIAEoCUgAQgcKBXZhbHVlIkoKD1F1ZXJ5UGFyYW1NYXRjaBIMCgRuYW1lGAEgASgJEg8KBWV4YWN0GAIgASgJSAASDwoFcmVnZXgYAyABKAlIAEIHCgV2YWx1ZSKNAQoVUmVxdWVzdEhlYWRlck1vZGlmaWVyEjEKA2FkZBgBIAEoCzIkLmlvLmxpbmtlcmQucHJveHkuaHR0cF90eXBlcy5IZWFkZXJzEjEKA3NldBgCIAEoCzIkLmlvLmxpbmtlcmQucHJveHkuaHR0cF90eXBlcy5IZWFkZXJzEg4KBnJlbW92ZRgDIAMoCSKOAQoWUmVzcG9uc2VIZWFkZXJNb2RpZmllchIxCgNhZGQYASABKAsyJC5pby5saW5rZXJkLnByb3h5Lmh0dHBfdHlwZXMuSGVhZGVycxIxCgNzZXQYAiABKAsyJC5pby5saW5rZXJkLnByb3h5Lmh0dHBfdHlwZXMuSGVhZGVycxIOCgZyZW1vdmUYAyADKAkiqwEKD1JlcXVlc3RSZWRpcmVjdBIzCgZzY2hlbWUYASABKAsyIy5pby5saW5rZXJkLnByb3h5Lmh0dHBfdHlwZXMuU2NoZW1lEgwKBGhvc3QYAiABKAkSNwoEcGF0aBgDIAEoCzIpLmlvLmxpbmtlcmQucHJveHkuaHR0cF9yb3V0ZS5QYXRoTW9kaWZpZXISDAoEcG9ydBgEIAEoDRIOCgZzdGF0dXMYBSABKA0iOwoMUGF0aE1vZGlmaWVyEg4KBGZ1bGwYASABKAlIABIQCgZwcmVmaXgYAiABKAlIAEIJCgdyZXBsYWNlIpABChNIdHRwRmFpbHVyZUluamVjdG9yEg4KBnN0YXR1cxgBIAEoDRIPCgdtZXNzYWdlGAIgASgJEjEKBXJhdGlvGAMgASgLMiIuaW8ubGlua2VyZC5wcm94eS5odHRwX3JvdXRlLlJhdGlvEhcKCWdycGNfY29kZRiQTiABKA1IAIgBAUIMCgpfZ3JwY19jb2RlIi8KBVJhdGlvEhEKCW51bWVyYXRvchgBIAEoDRITCgtkZW5vbWluYXRvchgCIAEoDSKMAQoIVGltZW91dHMSKwoIcmVzcG9uc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHcmVxdWVzdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRpZGxlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uYgZwcm90bzM", [file_google_protobuf_duration, file_linkerd_http_types]);
 
 /**
  * @generated from message io.linkerd.proxy.http_route.HostMatch
@@ -89,6 +89,13 @@ export type HttpRouteMatch = Message<"io.linkerd.proxy.http_route.HttpRouteMatch
    * @generated from field: io.linkerd.proxy.http_types.HttpMethod method = 4;
    */
   method?: HttpMethod | undefined;
+
+  /**
+   * Ours: the path above says the same of one gRPC method or service; a sidecar that knows this orders it as such.
+   *
+   * @generated from field: io.linkerd.proxy.http_route.HttpRouteMatch.Rpc rpc = 10000;
+   */
+  rpc?: HttpRouteMatch_Rpc | undefined;
 };
 
 /**
@@ -97,6 +104,28 @@ export type HttpRouteMatch = Message<"io.linkerd.proxy.http_route.HttpRouteMatch
  */
 export const HttpRouteMatchSchema: GenMessage<HttpRouteMatch> = /*@__PURE__*/
   messageDesc(file_linkerd_http_route, 1);
+
+/**
+ * @generated from message io.linkerd.proxy.http_route.HttpRouteMatch.Rpc
+ */
+export type HttpRouteMatch_Rpc = Message<"io.linkerd.proxy.http_route.HttpRouteMatch.Rpc"> & {
+  /**
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * @generated from field: string method = 2;
+   */
+  method: string;
+};
+
+/**
+ * Describes the message io.linkerd.proxy.http_route.HttpRouteMatch.Rpc.
+ * Use `create(HttpRouteMatch_RpcSchema)` to create a new message.
+ */
+export const HttpRouteMatch_RpcSchema: GenMessage<HttpRouteMatch_Rpc> = /*@__PURE__*/
+  messageDesc(file_linkerd_http_route, 1, 0);
 
 /**
  * @generated from message io.linkerd.proxy.http_route.PathMatch
@@ -339,6 +368,13 @@ export type HttpFailureInjector = Message<"io.linkerd.proxy.http_route.HttpFailu
    * @generated from field: io.linkerd.proxy.http_route.Ratio ratio = 3;
    */
   ratio?: Ratio | undefined;
+
+  /**
+   * Ours: what gRPC callers get instead of a code made from the status.
+   *
+   * @generated from field: optional uint32 grpc_code = 10000;
+   */
+  grpcCode?: number | undefined;
 };
 
 /**

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file linkerd/opaque_route.proto.
  */
 export const file_linkerd_opaque_route: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaW5rZXJkL29wYXF1ZV9yb3V0ZS5wcm90bxIdaW8ubGlua2VyZC5wcm94eS5vcGFxdWVfcm91dGUiGgoHSW52YWxpZBIPCgdtZXNzYWdlGAEgASgJIgsKCUZvcmJpZGRlbmIGcHJvdG8z");
+  fileDesc("ChpsaW5rZXJkL29wYXF1ZV9yb3V0ZS5wcm90bxIdaW8ubGlua2VyZC5wcm94eS5vcGFxdWVfcm91dGUiGgoHSW52YWxpZBIPCgdtZXNzYWdlGAEgASgJIhwKCUZvcmJpZGRlbhIPCgZyZWFzb24YkE4gASgJYgZwcm90bzM");
 
 /**
  * @generated from message io.linkerd.proxy.opaque_route.Invalid
@@ -35,6 +35,12 @@ export const InvalidSchema: GenMessage<Invalid> = /*@__PURE__*/
  * @generated from message io.linkerd.proxy.opaque_route.Forbidden
  */
 export type Forbidden = Message<"io.linkerd.proxy.opaque_route.Forbidden"> & {
+  /**
+   * Ours: why, for whoever reads the client's log.
+   *
+   * @generated from field: string reason = 10000;
+   */
+  reason: string;
 };
 
 /**

@@ -12,12 +12,12 @@ export function decodeEndpoint(reader: ProtoReader, setLabels: Labels): Endpoint
   let authorityOverride: string | null = null;
   const labels: Record<string, string> = { ...setLabels };
   while (reader.next()) {
-    if (reader.field === 1) address = decodeAddress(reader.message());
+    if (reader.field === 1) address = decodeAddress(reader.part());
     else if (reader.field === 3) weight = reader.uint();
-    else if (reader.field === 4) decodeLabel(reader.message(), labels);
-    else if (reader.field === 5) identity = decodeIdentity(reader.message());
-    else if (reader.field === 6) hint = decodeHint(reader.message());
-    else if (reader.field === 7) authorityOverride = decodeName(reader.message()) || null;
+    else if (reader.field === 4) decodeLabel(reader.part(), labels);
+    else if (reader.field === 5) identity = decodeIdentity(reader.part());
+    else if (reader.field === 6) hint = decodeHint(reader.part());
+    else if (reader.field === 7) authorityOverride = decodeName(reader.part()) || null;
   }
   if (reader.error !== null || address === null) return null;
   return {
@@ -36,7 +36,7 @@ export function decodeAddress(reader: ProtoReader): SocketAddress | null {
   let ip: IpAddress | null = null;
   let port = 0;
   while (reader.next()) {
-    if (reader.field === 1) ip = decodeIp(reader.message());
+    if (reader.field === 1) ip = decodeIp(reader.part());
     else if (reader.field === 2) port = reader.uint();
   }
   return ip === null || port > 65535 || reader.error !== null ? null : { ip, port };
@@ -52,7 +52,7 @@ export function decodeIp(reader: ProtoReader): IpAddress | null {
       ip = formatIp(bytes);
     } else if (reader.field === 2) {
       const view = new DataView(new ArrayBuffer(16));
-      const halves = reader.message();
+      const halves = reader.part();
       while (halves.next()) {
         if (halves.field === 1) view.setBigUint64(0, halves.fixed64());
         else if (halves.field === 2) view.setBigUint64(8, halves.fixed64());
@@ -87,9 +87,9 @@ function decodeIdentity(reader: ProtoReader): EndpointIdentity | null {
   let uri = "";
   let serverName = "";
   while (reader.next()) {
-    if (reader.field === 1) dnsName = decodeName(reader.message());
-    else if (reader.field === 3) uri = decodeName(reader.message());
-    else if (reader.field === 4) serverName = decodeName(reader.message());
+    if (reader.field === 1) dnsName = decodeName(reader.part());
+    else if (reader.field === 3) uri = decodeName(reader.part());
+    else if (reader.field === 4) serverName = decodeName(reader.part());
   }
   if (dnsName !== "") return { name: dnsName, serverName: serverName || dnsName };
   return uri !== "" && serverName !== "" ? { name: uri, serverName } : null;
@@ -107,7 +107,7 @@ function decodeHint(reader: ProtoReader): Hint {
     if (reader.field === 1) protocol = "http2";
     else if (reader.field === 3) protocol = "opaque";
     else if (reader.field === 2) {
-      const transport = reader.message();
+      const transport = reader.part();
       while (transport.next()) if (transport.field === 1) port = transport.uint();
     }
   }

@@ -1,206 +1,311 @@
 import type { OutboundPolicy, PolicySource, Protocol } from "#/model/policy.ts";
-import { policyTo } from "#/model/policy.ts";
-import type { Backend } from "#/model/route.ts";
+import { defaultBackendOf } from "#/model/policy.ts";
+import type {
+  Backend,
+  HostMatch,
+  HttpFilter,
+  HttpMatch,
+  HttpRoute,
+  HttpRule,
+  RouteBackend,
+  TcpRoute,
+} from "#/model/route.ts";
+import type { FailureAccrual } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { ProtoReader } from "#/wire/proto.ts";
-import { decodeEndpoint, decodeName } from "./decode-endpoint.ts";
+import { decodeBackend } from "./decode-backend.ts";
+import { decodeSource, decodeTimeoutMs, NO_SOURCE } from "./decode-common.ts";
+import { decodeName } from "./decode-endpoint.ts";
+import type { PlacedFilter } from "./decode-filter.ts";
+import { decodeExtensionFilter, decodeHttpFilter, decodeRpcFilter, mergeFilters } from "./decode-filter.ts";
+import { decodeHost, decodeHttpMatch, decodeRpcMatch } from "./decode-match.ts";
+import type { RuleExtension, WireRetry } from "./decode-retry.ts";
+import { decodeRetry, decodeRuleExtension, NO_EXTENSION, retryOf } from "./decode-retry.ts";
+import { decodeStandardAccrual } from "./decode-traffic.ts";
 
-/** What an `outbound.OutboundPolicy` says, or null when it says nothing that can be followed. */
+/**
+ * What an `outbound.OutboundPolicy` says, or null when it cannot be followed as a whole: something in it is malformed, or of
+ * a kind that might restrict and is not known. What was in force before then stays.
+ */
 export function decodeOutboundPolicy(bytes: Uint8Array): OutboundPolicy | null {
   const reader = new ProtoReader(bytes);
+  let source: PolicySource | null = null;
+  let routes: Routes | null = null;
+  let backend: Backend | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) routes = decodeProtocol(reader.part());
+    else if (reader.field === 2) source = decodeSource(reader.part());
+    else if (reader.field === 10_000) backend = decodeBackend(reader.part());
+  }
+  if (reader.error !== null || routes === null || source === null) return null;
+  const policy = { source, ...routes };
+  return { ...policy, backend: backend ?? defaultBackendOf(policy) };
+}
+
+interface Routes {
+  readonly protocol: Protocol;
+  readonly http: readonly HttpRoute[];
+  readonly tcp: readonly TcpRoute[];
+}
+
+function decodeProtocol(reader: ProtoReader): Routes | null {
+  let routes: Routes | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) routes = decodeDetect(reader.part());
+    else if (reader.field === 2)
+      routes = { protocol: "opaque", http: [], tcp: decodeTcpRoutes(reader.part()) };
+    else if (reader.field === 3)
+      routes = { protocol: "http1", http: decodeHttpRoutes(reader.part(), HTTP).routes, tcp: [] };
+    else if (reader.field === 4) {
+      const { routes: http, isGrpc } = decodeHttpRoutes(reader.part(), HTTP);
+      routes = { protocol: isGrpc ? "grpc" : "http2", http, tcp: [] };
+    } else if (reader.field === 5)
+      routes = { protocol: "grpc", http: decodeHttpRoutes(reader.part(), GRPC).routes, tcp: [] };
+    else if (reader.field === 6) routes = { protocol: "tls", http: [], tcp: decodeTcpRoutes(reader.part()) };
+  }
+  return routes;
+}
+
+/** The contract has routes for HTTP/1 and for HTTP/2, and every control plane sends the same in both. */
+function decodeDetect(reader: ProtoReader): Routes {
+  let tcp: readonly TcpRoute[] = [];
+  let http: readonly HttpRoute[] = [];
+  while (reader.next()) {
+    if (reader.field === 2) tcp = decodeTcpRoutes(reader.part());
+    else if (reader.field === 3) http = decodeHttpRoutes(reader.part(), HTTP).routes;
+    else if (reader.field === 4 && http.length === 0) http = decodeHttpRoutes(reader.part(), HTTP).routes;
+  }
+  return { protocol: "detect", http, tcp };
+}
+
+/** What tells the messages of HTTP routes and gRPC routes apart; the numbers of their fields are the same. */
+interface RouteKind {
+  readonly match: (reader: ProtoReader) => HttpMatch;
+  readonly filter: (reader: ProtoReader) => HttpFilter;
+  readonly isGrpc: boolean;
+}
+
+const HTTP: RouteKind = { match: decodeHttpMatch, filter: decodeHttpFilter, isGrpc: false };
+const GRPC: RouteKind = { match: decodeRpcMatch, filter: decodeRpcFilter, isGrpc: true };
+
+function decodeHttpRoutes(
+  reader: ProtoReader,
+  kind: RouteKind,
+): { readonly routes: readonly HttpRoute[]; readonly isGrpc: boolean } {
+  const routes: HttpRoute[] = [];
+  let accrual: FailureAccrual | null = null;
+  let isGrpc = false;
+  while (reader.next()) {
+    if (reader.field === 1) routes.push(decodeHttpRoute(reader.part(), kind));
+    else if (reader.field === 2) accrual = decodeStandardAccrual(reader.part());
+    else if (reader.field === 10_000) isGrpc = reader.flag();
+  }
+  return { routes: accrual === null ? routes : routes.map((route) => withAccrual(route, accrual)), isGrpc };
+}
+
+/** Linkerd says of a protocol when endpoints are set aside, and its proxy does so for each backend by itself. */
+function withAccrual(route: HttpRoute, accrual: FailureAccrual): HttpRoute {
+  const change = (one: RouteBackend): RouteBackend => {
+    const { backend } = one;
+    if (backend.kind === "forbidden" || (backend.traffic?.accrual ?? null) !== null) return one;
+    const traffic = { ...(backend.traffic ?? BACKEND_TRAFFIC_DEFAULTS), accrual };
+    return { ...one, backend: { ...backend, traffic } };
+  };
+  return {
+    ...route,
+    rules: route.rules.map((rule) => ({ ...rule, backends: rule.backends.map(change) })),
+  };
+}
+
+function decodeHttpRoute(reader: ProtoReader, kind: RouteKind): HttpRoute {
   let source = NO_SOURCE;
-  let found: { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null = null;
+  const hosts: HostMatch[] = [];
+  const rules: HttpRule[] = [];
   while (reader.next()) {
-    if (reader.field === 2) source = decodeSource(reader.message());
-    else if (reader.field === 1) found = decodeProtocol(reader.message());
+    if (reader.field === 1) source = decodeSource(reader.part());
+    else if (reader.field === 2) hosts.push(decodeHost(reader.part()));
+    else if (reader.field === 3) rules.push(decodeHttpRule(reader.part(), kind));
   }
-  if (reader.error !== null || found === null) return null;
-  return policyTo(decodeRoutes(found.routes, found.route, source), source, found.protocol);
+  return { source, hosts, rules };
 }
 
-const NO_SOURCE: PolicySource = { group: "", kind: "default", namespace: "", name: "", section: "", port: 0 };
-
-/** `meta.Metadata`; a default has a name only. */
-export function decodeSource(reader: ProtoReader): PolicySource {
-  let source = NO_SOURCE;
+function decodeHttpRule(reader: ProtoReader, kind: RouteKind): HttpRule {
+  const matches: HttpMatch[] = [];
+  const filters: HttpFilter[] = [];
+  const placed: PlacedFilter[] = [];
+  let distribution = NOTHING;
+  let timeouts: StandardTimeouts | null = null;
+  let requestTimeoutMs: number | null = null;
+  let retry: WireRetry | null = null;
+  let allowsRequestHeaders = false;
+  let extension: RuleExtension = NO_EXTENSION;
   while (reader.next()) {
-    if (reader.field === 1) source = { ...NO_SOURCE, name: reader.text() };
-    else if (reader.field === 2) source = decodeResource(reader.message());
+    if (reader.field === 1) matches.push(kind.match(reader.part()));
+    else if (reader.field === 2) filters.push(kind.filter(reader.part()));
+    else if (reader.field === 3) distribution = decodeDistribution(reader.part(), kind.filter);
+    else if (reader.field === 4) requestTimeoutMs = decodeTimeoutMs(reader.part());
+    else if (reader.field === 5) timeouts = decodeTimeouts(reader.part());
+    else if (reader.field === 6) retry = decodeRetry(reader.part(), kind.isGrpc);
+    else if (reader.field === 7) allowsRequestHeaders = reader.flag();
+    else if (reader.field === 10_000) extension = decodeRuleExtension(reader.part());
+    else if (reader.field === 10_001) placed.push(decodeExtensionFilter(reader.part()));
   }
-  return source;
+  const { requestMs, responseMs, idleMs } = timeouts ?? {
+    ...NO_TIMEOUTS,
+    // What older control planes send.
+    requestMs: requestTimeoutMs,
+  };
+  return {
+    name: extension.name,
+    matches,
+    filters: mergeFilters(filters, placed),
+    ...distribution,
+    timeouts: { requestMs, responseMs, attemptMs: extension.attemptTimeoutMs, idleMs },
+    retry: retry === null ? null : retryOf(retry, extension),
+    allowsRequestHeaders,
+  };
 }
 
-function decodeResource(reader: ProtoReader): PolicySource {
-  const source = { ...NO_SOURCE, kind: "" };
-  while (reader.next()) {
-    if (reader.field === 1) source.group = reader.text();
-    else if (reader.field === 2) source.kind = reader.text();
-    else if (reader.field === 3) source.name = reader.text();
-    else if (reader.field === 4) source.namespace = reader.text();
-    else if (reader.field === 5) source.section = reader.text();
-    else if (reader.field === 6) source.port = reader.uint();
-  }
-  return source;
+interface StandardTimeouts {
+  readonly requestMs: number | null;
+  readonly responseMs: number | null;
+  readonly idleMs: number | null;
 }
 
-/** Rules of HTTP and gRPC routes are alike, and so are those of opaque and TLS routes. */
-type RouteKind = "http" | "opaque";
+const NO_TIMEOUTS: StandardTimeouts = { requestMs: null, responseMs: null, idleMs: null };
 
-const PROTOCOLS: Readonly<Record<number, { readonly protocol: Protocol; readonly route: RouteKind }>> = {
-  2: { protocol: "opaque", route: "opaque" },
-  3: { protocol: "http1", route: "http" },
-  4: { protocol: "http2", route: "http" },
-  5: { protocol: "grpc", route: "http" },
-  6: { protocol: "tls", route: "opaque" },
+/** `http_route.Timeouts`. */
+function decodeTimeouts(reader: ProtoReader): StandardTimeouts {
+  const timeouts = { ...NO_TIMEOUTS };
+  while (reader.next()) {
+    if (reader.field === 1) timeouts.responseMs = decodeTimeoutMs(reader.part());
+    else if (reader.field === 2) timeouts.requestMs = decodeTimeoutMs(reader.part());
+    else if (reader.field === 3) timeouts.idleMs = decodeTimeoutMs(reader.part());
+  }
+  return timeouts;
+}
+
+interface Distribution {
+  readonly choice: "first" | "random";
+  readonly backends: readonly RouteBackend[];
+}
+
+const NOTHING: Distribution = { choice: "first", backends: [] };
+
+/** Distributions of all routes are built alike. */
+function decodeDistribution(reader: ProtoReader, filter: (reader: ProtoReader) => HttpFilter): Distribution {
+  let found = NOTHING;
+  while (reader.next()) {
+    if (reader.field === 1) found = NOTHING;
+    else if (reader.field === 2) {
+      const backends: RouteBackend[] = [];
+      const first = reader.part();
+      while (first.next()) if (first.field === 1) backends.push(decodeRouteBackend(first.part(), 1, filter));
+      found = { choice: "first", backends };
+    } else if (reader.field === 3) {
+      const backends: RouteBackend[] = [];
+      const random = reader.part();
+      while (random.next()) if (random.field === 1) backends.push(decodeWeighted(random.part(), filter));
+      found = { choice: "random", backends };
+    }
+  }
+  return found;
+}
+
+function decodeWeighted(reader: ProtoReader, filter: (reader: ProtoReader) => HttpFilter): RouteBackend {
+  let backend: RouteBackend | null = null;
+  let weight = 0;
+  while (reader.next()) {
+    if (reader.field === 1) backend = decodeRouteBackend(reader.part(), 1, filter);
+    else if (reader.field === 2) weight = reader.uint();
+  }
+  return { ...(backend ?? NO_BACKEND), weight };
+}
+
+function decodeRouteBackend(
+  reader: ProtoReader,
+  weight: number,
+  filter: (reader: ProtoReader) => HttpFilter,
+): RouteBackend {
+  let backend: Backend = NO_BACKEND.backend;
+  const filters: HttpFilter[] = [];
+  const placed: PlacedFilter[] = [];
+  let attemptTimeoutMs: number | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) backend = decodeBackend(reader.part());
+    else if (reader.field === 3) filters.push(filter(reader.part()));
+    else if (reader.field === 4) attemptTimeoutMs = decodeTimeoutMs(reader.part());
+    else if (reader.field === 10_001) placed.push(decodeExtensionFilter(reader.part()));
+  }
+  return { weight, backend, filters: mergeFilters(filters, placed), attemptTimeoutMs };
+}
+
+const NO_BACKEND: RouteBackend = {
+  weight: 0,
+  backend: { kind: "forbidden", source: NO_SOURCE, reason: "the route has no backend" },
+  filters: [],
+  attemptTimeoutMs: null,
 };
 
-function decodeProtocol(
-  reader: ProtoReader,
-): { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null {
-  let found: { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } | null = null;
-  while (reader.next()) {
-    const known = PROTOCOLS[reader.field];
-    if (reader.field === 1) found = decodeDetect(reader.message());
-    else if (known !== undefined) found = { ...known, routes: routesIn(reader.message()) };
-  }
-  return reader.error === null ? found : null;
+/** The routes of `Opaque` and of `Tls`. */
+function decodeTcpRoutes(reader: ProtoReader): readonly TcpRoute[] {
+  const routes: TcpRoute[] = [];
+  while (reader.next()) if (reader.field === 1) routes.push(decodeTcpRoute(reader.part()));
+  return routes;
 }
 
-/** The routes of a detected protocol lead to the same backend until there are rules that tell requests apart. */
-function decodeDetect(reader: ProtoReader): { protocol: Protocol; route: RouteKind; routes: ProtoReader[] } {
-  let opaque: ProtoReader[] = [];
-  let http: ProtoReader[] = [];
-  while (reader.next()) {
-    if (reader.field === 2) opaque = routesIn(reader.message());
-    else if ((reader.field === 3 || reader.field === 4) && http.length === 0)
-      http = routesIn(reader.message());
-  }
-  return http.length > 0
-    ? { protocol: "detect", route: "http", routes: http }
-    : { protocol: "detect", route: "opaque", routes: opaque };
-}
-
-function routesIn(reader: ProtoReader): ProtoReader[] {
-  return repeated(reader, 1);
-}
-
-function repeated(reader: ProtoReader, field: number): ProtoReader[] {
-  const all: ProtoReader[] = [];
-  while (reader.next()) if (reader.field === field) all.push(reader.message());
-  return all;
-}
-
-/** The default route is the last one: routes with matches come before it. */
-function decodeRoutes(routes: readonly ProtoReader[], kind: RouteKind, policySource: PolicySource): Backend {
-  const route = routes.at(-1);
-  if (route === undefined) return forbidden(policySource, "the policy has no route");
+/** Field 2 is the server names' of a TLS route, field 10000 of an opaque one. Only the first rule is ever used. */
+function decodeTcpRoute(reader: ProtoReader): TcpRoute {
   let source = NO_SOURCE;
-  let rule: ProtoReader | null = null;
-  while (route.next()) {
-    if (route.field === 1) source = decodeSource(route.message());
-    else if (route.field === 3) rule = route.message();
+  const serverNames: HostMatch[] = [];
+  let rule: Pick<TcpRoute, "refusal" | "choice" | "backends"> | null = null;
+  while (reader.next()) {
+    if (reader.field === 1) source = decodeSource(reader.part());
+    else if (reader.field === 2 || reader.field === 10_000) serverNames.push(decodeHost(reader.part()));
+    else if (reader.field === 3) rule ??= decodeTcpRule(reader.part());
   }
-  if (rule === null || route.error !== null) return forbidden(source, "the route has no rule");
-  const backendsField = kind === "http" ? 3 : 1;
-  let backend: Backend | null = null;
-  while (rule.next()) {
-    if (rule.field === 2) {
-      const refusal = decodeFilter(rule.message(), kind);
-      if (refusal !== null) return forbidden(source, refusal);
-    } else if (rule.field === backendsField) backend = decodeDistribution(rule.message(), source);
-  }
-  return backend ?? forbidden(source, "the route has no backend");
+  return { source, serverNames, ...(rule ?? { refusal: "the route has no rule", ...NOTHING }) };
 }
 
-/** Why a filter lets nothing through; null when it does. */
-function decodeFilter(reader: ProtoReader, kind: RouteKind): string | null {
+function decodeTcpRule(reader: ProtoReader): Pick<TcpRoute, "refusal" | "choice" | "backends"> {
   let refusal: string | null = null;
+  let distribution = NOTHING;
   while (reader.next()) {
-    if (kind === "opaque" && reader.field === 1)
-      refusal = decodeName(reader.message()) || "the policy is invalid";
-    else if (kind === "opaque" && reader.field === 2) refusal = "the policy forbids this target";
-    else if (kind === "http" && reader.field === 1) refusal = decodeInjector(reader.message());
+    if (reader.field === 1) distribution = decodeDistribution(reader.part(), decodeTcpBackendFilter);
+    else if (reader.field === 2) refusal = decodeTcpFilter(reader.part());
+  }
+  // What is refused at a backend is refused there alone.
+  const backends = distribution.backends.map((one): RouteBackend => {
+    const refused = one.filters.find((filter) => filter.kind === "fail");
+    if (refused === undefined) return one;
+    const { source } = one.backend;
+    return { ...one, filters: [], backend: { kind: "forbidden", source, reason: refused.message } };
+  });
+  return { refusal, choice: distribution.choice, backends };
+}
+
+/** Why a filter lets nothing through; every known kind does so, and what else there may come must not let more. */
+function decodeTcpFilter(reader: ProtoReader): string {
+  let refusal = "the policy is of no known kind";
+  while (reader.next()) {
+    if (reader.field === 1) refusal = decodeName(reader.part()) || "the policy is invalid";
+    else if (reader.field === 2) refusal = decodeForbidden(reader.part()) || "the policy forbids this target";
   }
   return refusal;
 }
 
-/** A failure injector without a ratio hits every request. */
-function decodeInjector(reader: ProtoReader): string | null {
-  let message = "the policy refuses this target";
-  let hasRatio = false;
-  while (reader.next()) {
-    if (reader.field === 2) message = reader.text();
-    else if (reader.field === 3) hasRatio = true;
-  }
-  return hasRatio ? null : message;
+function decodeForbidden(reader: ProtoReader): string {
+  let reason = "";
+  while (reader.next()) if (reader.field === 10_000) reason = reader.text();
+  return reason;
 }
 
-function decodeDistribution(reader: ProtoReader, source: PolicySource): Backend {
-  let first: ProtoReader | undefined;
-  while (reader.next()) {
-    if (reader.field === 2) first = repeated(reader.message(), 1)[0];
-    else if (reader.field === 3) {
-      const weighted = repeated(reader.message(), 1)[0];
-      first = weighted === undefined ? undefined : repeated(weighted, 1)[0];
-    }
-  }
-  const backend = first === undefined ? undefined : repeated(first, 1)[0];
-  return backend === undefined ? forbidden(source, "the route has no backend") : decodeBackend(backend);
-}
-
-function decodeBackend(reader: ProtoReader): Backend {
-  let source = NO_SOURCE;
-  let forward: ProtoReader | null = null;
-  let balancer: ProtoReader | null = null;
-  while (reader.next()) {
-    if (reader.field === 1) source = decodeSource(reader.message());
-    else if (reader.field === 2) forward = reader.message();
-    else if (reader.field === 3) balancer = reader.message();
-  }
-  if (reader.error !== null) return forbidden(source, "the backend cannot be read");
-  if (forward !== null) {
-    const endpoint = decodeEndpoint(forward, {});
-    return endpoint === null
-      ? forbidden(source, "the backend has no address")
-      : { kind: "forward", source, endpoint, traffic: null };
-  }
-  return balancer === null
-    ? forbidden(source, "the backend is of no known kind")
-    : decodeBalancer(balancer, source);
-}
-
-function decodeBalancer(reader: ProtoReader, source: PolicySource): Backend {
-  let path = "";
-  let load: { defaultRttMs: number; decayMs: number } = { defaultRttMs: 30, decayMs: 10_000 };
-  while (reader.next()) {
-    if (reader.field === 1) {
-      const destination = repeated(reader.message(), 1)[0];
-      path = destination === undefined ? "" : decodeName(destination);
-    } else if (reader.field === 2 || reader.field === 3) load = decodeLoad(reader.message());
-  }
-  return path === ""
-    ? forbidden(source, "the backend names no service")
-    : { kind: "balancer", source, path, ...load, traffic: null };
-}
-
-function decodeLoad(reader: ProtoReader): { defaultRttMs: number; decayMs: number } {
-  let defaultRttMs = 0;
-  let decayMs = 0;
-  while (reader.next()) {
-    if (reader.field === 1) defaultRttMs = decodeDurationMs(reader.message());
-    else if (reader.field === 2) decayMs = decodeDurationMs(reader.message());
-  }
-  return { defaultRttMs: defaultRttMs || 30, decayMs: decayMs || 10_000 };
-}
-
-function decodeDurationMs(reader: ProtoReader): number {
-  let ms = 0;
-  while (reader.next()) {
-    if (reader.field === 1) ms += reader.int() * 1000;
-    else if (reader.field === 2) ms += reader.int() / 1e6;
-  }
-  return ms;
-}
-
-function forbidden(source: PolicySource, reason: string): Backend {
-  return { kind: "forbidden", source, reason };
+function decodeTcpBackendFilter(reader: ProtoReader): HttpFilter {
+  return {
+    kind: "fail",
+    status: 0,
+    grpcStatus: -1,
+    message: decodeTcpFilter(reader),
+    ratio: { numerator: 1, denominator: 1 },
+  };
 }
