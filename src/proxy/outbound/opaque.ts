@@ -5,6 +5,7 @@ import type { Random } from "#/base/random.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { Balancer, type Member } from "#/stack/balance/balancer.ts";
+import { RECONNECT_WAIT_MS, ReconnectWait } from "#/stack/balance/reconnect-wait.ts";
 import type { Cancel, Dial, EndpointSource } from "#/stack/discovery.ts";
 
 export interface OpaqueParts {
@@ -23,14 +24,15 @@ export interface OpaqueDialled {
   release(): void;
 }
 
-/** Endpoints that one connection tries before it gives up. */
+/** Endpoints that one connection tries without a pause. */
 const ATTEMPTS_MAX = 4;
 /** Balancers that nobody uses are kept so long, with what they learned of their endpoints. */
 const IDLE_MS = 30_000;
 
 /**
  * Connections that are balanced as such: one choice each (P2C), another endpoint when the first cannot be reached, and
- * endpoints that failed are set aside for a while. One balancer per endpoint source.
+ * endpoints that failed are set aside for a while. If none with a sidecar can be reached, the connection waits a moment for
+ * one, as a request does in `Dispatch`. One balancer per endpoint source.
  */
 export class OpaqueDialler {
   readonly #parts: OpaqueParts;
@@ -101,9 +103,16 @@ class OpaqueAttempt implements Cancel {
   readonly #done: (error: ConnError | null, dialled: OpaqueDialled | null) => void;
   readonly #tried: Member<null>[] = [];
   readonly #deadline: Timer;
+  /** Null until an endpoint could not be reached. */
+  #wait: ReconnectWait | null = null;
+  /** The dial under way, or the subscription to changes while it waits. */
   #current: Cancel | null = null;
+  #pause: Timer | null = null;
   #member: Member<null> | null = null;
   #lastError: ConnError | null = null;
+  /** The endpoint that it came from has a sidecar. */
+  #isMeshed = false;
+  #isOutOfTime = false;
   #isOver = false;
 
   constructor(
@@ -117,7 +126,7 @@ class OpaqueAttempt implements Cancel {
     shared.hold();
     // Never synchronously.
     this.#deadline = parts.clock.after(parts.waitTimeoutMs, () => this.#runOutOfTime());
-    parts.clock.soon(() => this.#next());
+    parts.clock.soon(() => this.#next(false));
   }
 
   cancel(): void {
@@ -127,29 +136,60 @@ class OpaqueAttempt implements Cancel {
     this.#shared.release();
   }
 
-  #next(): void {
+  /** `isDue`: after a pause, when endpoints that were tried may be tried again. */
+  #next(isDue: boolean): void {
     if (this.#isOver) return;
-    const { clock } = this.#parts;
+    const { balancer } = this.#shared;
+    const nowMs = this.#parts.clock.nowMs();
+    const isFree = this.#tried.length < ATTEMPTS_MAX;
     const member =
-      this.#tried.length >= ATTEMPTS_MAX ? null : this.#shared.balancer.pick(clock.nowMs(), this.#tried);
-    if (member === null) {
-      if (this.#lastError !== null) this.#fail(this.#lastError);
-      else if (this.#shared.source.state === "absent")
-        this.#fail(
-          new ConnError(
-            "CONNECT_FAILED",
-            `${this.#shared.source.key} does not exist; check the Service's name`,
-          ),
-        );
-      else {
-        this.#current = this.#shared.whenChanged(() => {
-          this.#current?.cancel();
-          this.#next();
-        });
+      (isFree ? balancer.pick(nowMs, this.#tried) : null) ?? (isDue ? balancer.pick(nowMs, []) : null);
+    if (member !== null) this.#dial(member);
+    else if (balancer.members.length > 0) this.#waitToReconnect(nowMs);
+    else this.#waitForEndpoint();
+  }
+
+  #waitForEndpoint(): void {
+    this.#pause?.cancel();
+    this.#pause = null;
+    const { source } = this.#shared;
+    if (source.state === "absent") {
+      const absent = `${source.key} does not exist; check the Service's name`;
+      this.#fail(this.#lastError ?? new ConnError("CONNECT_FAILED", absent));
+    } else if (this.#isOutOfTime) this.#runOutOfTime();
+    // Whoever comes is new.
+    else this.#whenChanged(true);
+  }
+
+  #waitToReconnect(nowMs: number): void {
+    if (this.#pause === null) {
+      const waitMs = this.#isMeshed ? (this.#wait?.nextMs(nowMs) ?? null) : null;
+      if (waitMs === null) {
+        this.#runOutOfTime();
+        return;
       }
-      return;
+      this.#pause = this.#parts.clock.after(waitMs, () => {
+        this.#current?.cancel();
+        this.#pause = null;
+        this.#next(true);
+      });
     }
-    this.#tried.push(member);
+    // A change that brings nobody new does not lengthen the pause.
+    this.#whenChanged(false);
+  }
+
+  #whenChanged(isDue: boolean): void {
+    this.#current = this.#shared.whenChanged(() => {
+      this.#current?.cancel();
+      this.#next(isDue);
+    });
+  }
+
+  #dial(member: Member<null>): void {
+    const { clock, random } = this.#parts;
+    this.#pause?.cancel();
+    this.#pause = null;
+    if (!this.#tried.includes(member)) this.#tried.push(member);
     this.#member = member;
     member.pending++;
     const startedAtMs = clock.nowMs();
@@ -159,7 +199,9 @@ class OpaqueAttempt implements Cancel {
         this.#member = null;
         member.ejection.failed(clock.nowMs());
         this.#lastError = error ?? new ConnError("CONNECT_FAILED", "no connection");
-        this.#next();
+        this.#wait ??= new ReconnectWait(random, startedAtMs + RECONNECT_WAIT_MS);
+        this.#isMeshed = member.endpoint.identity !== null;
+        this.#next(false);
         return;
       }
       member.ejection.succeeded();
@@ -180,6 +222,7 @@ class OpaqueAttempt implements Cancel {
   }
 
   #runOutOfTime(): void {
+    this.#isOutOfTime = true;
     // A connection attempt has its own timeout.
     if (this.#member !== null) return;
     this.#fail(
@@ -202,6 +245,7 @@ class OpaqueAttempt implements Cancel {
     if (this.#isOver) return false;
     this.#isOver = true;
     this.#deadline.cancel();
+    this.#pause?.cancel();
     return true;
   }
 }

@@ -1,5 +1,7 @@
 import type { Random } from "#/base/random.ts";
 
+/** From the beginning of the first attempt to that of the last. */
+export const RECONNECT_WAIT_MS = 1_000;
 const BACKOFF_MS_MIN = 50;
 /** A rest that is shorter is none: timers are not finer. */
 const LEFT_MS_MIN = 1;

@@ -5,7 +5,7 @@ import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { Balancer } from "../balance/balancer.ts";
 import type { BalancerSettings, Member } from "../balance/balancer.ts";
-import { ReconnectWait } from "../balance/reconnect-wait.ts";
+import { RECONNECT_WAIT_MS, ReconnectWait } from "../balance/reconnect-wait.ts";
 import type { Cancel, EndpointSource } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
@@ -38,7 +38,7 @@ export interface DispatchSettings {
 export const DISPATCH_DEFAULTS: DispatchSettings = {
   balancer: { defaultRttMs: 30, decayMs: 10_000 },
   noEndpointWaitMs: 3_000,
-  reconnectWaitMs: 1_000,
+  reconnectWaitMs: RECONNECT_WAIT_MS,
   waitingMax: 10_000,
   attemptsMax: 8,
   replayBytesMax: 65_536,

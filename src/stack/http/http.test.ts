@@ -570,6 +570,24 @@ test("requests that cross the word that a server drains are served, also on a ne
   for (const { events } of replies) assert.deepEqual(events, ["head 200", "finish"]);
 });
 
+test("a client that does not say that it heard of the drain is waited for a second", () => {
+  const clock = new ManualClock();
+  const [client, near] = memoryPair(clock);
+  const server = new Http2Server(near, new ScriptedService(), clock, () => {}, {
+    meshed: false,
+    clientId: null,
+  });
+  let isEnded = false;
+  client.setHandler({ ...NOBODY, onEnd: () => (isEnded = true) });
+  client.write(Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "latin1"));
+  clock.settle();
+  server.drain();
+  clock.advance(999);
+  assert.ok(!isEnded);
+  clock.advance(1);
+  assert.ok(isEnded);
+});
+
 test("a connection that breaks before a request has left gives it back; one that may have left stays lost", () => {
   const { clock, client, ends } = connect("2", new ScriptedService());
   const sent = new RecordingReply();
