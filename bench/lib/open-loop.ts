@@ -1,5 +1,5 @@
 import { connect, type Socket } from "node:net";
-import { Histogram } from "./histogram.ts";
+import { Histogram } from "#/base/histogram.ts";
 
 export interface OpenLoopSettings {
   host: string;

@@ -12,7 +12,7 @@ import type { Cancel } from "#/stack/discovery.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import type { SecureRefusal } from "#/net/transport.ts";
 import { MemoryNet, SimTransport, type Host } from "./memory-net.ts";
-import { VirtualClock } from "./virtual-clock.ts";
+import { VirtualClock } from "#/base/virtual-clock.ts";
 
 const SOURCE = { group: "", kind: "default", namespace: "", name: "sim", section: "", port: 0 };
 

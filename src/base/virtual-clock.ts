@@ -1,17 +1,15 @@
-import type { Clock, Timer } from "#/base/clock.ts";
+import type { Clock, Timer } from "./clock.ts";
 
-interface Entry {
-  readonly atMs: number;
-  readonly order: number;
-  fire: (() => void) | null;
-}
+/** Cancelled entries are swept out once they are the greater part of so many. */
+const SWEEP_MIN = 1_024;
 
 /** Time that moves only when nothing is left to do at the present moment. The same run gives the same order of events. */
 export class VirtualClock implements Clock {
   #nowMs = 0;
   #order = 0;
   #tasks: (() => void)[] = [];
-  readonly #heap: Entry[] = [];
+  #heap: Entry[] = [];
+  #cancelled = 0;
 
   nowMs(): number {
     return this.#nowMs;
@@ -21,14 +19,29 @@ export class VirtualClock implements Clock {
     return 1_800_000_000_000 + this.#nowMs;
   }
 
+  /** Timers that neither fired nor were cancelled. What has ended leaves none. */
+  get timers(): number {
+    return this.#heap.length - this.#cancelled;
+  }
+
   soon(task: () => void): void {
     this.#tasks.push(task);
   }
 
   after(afterMs: number, fire: () => void): Timer {
-    const entry: Entry = { atMs: this.#nowMs + Math.max(0, afterMs), order: this.#order++, fire };
+    const entry = new Entry(this, this.#nowMs + Math.max(0, afterMs), this.#order++, fire);
     this.#push(entry);
-    return { cancel: () => void (entry.fire = null) };
+    return entry;
+  }
+
+  /** Of `Entry` alone. */
+  cancelled(): void {
+    this.#cancelled++;
+    if (this.#cancelled < SWEEP_MIN || this.#cancelled * 2 < this.#heap.length) return;
+    const live = this.#heap.filter((entry) => entry.fire !== null);
+    this.#heap = [];
+    this.#cancelled = 0;
+    for (const entry of live) this.#push(entry);
   }
 
   /** Runs until `isDone`, or until `limitMs` more of virtual time have gone by: then it throws. */
@@ -59,8 +72,15 @@ export class VirtualClock implements Clock {
       this.#push(entry);
       return false;
     }
+    const { fire } = entry;
+    if (fire === null) {
+      this.#cancelled--;
+      return true;
+    }
     this.#nowMs = entry.atMs;
-    entry.fire?.();
+    entry.fire = null;
+    entry.isOver = true;
+    fire();
     return true;
   }
 
@@ -95,6 +115,29 @@ export class VirtualClock implements Clock {
       heap[at] = heap[child] as Entry;
       at = child;
     }
+  }
+}
+
+class Entry implements Timer {
+  readonly atMs: number;
+  readonly order: number;
+  /** Null once cancelled or fired. */
+  fire: (() => void) | null;
+  isOver = false;
+  readonly #clock: VirtualClock;
+
+  constructor(clock: VirtualClock, atMs: number, order: number, fire: () => void) {
+    this.#clock = clock;
+    this.atMs = atMs;
+    this.order = order;
+    this.fire = fire;
+  }
+
+  cancel(): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.fire = null;
+    this.#clock.cancelled();
   }
 }
 
