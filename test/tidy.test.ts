@@ -16,11 +16,12 @@ const LAYERS: readonly (readonly string[])[] = [
   ["stack"],
   ["net", "kube", "kernel"],
   ["agent", "proxy", "control"],
+  ["sim"],
   ["cli"],
 ];
 /** Generated messages are translated at the border, so only these see them. */
 const IMPORTS_GENERATED = new Set(["net", "proxy", "control", "gen"]);
-const PURE = new Set(["base", "wire", "model", "stack"]);
+const PURE = new Set(["base", "wire", "model", "stack", "sim"]);
 /** Modules of Node that only compute. */
 const NODE_IN_PURE = new Set(["node:buffer"]);
 /**

@@ -1,0 +1,279 @@
+import { addressKey } from "#/base/address.ts";
+import { assert } from "#/base/assert.ts";
+import { SeededRandom } from "#/base/random.ts";
+import { VirtualClock } from "#/base/virtual-clock.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
+import type { Cancel, EndpointSource } from "#/stack/discovery.ts";
+import type { HttpService, RequestHead } from "#/stack/http/exchange.ts";
+import type { Fault } from "#/stack/http/fault.ts";
+import type { Condition } from "./application.ts";
+import { PlayedApplication } from "./application.ts";
+import type { CallWatch } from "./caller.ts";
+import { Caller } from "./caller.ts";
+import { Counts, Flow, Timeline } from "./figures.ts";
+import type { Far, LinkCounts, LinkRequest, Reach } from "./link.ts";
+import { Link } from "./link.ts";
+import { OutboundStack } from "./outbound-stack.ts";
+import type { CallPlan, PodPlan, ServicePlan, WorkloadPlan, WorldPlan } from "./plan.ts";
+
+/** After the load has ended, so much time is given to what is under way. */
+const DRAIN_MS = 600_000;
+const VIOLATIONS_MAX = 20;
+
+/**
+ * A mesh on virtual time: pods with played programs, and for each the same layers that its sidecar has between a request and
+ * its endpoint. No bytes: a request is one call of a service, so that hundreds of thousands take seconds. The same plan
+ * gives the same run, event by event.
+ */
+export class World implements CallWatch {
+  readonly clock: VirtualClock = new VirtualClock();
+  readonly random: SeededRandom;
+  readonly plan: WorldPlan;
+  readonly timeline: Timeline;
+  readonly workloads: ReadonlyMap<string, SimWorkload>;
+  readonly services: ReadonlyMap<string, SimService>;
+  /** Requests as programs make them, by sender and target. */
+  readonly flows: Map<string, Flow> = new Map();
+  /** Faults that reached a program, by code and rule. */
+  readonly faults: Map<string, number> = new Map();
+  /** What must never happen. At most `VIOLATIONS_MAX`. */
+  readonly violations: string[] = [];
+  underWay = 0;
+  /** Looks on at each request that a sidecar sends; for tests. */
+  onSent: ((sent: Sent) => void) | null = null;
+  readonly #pods = new Map<string, SimPod>();
+
+  constructor(plan: WorldPlan) {
+    this.plan = plan;
+    this.random = new SeededRandom(plan.seed);
+    this.timeline = new Timeline(plan.durationMs, plan.failures);
+    this.workloads = new Map(plan.workloads.map((one) => [one.name, new SimWorkload(this, one)]));
+    for (const workload of this.workloads.values())
+      for (const pod of workload.pods) this.#pods.set(addressKey(pod.plan.endpoint.address), pod);
+    this.services = new Map(plan.services.map((one) => [one.path, new SimService(this, one)]));
+  }
+
+  get nowMs(): number {
+    return this.clock.nowMs();
+  }
+
+  get pods(): Iterable<SimPod> {
+    return this.#pods.values();
+  }
+
+  podAt(endpoint: Endpoint): SimPod {
+    const pod = this.#pods.get(addressKey(endpoint.address));
+    assert(pod !== undefined, `no pod has the address ${addressKey(endpoint.address)}`);
+    return pod;
+  }
+
+  service(path: string): SimService {
+    const service = this.services.get(path);
+    assert(service !== undefined, `no service has the path ${path}`);
+    return service;
+  }
+
+  flow(from: string, to: string): Flow {
+    const key = `${from}\0${to}`;
+    let flow = this.flows.get(key);
+    if (flow === undefined) {
+      flow = new Flow(from, to, this.timeline);
+      this.flows.set(key, flow);
+    }
+    return flow;
+  }
+
+  /** Runs the load's time, and then until nothing is under way; what is left after that is a violation. */
+  run(): void {
+    this.clock.run(this.plan.durationMs);
+    const endMs = this.nowMs + DRAIN_MS;
+    while (this.underWay > 0 && this.nowMs < endMs) this.clock.run(1_000);
+    for (const pod of this.pods) pod.outbound.close();
+    // What was closed may still have timers that end by themselves.
+    this.clock.run(DRAIN_MS);
+    this.#checkNothingLeft();
+  }
+
+  begun(): void {
+    this.underWay++;
+  }
+
+  ended(): void {
+    this.underWay--;
+  }
+
+  violated(what: string): void {
+    if (this.violations.length < VIOLATIONS_MAX)
+      this.violations.push(`at ${this.nowMs.toFixed(3)} ms: ${what}`);
+  }
+
+  faulted(cause: Fault): void {
+    const key = cause.rule === "" ? cause.code : `${cause.code} [${cause.rule}]`;
+    this.faults.set(key, (this.faults.get(key) ?? 0) + 1);
+  }
+
+  #checkNothingLeft(): void {
+    if (this.underWay !== 0) this.violated(`${this.underWay} requests were never answered`);
+    if (this.clock.timers !== 0) this.violated(`${this.clock.timers} timers are left`);
+    for (const pod of this.pods) {
+      if (pod.underWay !== 0)
+        this.violated(`${pod.plan.name}: ${pod.underWay} requests of its sidecar are left`);
+      if (pod.open.size !== 0) this.violated(`${pod.plan.name}: ${pod.open.size} requests to it are left`);
+      if (pod.application.busy !== 0 || pod.application.waiting !== 0)
+        this.violated(`${pod.plan.name}: its program still has requests`);
+    }
+  }
+}
+
+/** One request that a sidecar put on its way to an endpoint. */
+export interface Sent {
+  readonly from: SimPod;
+  readonly to: SimPod;
+  readonly service: SimService;
+  readonly head: RequestHead;
+}
+
+export class SimWorkload {
+  readonly plan: WorkloadPlan;
+  readonly pods: readonly SimPod[];
+
+  constructor(world: World, plan: WorkloadPlan) {
+    this.plan = plan;
+    this.pods = plan.pods.map((pod) => new SimPod(world, this, pod));
+  }
+}
+
+/** A pod: a program, and the sidecar beside it. */
+export class SimPod implements Far {
+  readonly plan: PodPlan;
+  readonly workload: SimWorkload;
+  readonly application: PlayedApplication;
+  readonly outbound: OutboundStack;
+  readonly inbound: HttpService;
+  readonly open: Set<LinkRequest> = new Set();
+  /** Requests that came in at its program. */
+  readonly arrivals: Counts;
+  reach: Reach = "up";
+  lostAtMs = -1;
+  /** Requests of its sidecar that are on a link, all and by service. */
+  underWay = 0;
+  readonly underWayTo: Map<string, number> = new Map();
+  readonly #world: World;
+
+  constructor(world: World, workload: SimWorkload, plan: PodPlan) {
+    const { clock, random } = world;
+    this.#world = world;
+    this.plan = plan;
+    this.workload = workload;
+    this.arrivals = new Counts(world.timeline);
+    this.application = new PlayedApplication({
+      clock,
+      random,
+      behaviour: workload.plan.behaviour,
+      makeCall: (call, done) => this.call(call, call.head, done),
+    });
+    this.inbound = {
+      call: (head, last, reply) => {
+        this.arrivals.add(world.nowMs);
+        return this.application.call(head, last, reply);
+      },
+    };
+    this.outbound = new OutboundStack({
+      clock,
+      random,
+      policyOf: (path) => world.service(path).plan.policyFor(workload.plan.name),
+      sourceOf: (path) => world.service(path),
+      make: (endpoint, path) => this.#link(endpoint, world.service(path)),
+    });
+  }
+
+  /** The program makes a request. `head` may be another than the plan's. */
+  call(plan: CallPlan, head: RequestHead, done: (isGood: boolean) => void): Caller {
+    const world = this.#world;
+    const flow = world.flow(this.workload.plan.name, plan.to);
+    const caller = new Caller({ clock: world.clock, watch: world, flow, plan, done });
+    caller.start(this.outbound.target(plan.to), head);
+    return caller;
+  }
+
+  /** Everything in it is gone. */
+  lose(reach: Reach): void {
+    this.reach = reach;
+    this.lostAtMs = this.#world.nowMs;
+    this.application.crash();
+    const open = [...this.open];
+    this.open.clear();
+    for (const request of open) request.lost(reach);
+  }
+
+  comeBack(): void {
+    this.reach = "up";
+    // What was connected in between was not.
+    this.lostAtMs = this.#world.nowMs;
+  }
+
+  setCondition(condition: Condition): void {
+    this.application.condition = condition;
+    this.application.proceed();
+  }
+
+  #link(endpoint: Endpoint, service: SimService): Link {
+    const world = this.#world;
+    const to = world.podAt(endpoint);
+    const { latencyMs, zoneLatencyMs } = world.plan.network;
+    const { path } = service.plan;
+    const counts: LinkCounts = {
+      sent: (head) => {
+        this.underWay++;
+        this.underWayTo.set(path, (this.underWayTo.get(path) ?? 0) + 1);
+        service.attempts.add(world.nowMs);
+        world.onSent?.({ from: this, to, service, head });
+      },
+      over: () => {
+        this.underWay--;
+        this.underWayTo.set(path, this.underWayTo.get(path)! - 1);
+      },
+    };
+    return new Link({
+      clock: world.clock,
+      far: to,
+      latencyMs: to.plan.zone === this.plan.zone ? latencyMs : zoneLatencyMs,
+      counts,
+    });
+  }
+}
+
+/** A service as discovery tells of it. */
+export class SimService implements EndpointSource {
+  readonly plan: ServicePlan;
+  readonly key: string;
+  readonly state = "known";
+  /** Requests that sidecars sent to its endpoints: more than those of the programs where there are retries. */
+  readonly attempts: Counts;
+  readonly pods: readonly SimPod[];
+  endpoints: readonly Endpoint[];
+  readonly #subscribers = new Set<() => void>();
+  readonly #absent = new Set<SimPod>();
+
+  constructor(world: World, plan: ServicePlan) {
+    this.plan = plan;
+    this.key = plan.path;
+    this.attempts = new Counts(world.timeline);
+    this.pods = plan.workloads.flatMap((name) => world.workloads.get(name)!.pods);
+    this.endpoints = this.pods.map((pod) => pod.plan.endpoint);
+  }
+
+  subscribe(changed: () => void): Cancel {
+    this.#subscribers.add(changed);
+    return { cancel: () => void this.#subscribers.delete(changed) };
+  }
+
+  /** Discovery has learned that a pod is ready, or no longer. */
+  setReady(pod: SimPod, isReady: boolean): void {
+    if (!this.pods.includes(pod)) return;
+    if (isReady) this.#absent.delete(pod);
+    else this.#absent.add(pod);
+    this.endpoints = this.pods.filter((one) => !this.#absent.has(one)).map((one) => one.plan.endpoint);
+    for (const changed of this.#subscribers) changed();
+  }
+}
