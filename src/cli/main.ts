@@ -273,6 +273,56 @@ Begin with:
       );
     });
 
+  command("simulate", "Play a folder's mesh on virtual time: load, and a failure. Nothing is started.")
+    .requiredOption("-f, --folder <folder>", "the folder of Kubernetes YAML, as for up")
+    .option(
+      "-s, --scenario <file>",
+      "behaviour, load, failures and expectations (docs/operating/simulate.md)",
+    )
+    .option("--from <workload>", "without a scenario: who sends")
+    .option("--to <url>", "… where to, such as http://cart.shop/items")
+    .option("--rate <requests>", "… how many a second", rate, 100)
+    .option(
+      "--fail <what...>",
+      "… what fails for a while: WORKLOAD=errors:30%, =slow:10, =capacity:20%, =death",
+    )
+    .option(
+      "--seed <number>",
+      "another chance than the scenario's; the same gives the same, byte by byte",
+      seed,
+    )
+    .option("--plot <file>", "draw success, latency and load over time, as SVG")
+    .addOption(output())
+    .action(
+      async (options: {
+        folder: string;
+        scenario?: string;
+        from?: string;
+        to?: string;
+        rate: number;
+        fail?: string[];
+        seed?: number;
+        plot?: string;
+        output: string;
+      }) => {
+        const { simulateFolder } = await import("./simulate/simulate.ts");
+        process.exitCode = simulateFolder(
+          {
+            folder: options.folder,
+            scenario: options.scenario ?? null,
+            from: options.from ?? null,
+            to: options.to ?? null,
+            rate: options.rate,
+            fail: options.fail ?? [],
+            seed: options.seed ?? null,
+            plot: options.plot ?? null,
+            json: options.output === "json",
+          },
+          print,
+        );
+      },
+    );
+
   command("version", "Print the version.")
     .addOption(output())
     .action((options: { output: string }) => {
@@ -312,6 +362,20 @@ function seconds(text: string): number {
   const value = Number(text.replace(/s$/, ""));
   if (text === "" || !Number.isFinite(value) || value <= 0)
     throw new InvalidArgumentError("It must be a number of seconds above 0, such as 30.");
+  return value;
+}
+
+function rate(text: string): number {
+  const value = Number(text);
+  if (text === "" || !Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError("It must be a number of requests a second, such as 100.");
+  return value;
+}
+
+function seed(text: string): number {
+  const value = Number(text);
+  if (text === "" || !Number.isInteger(value) || value < 0 || value >= 2 ** 32)
+    throw new InvalidArgumentError("It must be a whole number below 4294967296.");
   return value;
 }
 

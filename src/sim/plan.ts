@@ -19,13 +19,13 @@ export interface WorldPlan {
 export interface WorkloadPlan {
   /** `namespace/name`. */
   readonly name: string;
-  readonly pods: readonly PodPlan[];
+  readonly pods: readonly ReplicaPlan[];
   readonly behaviour: Behaviour;
   /** What its sidecars take in; null: whatever comes. */
   readonly inbound: InboundLimits | null;
 }
 
-export interface PodPlan {
+export interface ReplicaPlan {
   readonly name: string;
   /** "" where zones are no matter. */
   readonly zone: string;

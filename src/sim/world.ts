@@ -1,4 +1,3 @@
-import { addressKey } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { SeededRandom } from "#/base/random.ts";
 import { VirtualClock } from "#/base/virtual-clock.ts";
@@ -14,7 +13,7 @@ import { Counts, Flow, Timeline } from "./figures.ts";
 import type { Far, LinkCounts, LinkRequest, Reach } from "./link.ts";
 import { Link } from "./link.ts";
 import { OutboundStack } from "./outbound-stack.ts";
-import type { CallPlan, PodPlan, ServicePlan, WorkloadPlan, WorldPlan } from "./plan.ts";
+import type { CallPlan, ReplicaPlan, ServicePlan, WorkloadPlan, WorldPlan } from "./plan.ts";
 
 /** After the load has ended, so much time is given to what is under way. */
 const DRAIN_MS = 600_000;
@@ -41,6 +40,7 @@ export class World implements CallWatch {
   underWay = 0;
   /** Looks on at each request that a sidecar sends; for tests. */
   onSent: ((sent: Sent) => void) | null = null;
+  /** By address: the port is of no matter, a pod has one program here. */
   readonly #pods = new Map<string, SimPod>();
 
   constructor(plan: WorldPlan) {
@@ -49,7 +49,7 @@ export class World implements CallWatch {
     this.timeline = new Timeline(plan.durationMs, plan.failures);
     this.workloads = new Map(plan.workloads.map((one) => [one.name, new SimWorkload(this, one)]));
     for (const workload of this.workloads.values())
-      for (const pod of workload.pods) this.#pods.set(addressKey(pod.plan.endpoint.address), pod);
+      for (const pod of workload.pods) this.#pods.set(pod.plan.endpoint.address.ip, pod);
     this.services = new Map(plan.services.map((one) => [one.path, new SimService(this, one)]));
   }
 
@@ -62,8 +62,8 @@ export class World implements CallWatch {
   }
 
   podAt(endpoint: Endpoint): SimPod {
-    const pod = this.#pods.get(addressKey(endpoint.address));
-    assert(pod !== undefined, `no pod has the address ${addressKey(endpoint.address)}`);
+    const pod = this.#pods.get(endpoint.address.ip);
+    assert(pod !== undefined, `no pod has the address ${endpoint.address.ip}`);
     return pod;
   }
 
@@ -145,7 +145,7 @@ export class SimWorkload {
 
 /** A pod: a program, and the sidecar beside it. */
 export class SimPod implements Far {
-  readonly plan: PodPlan;
+  readonly plan: ReplicaPlan;
   readonly workload: SimWorkload;
   readonly application: PlayedApplication;
   readonly outbound: OutboundStack;
@@ -160,7 +160,7 @@ export class SimPod implements Far {
   readonly underWayTo: Map<string, number> = new Map();
   readonly #world: World;
 
-  constructor(world: World, workload: SimWorkload, plan: PodPlan) {
+  constructor(world: World, workload: SimWorkload, plan: ReplicaPlan) {
     const { clock, random } = world;
     this.#world = world;
     this.plan = plan;

@@ -1,0 +1,212 @@
+import type { LoadedObject } from "#/kube/folder.ts";
+import type { FolderProblem } from "#/model/node-protocol.ts";
+import type { OutboundPolicy } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type {
+  Behaviour,
+  CallPlan,
+  FailureKind,
+  LoadPlan,
+  ServicePlan,
+  WorkloadPlan,
+  WorldPlan,
+} from "../plan.ts";
+import type { FolderMesh, FolderTarget, FolderWorkload } from "./folder-mesh.ts";
+import { endpointOf, meshOfFolder } from "./folder-mesh.ts";
+import type { CallScene, Complain, FailureScene, LoadScene, Scenario, WorkloadScene } from "./scenario.ts";
+import { DEFAULT_LATENCY } from "./scenario.ts";
+
+/**
+ * What a scenario makes of a folder. Problems with the scenario go where `readScenario` put its own; those with the folder's
+ * objects are returned.
+ */
+export function worldPlanOf(
+  objects: ReadonlyMap<string, LoadedObject>,
+  scenario: Scenario,
+): { plan: WorldPlan; problems: FolderProblem[] } {
+  const scenes = new Map<string, WorkloadScene>();
+  const names = workloadNames(objects);
+  for (const scene of scenario.workloads) {
+    const name = resolveWorkload(names, scene.name, scene.complain);
+    if (name !== null) scenes.set(name, scene);
+  }
+  const { mesh, problems } = meshOfFolder(objects, (name) => scenes.get(name)?.replicas ?? null);
+  const find = new Finder(mesh, names);
+  const workloads = mesh.workloads.map((workload) =>
+    workloadPlan(workload, scenes.get(workload.name), mesh, find),
+  );
+  const plan: WorldPlan = {
+    seed: scenario.seed,
+    durationMs: scenario.durationMs,
+    network: scenario.network,
+    workloads,
+    services: mesh.targets.map((target) => servicePlan(target, mesh)),
+    loads: scenario.loads.flatMap((load) => loadPlan(load, find)),
+    failures: scenario.failures.flatMap((failure) => {
+      const what = failureKind(failure, workloads, find);
+      return what === null ? [] : [{ atMs: failure.atMs, forMs: failure.forMs, what }];
+    }),
+  };
+  return { plan, problems };
+}
+
+/** Says which workload or service a name in the scenario means. */
+class Finder {
+  readonly #mesh: FolderMesh;
+  readonly #names: readonly string[];
+
+  constructor(mesh: FolderMesh, names: readonly string[]) {
+    this.#mesh = mesh;
+    this.#names = names;
+  }
+
+  workload(name: string, complain: Complain): FolderWorkload | null {
+    const full = resolveWorkload(this.#names, name, complain);
+    return this.#mesh.workloads.find((one) => one.name === full) ?? null;
+  }
+
+  /** `from` is the namespace of who calls: a name without one is looked for there. */
+  call(scene: CallScene, from: string): CallPlan | null {
+    const { url, complain } = scene;
+    const match =
+      /^http:\/\/([a-z0-9-]+)(?:\.([a-z0-9-]+))?(?:\.svc(?:\.cluster\.local)?)?(?::(\d{1,5}))?(\/.*)?$/.exec(
+        url,
+      );
+    if (match === null) {
+      complain("must be a URL of a Service, such as http://cart.shop/items or http://cart:8080/");
+      return null;
+    }
+    const [, name, namespace = from, port = "80", path = "/"] = match;
+    const target = this.#mesh.targets.find(
+      (one) =>
+        one.service.name === name && one.service.namespace === namespace && one.port.port === Number(port),
+    );
+    if (target === undefined) {
+      const known = this.#mesh.targets.map(
+        (one) => `${one.service.name}.${one.service.namespace}:${one.port.port}`,
+      );
+      complain(`no Service ${name!}.${namespace} has a port ${port}; there are ${listed(known)}`);
+      return null;
+    }
+    return {
+      to: target.path,
+      head: {
+        method: scene.method,
+        scheme: "http",
+        authority: `${name!}.${namespace}${port === "80" ? "" : `:${port}`}`,
+        path,
+        version: "1.1",
+        absoluteForm: false,
+        upgrade: null,
+        fields: scene.fields,
+      },
+      bodyBytes: scene.bodyBytes,
+      timeoutMs: scene.timeoutMs,
+      isOptional: scene.isOptional,
+      boundMs: 0,
+    };
+  }
+}
+
+function workloadPlan(
+  workload: FolderWorkload,
+  scene: WorkloadScene | undefined,
+  mesh: FolderMesh,
+  find: Finder,
+): WorkloadPlan {
+  const zones = scene?.zones ?? [];
+  const behaviour: Behaviour = {
+    latency: scene?.latency ?? DEFAULT_LATENCY,
+    errorRate: scene?.errorRate ?? 0,
+    workersMax: scene?.workersMax ?? 64,
+    waitingMax: scene?.waitingMax ?? 1_000,
+    noticesAbort: scene?.noticesAbort ?? false,
+    calls: (scene?.calls ?? []).flatMap((call) => find.call(call, workload.namespace) ?? []),
+  };
+  return {
+    name: workload.name,
+    behaviour,
+    inbound: null,
+    pods: workload.pods.map((pod, i) => {
+      const view = mesh.view.podsByName.get(`${pod.namespace}/${pod.name}`)!;
+      return {
+        name: pod.name,
+        zone: zones.length === 0 ? "" : zones[i % zones.length]!,
+        endpoint: endpointOf(view),
+      };
+    }),
+  };
+}
+
+function servicePlan(target: FolderTarget, mesh: FolderMesh): ServicePlan {
+  const owners = new Set(
+    target.port.endpoints.flatMap(({ pod }) => (pod === null ? [] : [`${pod.namespace}/${pod.name}`])),
+  );
+  const source = {
+    group: "core",
+    kind: "Service",
+    namespace: target.service.namespace,
+    name: target.service.name,
+    section: "",
+    port: target.port.port,
+  };
+  const policy: OutboundPolicy = policyTo(
+    { kind: "balancer", source, path: target.path, defaultRttMs: 30, decayMs: 10_000, traffic: null },
+    source,
+    target.port.protocol,
+  );
+  return {
+    path: target.path,
+    workloads: mesh.workloads
+      .filter((workload) => workload.pods.some((pod) => owners.has(`${pod.namespace}/${pod.name}`)))
+      .map((workload) => workload.name),
+    policyFor: () => policy,
+  };
+}
+
+function loadPlan(load: LoadScene, find: Finder): LoadPlan[] {
+  const from = find.workload(load.from, load.complain);
+  if (from === null) return [];
+  const call = find.call(load.call, from.namespace);
+  if (call === null) return [];
+  return [{ from: from.name, call, keys: load.keys, retriesMax: load.retriesMax, ...load.shape }];
+}
+
+function failureKind(
+  { complain, pods, what, workload: name }: FailureScene,
+  workloads: readonly WorkloadPlan[],
+  find: Finder,
+): FailureKind | null {
+  if (what.kind === "zone") {
+    if (workloads.some((workload) => workload.pods.some((pod) => pod.zone === what.zone))) return what;
+    complain(`no pod is in zone ${what.zone}; give workloads their zones`);
+    return null;
+  }
+  const workload = find.workload(name, complain);
+  return workload === null ? null : { ...what, workload: workload.name, pods: pods ?? workload.pods.length };
+}
+
+function workloadNames(objects: ReadonlyMap<string, LoadedObject>): string[] {
+  return [...objects.keys()].flatMap((key) => {
+    const [kind, namespace, name] = key.split("/");
+    return WORKLOAD_KINDS.has(kind!) ? [`${namespace}/${name}`] : [];
+  });
+}
+
+/** `shop/front`, or `front` where that is only one. */
+function resolveWorkload(names: readonly string[], name: string, complain: Complain): string | null {
+  const found = names.filter((full) => full === name || full.endsWith(`/${name}`));
+  if (found.length === 1) return found[0]!;
+  complain(
+    found.length === 0
+      ? `the folder has no workload ${name}; there are ${listed(names)}`
+      : `${name} may be ${found.join(" or ")}; write which`,
+  );
+  return null;
+}
+
+function listed(names: readonly string[]): string {
+  return names.length === 0 ? "none" : names.slice(0, 20).join(", ");
+}
+
+const WORKLOAD_KINDS = new Set(["Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"]);
