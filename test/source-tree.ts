@@ -30,7 +30,7 @@ export function sourceFiles(): SourceFile[] {
 
 /** Every text file that a reader of the repository may open. */
 export function textFiles(): { path: string; text: string }[] {
-  const folders = ["src", "test", "bench", "scripts", "bpf", "demo", "proto", "docs", ".ci"];
+  const folders = ["src", "test", "bench", "scripts", "bpf", "demo", "examples", "proto", "docs", ".ci"];
   const patterns = [
     ...folders.map((folder) => `${folder}/**/*.*`),
     "scripts/*",
