@@ -11,6 +11,7 @@ import { Authority } from "#/control/identity/authority.ts";
 import { Tokens } from "#/control/identity/tokens.ts";
 import { destinationMethods } from "#/control/rpc/destination.ts";
 import { identityMethods } from "#/control/rpc/identity.ts";
+import { NO_POLICY } from "#/control/policy/compile.ts";
 import { LiveView } from "#/control/rpc/live-view.ts";
 import { policyMethods } from "#/control/rpc/policy.ts";
 import { RpcServer } from "#/control/rpc/server.ts";
@@ -85,6 +86,7 @@ const view = {
   podsByName: new Map(pods.map((p) => [`${p.namespace}/${p.name}`, p])),
   servicesByIp: new Map([[service.clusterIp, service]]),
   servicesByName: new Map([["bench/app", service]]),
+  policy: NO_POLICY,
 } as unknown as MeshView;
 
 const clock = new SystemClock();

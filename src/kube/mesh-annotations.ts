@@ -26,6 +26,8 @@ export type PortRange = { readonly from: number; readonly to: number } | { reado
 
 export const MESH_CONFIG_NAMESPACE = "pillion";
 export const MESH_CONFIG_NAME = "mesh-config";
+/** On a namespace: whether routes of others need a ReferenceGrant to send to its Services. */
+export const REFERENCE_GRANTS = "config.pillion.dev/reference-grants";
 
 type Raw = Readonly<Record<string, string>>;
 
@@ -69,6 +71,8 @@ export function meshRelevant(...layers: readonly (Raw | undefined)[]): Raw {
 export function checkMeshAnnotation(key: string, value: string): string | null {
   if (!isOurs(key)) return null;
   if (HARMLESS.has(key)) return null;
+  if (key === REFERENCE_GRANTS)
+    return value === "required" || value === "optional" ? null : "must be required or optional";
   const check = Object.hasOwn(HONOURED, key) ? HONOURED[key] : undefined;
   if (check === undefined)
     return `is not honoured: it would have no effect; remove it (honoured here: ${Object.keys(HONOURED).join(", ")})`;

@@ -1,3 +1,5 @@
+import type { PolicyObject, RouteObject } from "./policy-objects.ts";
+
 /**
  * The fields of Kubernetes objects that are honoured, as they stand in a manifest that passed `validateObject`. Names
  * are Kubernetes' own; absent fields keep Kubernetes' defaults, which are applied where the field is used.
@@ -7,9 +9,12 @@ export interface Metadata {
   readonly namespace?: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
+  /** RFC 3339; absent where nobody gave one. */
+  readonly creationTimestamp?: string;
 }
 
 export type KubeObject =
+  | PolicyObject
   | NamespaceObject
   | ServiceAccountObject
   | ConfigMapObject
@@ -351,7 +356,26 @@ export function namespaceOf(object: KubeObject): string {
 
 /** `Deployment/shop/front`: unique in a model, and what people read. */
 export function objectKey(object: KubeObject): string {
-  return `${object.kind}/${namespaceOf(object)}/${object.metadata.name}`;
+  // One kind is there twice: Linkerd has an HTTPRoute of its own.
+  const kind =
+    object.kind === "HTTPRoute" && groupOf(object) === LINKERD_POLICY ? "HTTPRoute.linkerd" : object.kind;
+  return `${kind}/${namespaceOf(object)}/${object.metadata.name}`;
+}
+
+const LINKERD_POLICY = "policy.linkerd.io";
+
+/** The API group: what stands before the version. */
+export function groupOf(object: PolicyObject): string {
+  return object.apiVersion.split("/")[0]!;
+}
+
+export function isRoute(object: KubeObject): object is RouteObject {
+  return (
+    object.kind === "HTTPRoute" ||
+    object.kind === "GRPCRoute" ||
+    object.kind === "TLSRoute" ||
+    object.kind === "TCPRoute"
+  );
 }
 
 export function selectorMatches(selector: LabelSelector, labels: Readonly<Record<string, string>>): boolean {

@@ -1,4 +1,5 @@
 import { checkMeshAnnotation, MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "./mesh-annotations.ts";
+import { checkTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
 import type { Container, KubeObject, PodSpec, Probe, WorkloadObject } from "./objects.ts";
 import type { Violation } from "./validate.ts";
@@ -45,7 +46,7 @@ function checkAnnotations(
   say: Say,
 ): void {
   for (const [key, value] of Object.entries(annotations ?? {})) {
-    const wrong = checkMeshAnnotation(key, value);
+    const wrong = checkMeshAnnotation(key, value) ?? checkTrafficAnnotation(key, value, kind);
     if (wrong !== null) say([...path, key], wrong);
     else if (kind === "Service" && SERVICE_IGNORES.test(key))
       say([...path, key], "is read from pods and namespaces only; move it to the pod template");

@@ -2,6 +2,7 @@ import { Ajv } from "ajv";
 import type { ErrorObject, ValidateFunction } from "ajv";
 import { CHECKS } from "./schema/checks.ts";
 import { apiVersionsOf, KINDS, REFUSED_KINDS } from "./schema/kinds.ts";
+import { brokenRules } from "./schema/rules.ts";
 
 /** What is wrong with an object: where (a path into it) and why, ending with what to do. */
 export interface Violation {
@@ -9,7 +10,10 @@ export interface Violation {
   readonly reason: string;
 }
 
-/** Holds an object against the closed list of what is honoured; empty when it is. */
+/**
+ * Holds an object against the closed list of what is honoured; empty when it is. Fields that a published schema has a default
+ * for, and that are absent, are filled in.
+ */
 export function validateObject(value: unknown): Violation[] {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return [
@@ -28,11 +32,22 @@ export function validateObject(value: unknown): Violation[] {
   if (typeof apiVersion !== "string" || !versions.includes(apiVersion))
     return [{ path: ["apiVersion"], reason: `${kind} has apiVersion ${versions.join(" or ")}` }];
   const validate = validators.get(kind) ?? compile(kind);
-  if (validate(value)) return [];
-  return violationsOf(validate.errors ?? [], value);
+  if (!validate(value)) return violationsOf(validate.errors ?? [], value);
+  return brokenRules(KINDS[kind]!, value).map(({ path, message }) => ({
+    path,
+    reason: `is refused: ${message}`,
+  }));
 }
 
-const ajv = new Ajv({ allErrors: true, verbose: true, strict: false, ownProperties: true });
+const ajv = new Ajv({
+  allErrors: true,
+  verbose: true,
+  strict: false,
+  ownProperties: true,
+  useDefaults: true,
+  // `int32` and `date-time` in published schemas: their bounds and patterns say as much.
+  validateFormats: false,
+});
 ajv.addKeyword({ keyword: "refused", validate: () => false, errors: false });
 ajv.addKeyword({
   keyword: "only",
@@ -111,7 +126,14 @@ function reasonOf(error: ErrorObject): string {
     case "maximum":
       return `must be ${error.keyword === "minimum" ? "at least" : "at most"} ${String(schema)}`;
     case "minItems":
+    case "minLength":
       return "must not be empty";
+    case "maxItems":
+      return `has too many entries; at most ${String(schema)} are allowed`;
+    case "maxLength":
+      return `is too long; at most ${String(schema)} characters are allowed`;
+    case "pattern":
+      return `${JSON.stringify(error.data)} has not the right form; it must match ${String(schema)}`;
     default:
       return error.message ?? "is wrong";
   }

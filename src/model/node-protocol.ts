@@ -88,6 +88,24 @@ export interface ObjectStatus {
   /** "3/3 ready", "rolling 2/5", … */
   readonly summary: string;
   readonly ok: boolean;
+  /** Of routes and policies: how they stand with each parent or target. Empty for other kinds. */
+  readonly parents: readonly ParentStatus[];
+}
+
+/** What became of a route at one parent, or of a policy at one target. */
+export interface ParentStatus {
+  /** `Service shop/web port 80`. */
+  readonly parent: string;
+  readonly conditions: readonly Condition[];
+}
+
+/** As Kubernetes' conditions; types and reasons are the Gateway API's. */
+export interface Condition {
+  readonly type: "Accepted" | "ResolvedRefs" | "PartiallyInvalid";
+  readonly status: "True" | "False";
+  readonly reason: string;
+  /** For people; "" where the reason says it all. */
+  readonly message: string;
 }
 
 /** A bad object or file: what, where, why. The last good state of that file stays. */

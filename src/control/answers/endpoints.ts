@@ -32,7 +32,7 @@ export function weightedAddr(endpoint: ViewEndpoint, isOpaque: boolean): Weighte
 }
 
 /** The admin port and the ports that skip the sidecar are dialled as they are. */
-function isReachedThroughSidecar(pod: ViewPod, port: number): boolean {
+export function isReachedThroughSidecar(pod: ViewPod, port: number): boolean {
   return pod.isMeshed && port !== ADMIN_PORT && !pod.skipInboundPorts.includes(port);
 }
 
@@ -63,7 +63,7 @@ export function isOpaquePort(pod: ViewPod, port: number): boolean {
 }
 
 /** Names as Linkerd's metrics have them, sorted, so that equal endpoints have equal bytes. */
-function podLabels(pod: ViewPod): Record<string, string> {
+export function podLabels(pod: ViewPod): Record<string, string> {
   const labels: Record<string, string> = { pod: pod.name, serviceaccount: pod.identity.serviceAccount };
   if (pod.isMeshed) labels["control_plane_ns"] = CONTROL_NAMESPACE;
   if (pod.workload !== null)

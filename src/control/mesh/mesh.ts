@@ -2,12 +2,15 @@ import type { IpAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { FileCache, LoadedFolder, LoadedObject } from "#/kube/folder.ts";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
-import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations.ts";
-import { isWorkload, namespaceOf, templatePath } from "#/kube/objects.ts";
+import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE, REFERENCE_GRANTS } from "#/kube/mesh-annotations.ts";
+import { isWorkload, namespaceOf, objectKey, templatePath } from "#/kube/objects.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { FolderFile, FolderProblem, NodeInfo, ObjectStatus } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import type { Log } from "#/net/log.ts";
+import { compilePolicy, isPolicy } from "../policy/compile.ts";
+import type { CompiledPolicy } from "../policy/compile.ts";
+import { describeFaults, isFine } from "../policy/conditions.ts";
 import { compileServices } from "../services/compile.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { allocateVirtualIps } from "../services/virtual-ips.ts";
@@ -53,6 +56,9 @@ export class Mesh {
   #folder: LoadedFolder | null = null;
   readonly #files: FileCache = new Map();
   #statuses: ReadonlyMap<string, PodStatus> | null = null;
+  /** Compiled from which folder and for which machine. */
+  #policy: { readonly of: LoadedFolder; readonly node: NodeInfo; readonly compiled: CompiledPolicy } | null =
+    null;
   #lastGood: Map<string, string>;
   #virtualIps: Record<string, string>;
   #round: Timer | null = null;
@@ -228,7 +234,7 @@ export class Mesh {
     this.#records.forgetUnusedTemplates();
 
     const clusterIps = this.#allocate(folder, node, problems);
-    const { services, view } = compileServices({
+    const compiled = compileServices({
       node,
       objects: folder.objects,
       pods: [...this.#records.all()].map((record) => ({
@@ -241,8 +247,20 @@ export class Mesh {
       namespaceAnnotations: annotationsOf,
       meshAnnotations: context.meshAnnotations,
     });
+    const { services } = compiled;
+    const policy = this.#compilePolicy(folder, compiled.view, (namespace) => ({
+      ...context.meshAnnotations,
+      ...annotationsOf(namespace),
+    }));
+    const view = { ...compiled.view, policy };
+    for (const { loaded, finding } of policy.problems)
+      problems.push(problemOf(loaded, finding.path, finding.message));
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
+      if (isPolicy(loaded.object)) {
+        objects.push(policyStatus(loaded, policy));
+        continue;
+      }
       const service =
         loaded.object.kind === "Service"
           ? services.find(
@@ -267,6 +285,23 @@ export class Mesh {
       wakeAtMs === Number.POSITIVE_INFINITY
         ? null
         : clock.after(Math.max(JOIN_MS, wakeAtMs - context.nowMs), () => this.#soon());
+  }
+
+  /** Only a change of the folder changes it: Services and their ports come from there too. */
+  #compilePolicy(
+    folder: LoadedFolder,
+    view: MeshView,
+    annotationsOf: (namespace: string) => Readonly<Record<string, string>>,
+  ): CompiledPolicy {
+    const before = this.#policy;
+    if (before !== null && before.of === folder && before.node === view.node) return before.compiled;
+    const compiled = compilePolicy({
+      objects: folder.objects,
+      view,
+      needsGrant: (namespace) => annotationsOf(namespace)[REFERENCE_GRANTS] === "required",
+    });
+    this.#policy = { of: folder, node: view.node, compiled };
+    return compiled;
   }
 
   /** Steps a workload until it has nothing more to do for now. */
@@ -391,7 +426,18 @@ function statusOf(loaded: LoadedObject, summary: string, ok: boolean): ObjectSta
     file: loaded.file,
     summary,
     ok,
+    parents: [],
   };
+}
+
+function policyStatus(loaded: LoadedObject, policy: CompiledPolicy): ObjectStatus {
+  const parents = policy.statuses.get(objectKey(loaded.object)) ?? [];
+  const summary = isFine(parents)
+    ? parents.length === 0
+      ? "attached to nothing"
+      : `accepted by ${parents.map((each) => each.parent).join(", ")}`
+    : describeFaults(parents);
+  return { ...statusOf(loaded, summary, isFine(parents)), parents };
 }
 
 function describeService(service: ServicePlan): string {

@@ -8,6 +8,7 @@ import type { EndpointSliceObject, ServiceObject, ServicePort } from "#/kube/obj
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import type { Protocol } from "#/model/policy.ts";
+import { NO_POLICY } from "../policy/compile.ts";
 import type { MeshView, ViewEndpoint, ViewPod, ViewService } from "./mesh-view.ts";
 import { declaredProtocol } from "./port-protocol.ts";
 
@@ -30,7 +31,10 @@ export interface ServiceInput {
   readonly meshAnnotations: Readonly<Record<string, string>>;
 }
 
-/** Joins Services and pods into what the agent needs for names and virtual IPs, and what the RPCs answer from. */
+/**
+ * Joins Services and pods into what the agent needs for names and virtual IPs, and what the RPCs answer from. The view is
+ * still without policy, which is attached to Services and so is compiled after them.
+ */
 export function compileServices(input: ServiceInput): { services: ServicePlan[]; view: MeshView } {
   const slices = slicesByService(input.objects);
   const protocols = new Map<string, Map<number, Protocol>>();
@@ -66,7 +70,11 @@ export function compileServices(input: ServiceInput): { services: ServicePlan[];
     }
   }
   plans.sort((a, b) => (`${a.namespace}/${a.name}` < `${b.namespace}/${b.name}` ? -1 : 1));
-  return { services: plans, view: { node: input.node, podsByIp, podsByName, servicesByIp, servicesByName } };
+  const { node } = input;
+  return {
+    services: plans,
+    view: { node, podsByIp, podsByName, servicesByIp, servicesByName, policy: NO_POLICY },
+  };
 }
 
 function compileService(

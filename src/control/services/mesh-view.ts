@@ -4,6 +4,7 @@ import type { PortRange } from "#/kube/mesh-annotations.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { Protocol } from "#/model/policy.ts";
+import type { CompiledPolicy } from "../policy/compile.ts";
 
 /**
  * One state of the mesh as discovery and policy read it: immutable, made anew after each change. Everything that the RPCs
@@ -17,6 +18,7 @@ export interface MeshView {
   readonly servicesByIp: ReadonlyMap<string, ViewService>;
   /** By `namespace/name`. */
   readonly servicesByName: ReadonlyMap<string, ViewService>;
+  readonly policy: CompiledPolicy;
 }
 
 export interface ViewPod {

@@ -1,4 +1,5 @@
 import { parseIp } from "#/base/address.ts";
+import { durationMs } from "../duration.ts";
 import { parseQuantity } from "../quantity.ts";
 
 /** Checks that a pattern alone would explain badly: each gives what is wrong, or null. */
@@ -68,6 +69,34 @@ export const CHECKS: Readonly<Record<string, (value: unknown) => string | null>>
     value.replace(/\s/g, "").length % 4 === 0
       ? null
       : "must be base64",
+  duration: (value) =>
+    typeof value === "string" && durationMs(value) !== null
+      ? null
+      : "must be a duration such as 500ms, 10s or 1h30m",
+  headerName: (value) =>
+    typeof value === "string" && value.length <= 256 && /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/.test(value)
+      ? null
+      : "must be a name of letters, digits and - as headers and cookies have",
+  matchPath: (value) =>
+    typeof value === "string" && value.length > 0 && value.length <= 1024
+      ? null
+      : "must be a path of 1 to 1,024 characters",
+  hostPattern: (value) =>
+    typeof value === "string" &&
+    value.length <= 253 &&
+    /^(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/.test(value)
+      ? null
+      : "must be a host in lower case such as example.com, or *.example.com for all below it",
+  cidr: (value) => {
+    const [ip, bits, more] = typeof value === "string" ? value.split("/") : [];
+    const parsed = parseIp(ip ?? "");
+    return parsed !== null &&
+      more === undefined &&
+      /^\d{1,3}$/.test(bits ?? "") &&
+      Number(bits) <= (parsed.includes(":") ? 128 : 32)
+      ? null
+      : "must be a network such as 192.0.2.0/24";
+  },
   capability: (value) =>
     typeof value === "string" && /^(CAP_)?[A-Z_]+$/.test(value)
       ? null

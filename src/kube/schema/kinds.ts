@@ -19,7 +19,10 @@ import {
 } from "./language.ts";
 import type { Schema } from "./language.ts";
 import { podSpec, podTemplate } from "./pod.ts";
+import { publishedKinds } from "./published.ts";
+import { TRAFFIC_KINDS } from "./traffic.ts";
 
+const NO_GATEWAY = "there is no gateway in this mesh, which carries traffic between its own workloads";
 const NO_SUCH_PORT =
   "nothing would listen on the machine; publish the pod's port with containers[].ports[].hostPort and use type ClusterIP";
 
@@ -273,6 +276,8 @@ export const KINDS: Readonly<Record<string, Schema>> = {
     },
     ["addressType", "endpoints"],
   ),
+  ...publishedKinds(),
+  ...TRAFFIC_KINDS,
 };
 
 /** Kinds that people have and that we do not honour: why, and what to do. Anything else is unknown. */
@@ -296,6 +301,18 @@ export const REFUSED_KINDS: Readonly<Record<string, string>> = {
   RoleBinding: "there is no API server whose use could be allowed; delete this object",
   ClusterRole: "there is no API server whose use could be allowed; delete this object",
   ClusterRoleBinding: "there is no API server whose use could be allowed; delete this object",
+  Gateway: `${NO_GATEWAY}; attach routes to a Service (parentRefs with group "" and kind Service) and delete this object`,
+  GatewayClass: `${NO_GATEWAY}; delete this object`,
+  ListenerSet: `${NO_GATEWAY}; delete this object`,
+  XListenerSet: `${NO_GATEWAY}; delete this object`,
+  BackendTLSPolicy: `${NO_GATEWAY}, and those have mutual TLS between them already; delete this object`,
+  UDPRoute: "UDP does not pass the sidecars; delete this object",
+  XMesh: "it would describe the mesh to a cluster's tools; delete this object",
+  ServiceProfile: "write an HTTPRoute with timeouts and retry instead",
+  EgressNetwork: "write an EgressPolicy (pillion.dev/v1alpha1) instead",
+  VirtualService: "write an HTTPRoute, GRPCRoute, TLSRoute or TCPRoute instead",
+  DestinationRule: "write a TrafficPolicy (pillion.dev/v1alpha1) instead",
+  EnvoyFilter: "there is no Envoy here; delete this object",
   CustomResourceDefinition: "there is no API server that would hold such objects; delete this object",
 };
 

@@ -67,7 +67,7 @@ export const metadata: Schema = object(
     generateName: refused("names are given by hand in a folder; write metadata.name"),
     finalizers: refused("nothing here would ever remove a finalizer; delete the field"),
     ownerReferences: refused("owners are known from the kinds themselves; delete the field"),
-    creationTimestamp: harmless(),
+    creationTimestamp: text,
     uid: harmless(),
     resourceVersion: harmless(),
     generation: harmless(),

@@ -1,0 +1,315 @@
+import type { LoadedObject } from "#/kube/folder.ts";
+import { isRoute, namespaceOf, objectKey } from "#/kube/objects.ts";
+import type { KubeObject } from "#/kube/objects.ts";
+import { trafficAnnotations } from "#/kube/traffic-annotations.ts";
+import type { TrafficAnnotations } from "#/kube/traffic-annotations.ts";
+import type { Condition, ParentStatus } from "#/model/node-protocol.ts";
+import type { PolicySource } from "#/model/policy.ts";
+import type { HttpRoute, RetryPolicy, TcpRoute, Timeouts } from "#/model/route.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
+import type { MeshView, ViewServicePort } from "../services/mesh-view.ts";
+import { attachments, consumerNamespace, serviceKey } from "./attach.ts";
+import type { Attachment } from "./attach.ts";
+import { condition } from "./conditions.ts";
+import type { Finding } from "./conditions.ts";
+import { mirrorCycle, mirrorGraph } from "./mirror-cycles.ts";
+import { compileConnectionRoute, compileHttpRoute, serviceDefaults } from "./routes.ts";
+import type { RouteContext, RouteFindings } from "./routes.ts";
+import { settleConflicts, targetings } from "./targets.ts";
+import type { Targeting } from "./targets.ts";
+import { backendTraffic } from "./traffic.ts";
+
+/** What all policy objects say together, ready to be asked: made once for each state of the folder. */
+export interface CompiledPolicy {
+  /** By `namespace/name`. A Service that nothing is said about has no entry. */
+  readonly services: ReadonlyMap<string, ServicePolicy>;
+  /** Of policy objects, by `objectKey`: how they stand with each parent or target. */
+  readonly statuses: ReadonlyMap<string, readonly ParentStatus[]>;
+  /** What is wrong with objects that are read: the rest of them counts. */
+  readonly problems: readonly { readonly loaded: LoadedObject; readonly finding: Finding }[];
+  readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
+  /** The object that a decision came from; null for a default. */
+  readonly objectOf: (source: PolicySource) => LoadedObject | null;
+}
+
+/** Routes at one Service, by port. */
+export interface ServicePolicy {
+  readonly producer: ReadonlyMap<number, PortRoutes>;
+  /** By the namespace of the clients that they are for. */
+  readonly consumers: ReadonlyMap<string, ReadonlyMap<number, PortRoutes>>;
+  /** From the Service's annotations, for what no route is there for. */
+  readonly defaults: { readonly timeouts: Timeouts; readonly retry: RetryPolicy | null } | null;
+}
+
+/** The routes of the one kind that counts for a port, in the order of precedence. */
+export interface PortRoutes {
+  readonly kind: "http" | "tls" | "tcp";
+  readonly http: HttpRoute[];
+  readonly tcp: TcpRoute[];
+}
+
+export const NO_POLICY: CompiledPolicy = {
+  services: new Map(),
+  statuses: new Map(),
+  problems: [],
+  trafficOf: () => null,
+  objectOf: () => null,
+};
+
+export interface PolicyInput {
+  readonly objects: ReadonlyMap<string, LoadedObject>;
+  readonly view: MeshView;
+  /** Whether references into a namespace need a ReferenceGrant there. */
+  readonly needsGrant: (namespace: string) => boolean;
+}
+
+/** Attaches and resolves every policy object. Pure, and total: an object that cannot count is told of, never thrown. */
+export function compilePolicy(input: PolicyInput): CompiledPolicy {
+  return new Compiler(input).compile();
+}
+
+class Compiler {
+  readonly #input: PolicyInput;
+  readonly #byKind: ReadonlyMap<string, readonly LoadedObject[]>;
+  readonly #annotations = new Map<string, TrafficAnnotations>();
+  readonly #statuses = new Map<string, ParentStatus[]>();
+  readonly #problems: { loaded: LoadedObject; finding: Finding }[] = [];
+  readonly #told = new Set<string>();
+
+  constructor(input: PolicyInput) {
+    this.#input = input;
+    this.#byKind = Map.groupBy(input.objects.values(), (loaded) => loaded.object.kind);
+  }
+
+  compile(): CompiledPolicy {
+    const { objects } = this.#input;
+    for (const { object } of this.#byKind.get("Service") ?? [])
+      if (object.metadata.annotations !== undefined)
+        this.#annotations.set(
+          `${namespaceOf(object)}/${object.metadata.name}`,
+          trafficAnnotations(object.metadata.annotations),
+        );
+    const trafficOf = this.#traffic();
+    const services = this.#routes(trafficOf);
+    for (const loaded of objects.values())
+      if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
+        this.#statuses.set(objectKey(loaded.object), []);
+    return {
+      services,
+      statuses: this.#statuses,
+      problems: this.#problems,
+      trafficOf,
+      objectOf: (source) => {
+        const kind = source.group === "policy.linkerd.io" ? `${source.kind}.linkerd` : source.kind;
+        return objects.get(`${kind}/${source.namespace}/${source.name}`) ?? null;
+      },
+    };
+  }
+
+  /** Balancing and the like of each Service's ports. */
+  #traffic(): CompiledPolicy["trafficOf"] {
+    const { view } = this.#input;
+    const ours = targetings("TrafficPolicy", this.#byKind, view);
+    const standard = targetings("XBackendTrafficPolicy", this.#byKind, view);
+    for (const all of [ours, standard] as const) {
+      settleConflicts(all);
+      for (const each of all) this.#tellTarget(each);
+    }
+    const oursByKey = Map.groupBy(ours, (each) => each.key);
+    const standardByKey = Map.groupBy(standard, (each) => each.key);
+    const known = new Map<string, BackendTraffic | null>();
+    return (key, port) => {
+      const id = `${key} ${port}`;
+      const before = known.get(id);
+      if (before !== undefined) return before;
+      const name = view.servicesByName.get(key)?.ports.find((each) => each.port === port)?.name ?? "";
+      const made = backendTraffic({
+        accrual: this.#annotations.get(key)?.accrual ?? null,
+        policy: narrowest(oursByKey.get(key), name)?.policy ?? null,
+        standard: narrowest(standardByKey.get(key), name)?.policy ?? null,
+      });
+      known.set(id, made);
+      return made;
+    };
+  }
+
+  #routes(trafficOf: CompiledPolicy["trafficOf"]): ReadonlyMap<string, ServicePolicy> {
+    const { objects, view, needsGrant } = this.#input;
+    const all = attachments(objects.values(), view);
+    const mirrors = mirrorGraph(all);
+    const grants = this.#byKind.get("ReferenceGrant") ?? [];
+    const services = new Map<string, MutableServicePolicy>();
+    const of = (key: string): MutableServicePolicy => {
+      const found = services.get(key) ?? { producer: new Map(), consumers: new Map(), defaults: null };
+      services.set(key, found);
+      return found;
+    };
+    for (const [key, annotations] of this.#annotations) {
+      const defaults = serviceDefaults(annotations);
+      const isSaid = Object.values(defaults.timeouts).some((each) => each !== null);
+      if (defaults.retry !== null || isSaid) of(key).defaults = defaults;
+    }
+    for (const each of all) {
+      const findings: RouteFindings = { references: [], unsupported: [], droppedRules: new Set() };
+      if (each.refusal === null && each.service !== null) {
+        const key = serviceKey(each.service);
+        const context = {
+          view,
+          trafficOf,
+          needsGrant,
+          grants,
+          parent: this.#annotations.get(key) ?? NO_ANNOTATIONS,
+          mirrorRefusal: (...[route, mirror]: Parameters<CycleOf>) => {
+            const way = mirrorCycle(mirrors, key, route, mirror);
+            return way === null
+              ? null
+              : `mirrors in a circle (${way.join(" to ")}), so requests could multiply without end; this mirror is left out: remove one of them`;
+          },
+        };
+        const policy = of(key);
+        const consumer = consumerNamespace(each);
+        const ports = consumer === null ? policy.producer : consumerPorts(policy, consumer);
+        const { route } = each;
+        if (route.kind === "HTTPRoute" || route.kind === "GRPCRoute") {
+          const compiled = compileHttpRoute(route, context, findings);
+          for (const port of each.ports) routesAt(ports, port, "http").http.push(compiled);
+        } else {
+          const compiled = compileConnectionRoute(route, context, findings);
+          const kind = route.kind === "TLSRoute" ? "tls" : "tcp";
+          for (const port of each.ports) routesAt(ports, port, kind).tcp.push(compiled);
+        }
+      }
+      this.#tellRoute(each, findings);
+    }
+    return services;
+  }
+
+  #tellRoute(each: Attachment, findings: RouteFindings): void {
+    const { loaded, ref, refusal } = each;
+    const namespace = ref.namespace ?? namespaceOf(each.route);
+    const at = [
+      ref.port === undefined ? "" : ` port ${ref.port}`,
+      ref.sectionName === undefined ? "" : ` port ${ref.sectionName}`,
+    ].join("");
+    const conditions: Condition[] = [];
+    const rules = each.route.spec.rules ?? [];
+    const isWhole = rules.length > 0 && findings.droppedRules.size === rules.length;
+    const unsupported = findings.unsupported[0];
+    if (refusal !== null) conditions.push(condition("Accepted", refusal.reason, refusal.message));
+    else if (isWhole) conditions.push(condition("Accepted", "UnsupportedValue", unsupported!.message));
+    else conditions.push(condition("Accepted", "Accepted", noteOf(each)));
+    const reference = findings.references[0];
+    if (refusal === null)
+      conditions.push(
+        reference === undefined
+          ? condition("ResolvedRefs", "ResolvedRefs")
+          : condition("ResolvedRefs", reference.reason, messagesOf(findings.references)),
+      );
+    if (refusal === null && !isWhole && unsupported !== undefined)
+      conditions.push(
+        condition(
+          "PartiallyInvalid",
+          "UnsupportedValue",
+          `Dropped Rule ${[...findings.droppedRules].join(", ")}: ${messagesOf(findings.unsupported)}`,
+        ),
+      );
+    this.#add(loaded, { parent: `${ref.kind} ${namespace}/${ref.name}${at}`, conditions });
+    for (const finding of [
+      ...(refusal === null ? [] : [refusal]),
+      ...findings.references,
+      ...findings.unsupported,
+    ])
+      this.#tell(loaded, finding);
+  }
+
+  #tellTarget(each: Targeting<KubeObject>): void {
+    const { ref, refusal } = each;
+    const at = ref.sectionName === undefined ? "" : ` ${ref.sectionName}`;
+    this.#add(each.loaded, {
+      parent: `${ref.kind} ${each.key}${at}`,
+      conditions: [
+        refusal === null
+          ? condition("Accepted", "Accepted")
+          : condition("Accepted", refusal.reason, refusal.message),
+      ],
+    });
+    if (refusal !== null) this.#tell(each.loaded, refusal);
+  }
+
+  #add(loaded: LoadedObject, status: ParentStatus): void {
+    const key = objectKey(loaded.object);
+    const before = this.#statuses.get(key);
+    if (before === undefined) this.#statuses.set(key, [status]);
+    else before.push(status);
+  }
+
+  /** Once, however many parents the object has. */
+  #tell(loaded: LoadedObject, finding: Finding): void {
+    const key = `${objectKey(loaded.object)} ${finding.path.join("/")} ${finding.message}`;
+    if (this.#told.has(key)) return;
+    this.#told.add(key);
+    this.#problems.push({ loaded, finding });
+  }
+}
+
+type CycleOf = RouteContext["mirrorRefusal"];
+
+interface MutableServicePolicy {
+  readonly producer: Map<number, PortRoutes>;
+  readonly consumers: Map<string, Map<number, PortRoutes>>;
+  defaults: ServicePolicy["defaults"];
+}
+
+const NO_ANNOTATIONS: TrafficAnnotations = { timeouts: {}, retry: null, accrual: null };
+
+function consumerPorts(policy: MutableServicePolicy, namespace: string): Map<number, PortRoutes> {
+  const found = policy.consumers.get(namespace) ?? new Map<number, PortRoutes>();
+  policy.consumers.set(namespace, found);
+  return found;
+}
+
+function routesAt(
+  ports: Map<number, PortRoutes>,
+  { port }: ViewServicePort,
+  kind: PortRoutes["kind"],
+): PortRoutes {
+  const found = ports.get(port) ?? { kind, http: [], tcp: [] };
+  ports.set(port, found);
+  return found;
+}
+
+/** What is about the one port goes before what is about the whole Service. */
+function narrowest<T extends Targeting<KubeObject>>(
+  all: readonly T[] | undefined,
+  portName: string,
+): T | null {
+  const accepted = (all ?? []).filter((each) => each.refusal === null);
+  return (
+    accepted.find((each) => each.ref.sectionName === portName) ??
+    accepted.find((each) => each.ref.sectionName === undefined) ??
+    null
+  );
+}
+
+function noteOf({ route }: Attachment): string {
+  return (route.kind === "HTTPRoute" || route.kind === "GRPCRoute") && (route.spec.hostnames ?? []).length > 0
+    ? "hostnames are not looked at for a Service, which is known by its address (GEP-1294); match the Host header"
+    : "";
+}
+
+function messagesOf(findings: readonly Finding[]): string {
+  return [...new Set(findings.map((finding) => finding.message))].join("; ");
+}
+
+/** Objects that have conditions. */
+export function isPolicy(object: KubeObject): boolean {
+  return isRoute(object) || POLICIES.has(object.kind);
+}
+
+const POLICIES = new Set([
+  "XBackendTrafficPolicy",
+  "TrafficPolicy",
+  "FaultPolicy",
+  "RateLimitPolicy",
+  "EgressPolicy",
+]);

@@ -1,0 +1,101 @@
+import type { OutboundPolicy, PolicySource } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
+import type { InboundLimits } from "#/model/traffic.ts";
+import { isOpaquePort } from "../answers/endpoints.ts";
+import type { Target } from "../answers/target.ts";
+import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
+import { serviceBackend, sourceOf } from "./backends.ts";
+import type { PortRoutes, ServicePolicy } from "./compile.ts";
+import { endpointOf } from "./endpoint.ts";
+
+/** Who asks: consumers' routes are for clients of their own namespace, faults for those that they name. */
+export interface PolicyClient {
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/**
+ * How a client's sidecar treats a target: what `OutboundPolicies.Watch` says, in the model's terms. `client` null: nobody
+ * knows who asks, and only what is for everybody counts. Cheap: everything was compiled when the folder changed.
+ */
+export function outboundPolicyFor(
+  view: MeshView,
+  target: Target,
+  client: PolicyClient | null,
+): OutboundPolicy {
+  switch (target.kind) {
+    case "service": {
+      const { service, port } = target;
+      const key = `${service.namespace}/${service.name}`;
+      const backend = serviceBackend(view, service, port.port, view.policy.trafficOf(key, port.port));
+      const plain = policyTo(backend, backend.source, port.protocol);
+      const policy = view.policy.services.get(key);
+      return policy === undefined ? plain : withRoutes(plain, policy, port.port, client);
+    }
+    case "pod": {
+      const { pod, ip, port } = target;
+      const source = sourceOf("core", "Pod", pod.namespace, pod.name, port);
+      const protocol = isOpaquePort(pod, port) ? "opaque" : (pod.protocols.get(port) ?? "detect");
+      return policyTo(forwardTo(source, { ip, port, hostname: null, pod }), source, protocol);
+    }
+    case "outside": {
+      const source = defaultSource("egress-fallback");
+      const { ip, port } = target;
+      return policyTo(forwardTo(source, { ip, port, hostname: null, pod: null }), source, "detect");
+    }
+    case "undefined-port": {
+      const { service, port } = target;
+      const source = sourceOf("core", "Service", service.namespace, service.name, port);
+      return policyTo({ kind: "forbidden", source, reason: "undefined-port" }, source, "opaque");
+    }
+    case "nobody": {
+      const source = defaultSource("undefined-address");
+      return policyTo({ kind: "forbidden", source, reason: "undefined-address" }, source, "opaque");
+    }
+  }
+}
+
+/** What a pod's sidecar takes in on a port; null: whatever comes. */
+export function inboundLimitsFor(_view: MeshView, _pod: ViewPod, _port: number): InboundLimits | null {
+  return null;
+}
+
+function withRoutes(
+  plain: OutboundPolicy,
+  policy: ServicePolicy,
+  port: number,
+  client: PolicyClient | null,
+): OutboundPolicy {
+  const routes = routesFor(policy, port, client);
+  if (routes === null) return policy.defaults === null ? plain : withDefaults(plain, policy.defaults);
+  if (routes.kind === "http") return { ...plain, http: routes.http };
+  return { ...plain, protocol: routes.kind === "tls" ? "tls" : "opaque", tcp: routes.tcp };
+}
+
+/** GEP-1294: a namespace with routes of its own for a Service is routed by those alone. */
+function routesFor(policy: ServicePolicy, port: number, client: PolicyClient | null): PortRoutes | null {
+  const own = client === null ? undefined : policy.consumers.get(client.namespace)?.get(port);
+  return own ?? policy.producer.get(port) ?? null;
+}
+
+function withDefaults(
+  plain: OutboundPolicy,
+  defaults: NonNullable<ServicePolicy["defaults"]>,
+): OutboundPolicy {
+  return {
+    ...plain,
+    http: plain.http.map((route) => ({
+      ...route,
+      rules: route.rules.map((rule) => ({ ...rule, ...defaults })),
+    })),
+  };
+}
+
+function forwardTo(source: PolicySource, endpoint: ViewEndpoint): Backend {
+  return { kind: "forward", source, endpoint: endpointOf(endpoint), traffic: null };
+}
+
+function defaultSource(name: string): PolicySource {
+  return sourceOf("", "default", "", name);
+}
