@@ -5,7 +5,7 @@ import { parseSocketAddress } from "#/base/address.ts";
 import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { EndpointSource } from "../discovery.ts";
-import { Dispatch, DISPATCH_DEFAULTS } from "./dispatch.ts";
+import { Dispatch, DISPATCH_DEFAULTS, TriedEndpoints } from "./dispatch.ts";
 import type { DispatchSettings } from "./dispatch.ts";
 import type { RequestHead } from "./exchange.ts";
 import type { FaultCode } from "./fault.ts";
@@ -84,9 +84,9 @@ class Scene implements EndpointSource {
     this.#changed();
   }
 
-  ask(): RecordingReply {
+  ask(tried: TriedEndpoints | null = null): RecordingReply {
     const reply = new RecordingReply();
-    this.dispatch.call(GET, true, reply);
+    this.dispatch.call(GET, true, reply, tried);
     return reply;
   }
 
@@ -257,4 +257,26 @@ test("a body waits with its request and is sent from its first byte", () => {
   scene.clock.advance(60);
   const call = scene.calls.at(-1)!;
   assert.deepEqual([call.body, call.ended], ["body", true]);
+});
+
+test("a further attempt goes to an endpoint that has not had the request, and to any when all have", () => {
+  const scene = new Scene([1, 2, 3], () => null);
+  for (let i = 0; i < 20; i++) {
+    const tried = new TriedEndpoints();
+    const first = scene.count;
+    for (let attempt = 0; attempt < 5; attempt++) scene.ask(tried);
+    const numbers = scene.attempts.slice(first).map((each) => each.split(": ")[1]);
+    assert.equal(new Set(numbers.slice(0, 3)).size, 3, numbers.join());
+    assert.equal(numbers.length, 5);
+    assert.equal(tried.members.length, 3);
+  }
+});
+
+test("… nor to one that an attempt was given back by, and back to such as were only tried before when those are left", () => {
+  const scene = new Scene([1, 2, 3], (number) => (number === 1 ? null : "CONNECT_FAILED"));
+  const tried = new TriedEndpoints();
+  tried.add(scene.dispatch.balancer.members[0]!);
+  scene.ask(tried);
+  assert.deepEqual(scene.attempts.slice(0, 2).toSorted(), ["0: 2", "0: 3"]);
+  assert.deepEqual(scene.attempts.slice(2), ["0: 1"]);
 });

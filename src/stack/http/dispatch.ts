@@ -44,6 +44,15 @@ export const DISPATCH_DEFAULTS: DispatchSettings = {
   replayBytesMax: 65_536,
 };
 
+/** Endpoints that attempts of one request went to, of any number of services: a further attempt prefers others. */
+export class TriedEndpoints {
+  readonly members: Member<EndpointService>[] = [];
+
+  add(member: Member<EndpointService>): void {
+    if (!this.members.includes(member)) this.members.push(member);
+  }
+}
+
 /**
  * Sends each request to the best endpoint of a service, and on to another one when it provably reached no application
  * (connect failure, REFUSED_STREAM, GOAWAY): that is no retry in the sense of policy, for nobody saw the request. One that all
@@ -82,8 +91,14 @@ export class Dispatch implements HttpService {
     this.#subscription = options.source.subscribe(() => this.#changed());
   }
 
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    const attempt = new Attempt(this, head, last, reply);
+  /** Endpoints in `tried` are taken only where there is no other; those that the request goes to are added. */
+  call(
+    head: RequestHead,
+    last: boolean,
+    reply: ResponseSink,
+    tried: TriedEndpoints | null = null,
+  ): RequestSink {
+    const attempt = new Attempt(this, head, last, reply, tried);
     attempt.next();
     return attempt;
   }
@@ -124,6 +139,8 @@ class Attempt implements RequestSink, ResponseSink {
   #member: Member<EndpointService> | null = null;
   /** Members that were let go: one may be given back from inside its call, and taken again. */
   #turn = 0;
+  /** Those that earlier attempts of the same request went to, and this one; null where there are no others. */
+  readonly #everTried: TriedEndpoints | null;
   /** Null until an endpoint gives it back. */
   #setback: Setback | null = null;
   #startedAtMs = 0;
@@ -138,8 +155,15 @@ class Attempt implements RequestSink, ResponseSink {
   #answered = false;
   #over = false;
 
-  constructor(dispatch: Dispatch, head: RequestHead, last: boolean, reply: ResponseSink) {
+  constructor(
+    dispatch: Dispatch,
+    head: RequestHead,
+    last: boolean,
+    reply: ResponseSink,
+    everTried: TriedEndpoints | null,
+  ) {
     this.#dispatch = dispatch;
+    this.#everTried = everTried;
     this.#head = head;
     this.#last = last;
     this.#ended = last;
@@ -152,11 +176,17 @@ class Attempt implements RequestSink, ResponseSink {
     if (this.#over) return;
     const nowMs = this.#dispatch.clock.nowMs();
     const setback = this.#setback;
-    const member =
-      setback === null ? this.#dispatch.balancer.pick(nowMs, NONE) : this.#pickAnew(setback, nowMs);
+    const member = setback === null ? this.#pick(NONE, nowMs) : this.#pickAnew(setback, nowMs);
     if (member !== null) this.#send(member, nowMs);
     else if (this.#dispatch.balancer.members.length === 0) this.#waitForEndpoint();
     else if (setback !== null) this.#waitToReconnect(setback, nowMs);
+  }
+
+  /** One that no attempt went to, else one that is not in `tried`. */
+  #pick(tried: readonly Member<EndpointService>[], nowMs: number): Member<EndpointService> | null {
+    const { balancer } = this.#dispatch;
+    const ever = this.#everTried?.members ?? NONE;
+    return (ever.length > 0 ? balancer.pick(nowMs, ever) : null) ?? balancer.pick(nowMs, tried);
   }
 
   /** Whoever was not asked yet; with a reason to, somebody for another time. */
@@ -165,7 +195,7 @@ class Attempt implements RequestSink, ResponseSink {
     const isDue = setback.isDue;
     setback.isDue = false;
     if (!isDue && setback.attempts >= settings.attemptsMax) return null;
-    const member = balancer.pick(nowMs, setback.tried);
+    const member = this.#pick(setback.tried, nowMs);
     if (member !== null) return member;
     return isDue || mayRepeatAtOnce(setback.cause) ? balancer.pick(nowMs, NONE) : null;
   }
@@ -218,6 +248,7 @@ class Attempt implements RequestSink, ResponseSink {
     this.#waitTimer?.cancel();
     this.#waitTimer = null;
     this.#member = member;
+    this.#everTried?.add(member);
     this.#startedAtMs = nowMs;
     member.pending++;
     this.#uncreditedBytes = this.#creditedBytes;
