@@ -45,14 +45,14 @@ const MAPPINGS: Readonly<Record<FaultCode, Mapping>> = {
   SHED: { status: 503, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: false },
   FAULT_INJECTED: { status: 503, grpcStatus: 14, http2Code: Http2Code.INTERNAL_ERROR, closes: false },
   REFUSED: { status: 502, grpcStatus: 14, http2Code: Http2Code.REFUSED_STREAM, closes: true },
-  // No CANCEL: some clients, Node's for one, take it for an end without an error.
+  // No CANCEL, nor for a timeout: some clients, Node's for one, take it for an end without an error.
   RESET: { status: 502, grpcStatus: 14, http2Code: Http2Code.INTERNAL_ERROR, closes: true },
   PROTOCOL: { status: 502, grpcStatus: 14, http2Code: Http2Code.PROTOCOL_ERROR, closes: true },
   BAD_REQUEST: { status: 400, grpcStatus: 13, http2Code: Http2Code.PROTOCOL_ERROR, closes: true },
   CANCELLED: { status: 499, grpcStatus: 1, http2Code: Http2Code.CANCEL, closes: true },
   NOT_AUTHORIZED: { status: 403, grpcStatus: 7, http2Code: Http2Code.CANCEL, closes: false },
   FORBIDDEN_TARGET: { status: 502, grpcStatus: 14, http2Code: Http2Code.CANCEL, closes: true },
-  TIMEOUT: { status: 504, grpcStatus: 4, http2Code: Http2Code.CANCEL, closes: false },
+  TIMEOUT: { status: 504, grpcStatus: 4, http2Code: Http2Code.INTERNAL_ERROR, closes: false },
   UNEXPECTED: { status: 500, grpcStatus: 13, http2Code: Http2Code.INTERNAL_ERROR, closes: true },
 };
 
@@ -142,6 +142,15 @@ export function meshAnswer(
   }
   fields.push("l5d-proxy-error", explanation.line, "proxy-status", explanation.proxyStatus);
   return { head: { status: isCall ? 200 : explanation.status, version: "1.1", reason: null, fields }, body };
+}
+
+/** The same of a request of which an earlier attempt may have been seen: it no longer says that to repeat it is safe. */
+export function asSeen(cause: Fault): Fault {
+  if (!cause.safe) return cause;
+  const { explanation } = cause;
+  if (explanation === null) return { ...cause, safe: false };
+  const proxyStatus = explanation.proxyStatus.replace(UNSEEN, PROXY_NAME);
+  return { ...cause, safe: false, explanation: { ...explanation, proxyStatus } };
 }
 
 /** Reads an unseen answer as it arrives from a far sidecar; null for any other. */
