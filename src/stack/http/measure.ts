@@ -1,6 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
+import { isFailedAnswer } from "./classify.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { isGrpc } from "./mesh-answer.ts";
@@ -110,17 +111,8 @@ class Record implements RequestSink, ResponseSink {
       this.#status,
       this.#grpcStatus,
       clock.nowMs() - this.#startedAtMs,
-      error === "" && this.#succeeded(),
+      error === "" && !isFailedAnswer(this.#status, this.#grpcStatus),
       error,
     );
   }
-
-  /** Facts §12: HTTP 5xx fail; gRPC codes 2, 4, 7, 13, 14, 15 fail. */
-  #succeeded(): boolean {
-    if (this.#status >= 500) return false;
-    if (!this.#grpc) return true;
-    return !GRPC_FAILURES.includes(this.#grpcStatus);
-  }
 }
-
-const GRPC_FAILURES: readonly number[] = [2, 4, 7, 13, 14, 15];
