@@ -109,6 +109,7 @@ class OpaqueAttempt implements Cancel {
   #current: Cancel | null = null;
   #pause: Timer | null = null;
   #member: Member<null> | null = null;
+  #startedAtMs = 0;
   #lastError: ConnError | null = null;
   /** The endpoint that it came from has a sidecar. */
   #isMeshed = false;
@@ -132,7 +133,7 @@ class OpaqueAttempt implements Cancel {
   cancel(): void {
     if (!this.#finish()) return;
     this.#current?.cancel();
-    if (this.#member !== null) this.#member.pending--;
+    if (this.#member !== null) this.#shared.balancer.end(this.#member, this.#startedAtMs);
     this.#shared.release();
   }
 
@@ -191,32 +192,38 @@ class OpaqueAttempt implements Cancel {
     this.#pause = null;
     if (!this.#tried.includes(member)) this.#tried.push(member);
     this.#member = member;
-    member.pending++;
+    const { balancer } = this.#shared;
+    balancer.begin(member);
     const startedAtMs = clock.nowMs();
+    this.#startedAtMs = startedAtMs;
     this.#current = this.#parts.dial(member.endpoint, "opaque", (error, conn, peer) => {
       if (conn === null) {
-        member.pending--;
+        balancer.connectFailed(member, clock.nowMs());
+        balancer.end(member, startedAtMs);
         this.#member = null;
-        member.ejection.failed(clock.nowMs());
         this.#lastError = error ?? new ConnError("CONNECT_FAILED", "no connection");
         this.#wait ??= new ReconnectWait(random, startedAtMs + RECONNECT_WAIT_MS);
         this.#isMeshed = member.endpoint.identity !== null;
         this.#next(false);
         return;
       }
-      member.ejection.succeeded();
-      member.latency.observe(clock.nowMs() - startedAtMs, clock.nowMs());
+      balancer.observe(member, clock.nowMs() - startedAtMs, false, clock.nowMs());
       if (!this.#finish()) return;
-      this.#done(null, { conn, peer, endpoint: member.endpoint, release: this.#releaseOf(member) });
+      this.#done(null, {
+        conn,
+        peer,
+        endpoint: member.endpoint,
+        release: this.#releaseOf(member, startedAtMs),
+      });
     });
   }
 
-  #releaseOf(member: Member<null>): () => void {
+  #releaseOf(member: Member<null>, startedAtMs: number): () => void {
     let isReleased = false;
     return () => {
       if (isReleased) return;
       isReleased = true;
-      member.pending--;
+      this.#shared.balancer.end(member, startedAtMs);
       this.#shared.release();
     };
   }

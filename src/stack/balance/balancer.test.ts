@@ -1,25 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { parseSocketAddress } from "#/base/address.ts";
 import { SeededRandom } from "#/base/random.ts";
-import type { Endpoint } from "#/model/endpoint.ts";
 import { Balancer } from "./balancer.ts";
-import { Ejection } from "./ejection.ts";
 import { PeakEwma } from "./peak-ewma.ts";
-
-function endpoint(ip: string, over: Partial<Endpoint> = {}): Endpoint {
-  return {
-    address: parseSocketAddress(`${ip}:80`)!,
-    weight: 10_000,
-    identity: null,
-    protocolHint: "unknown",
-    tunnelPort: null,
-    authorityOverride: null,
-    labels: {},
-    ...over,
-  };
-}
+import { Standing } from "./standing.ts";
+import { endpoint } from "./testing.ts";
 
 function balancer(ips: string[], dropped: string[] = []): Balancer<string> {
   const made = new Balancer<string>({
@@ -54,7 +40,7 @@ test("prefers the endpoint with fewer requests under way", () => {
 
 test("an ejected endpoint is left alone while others serve, and tried when nobody else is left", () => {
   const over = balancer(["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-  over.members[0]!.ejection.failed(0);
+  over.connectFailed(over.members[0]!, 0);
   for (let i = 0; i < 50; i++) assert.notEqual(over.pick(50, [])!.extra, "10.0.0.1");
   const others = over.members.slice(1);
   assert.equal(over.pick(50, others)!.extra, "10.0.0.1");
@@ -101,21 +87,90 @@ test("peak EWMA rises at once and falls by its decay", () => {
   assert.equal(latency.load(3, 10_000), 4 * latency.load(0, 10_000));
 });
 
-test("ejection doubles to its bound and ends with the first success", () => {
-  const ejection = new Ejection({ next: () => 0.5 });
-  ejection.failed(0);
-  assert.equal(ejection.untilMs, 100);
+test("what cannot be connected to is set aside for a time that doubles to its bound and ends with the first success", () => {
+  const over = new Balancer<string>({ random: { next: () => 0.5 }, make: () => "", drop: () => {} });
+  over.update([endpoint("10.0.0.1"), endpoint("10.0.0.2")], 0);
+  const member = over.members[0]!;
+  const { standing } = member;
+  over.connectFailed(member, 0);
+  assert.equal(standing.untilMs, 100);
   // All who waited for one connection report its failure.
-  for (let i = 0; i < 20; i++) ejection.failed(99);
-  assert.equal(ejection.untilMs, 100);
-  ejection.failed(100);
-  assert.equal(ejection.untilMs, 300);
+  for (let i = 0; i < 20; i++) over.connectFailed(member, 99);
+  assert.equal(standing.untilMs, 100);
+  over.connectFailed(member, 100);
+  assert.equal(standing.untilMs, 300);
   let nowMs = 300;
   for (let i = 0; i < 20; i++) {
-    nowMs = ejection.untilMs;
-    ejection.failed(nowMs);
+    nowMs = standing.untilMs;
+    over.connectFailed(member, nowMs);
   }
-  assert.equal(ejection.untilMs, nowMs + 10_000);
-  ejection.succeeded();
-  assert.equal(ejection.untilMs, 0);
+  assert.equal(standing.untilMs, nowMs + 10_000);
+  over.observe(member, 5, false, nowMs + 10_000);
+  assert.deepEqual([standing.untilMs, standing.aside], [0, "no"]);
+  over.connectFailed(member, nowMs + 10_000);
+  assert.equal(standing.untilMs, nowMs + 10_100);
+});
+
+test("an endpoint whose time is over is tried by one request, and by the next once that has told nothing", () => {
+  const over = balancer(["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+  const [first] = over.members;
+  over.connectFailed(first!, 0);
+  const dueMs = first!.standing.untilMs;
+  const picks = Array.from({ length: 100 }, () => over.pick(dueMs, []));
+  assert.deepEqual([picks[0] === first, picks.slice(1).includes(first!)], [true, false]);
+  over.begin(first!);
+  over.end(first!, dueMs);
+  assert.equal(over.pick(dueMs + 1, []), first);
+});
+
+test("no endpoint's requests under way are lost count of when it changes its place", () => {
+  const over = balancer(["10.0.0.1", "10.0.0.2"]);
+  const [first, second] = over.members;
+  for (const member of [first!, first!, second!]) over.begin(member);
+  over.connectFailed(first!, 0);
+  assert.equal(over.pending, 3);
+  over.update([endpoint("10.0.0.1"), endpoint("10.0.0.3")], 1);
+  assert.equal(over.pending, 2, "those of the one that left no longer count");
+  over.end(second!, 0);
+  over.end(first!, 0);
+  over.end(first!, 0);
+  assert.equal(over.pending, 0);
+});
+
+test("a failure makes nobody look quicker", () => {
+  const over = balancer(["10.0.0.1"]);
+  const member = over.members[0]!;
+  over.observe(member, 200, false, 1);
+  over.observe(member, 1, true, 5_000);
+  assert.equal(member.load(5_000), member.latency.load(0, 5_000));
+  assert.ok(member.load(5_000) > 120);
+  over.observe(member, 900, true, 5_000);
+  assert.equal(member.load(5_000), 900);
+});
+
+test("who says that it is overloaded is asked less, and is not set aside", () => {
+  const over = balancer(["10.0.0.1", "10.0.0.2"]);
+  const [first] = over.members;
+  over.overloaded(first!, 0, 0);
+  for (let i = 0; i < 50; i++) assert.notEqual(over.pick(0, []), first);
+  assert.equal(first!.standing.aside, "no");
+  assert.ok(first!.load(60_000) < 30, "and is forgiven");
+});
+
+test("a standing's window forgets what is older", () => {
+  const standing = new Standing();
+  const accrual = {
+    consecutiveFailures: 0,
+    successRateMin: 0.5,
+    windowMs: 1_000,
+    requestsMin: 4,
+    backoff: { minMs: 1, maxMs: 1, jitterRatio: 0 },
+    respectsRetryAfter: false,
+  };
+  for (const atMs of [0, 10, 20]) assert.equal(standing.counts(true, accrual, atMs), false, "too few");
+  assert.equal(standing.counts(true, accrual, 2_000), false, "the others are long over");
+  for (let i = 0; i < 3; i++) standing.counts(false, accrual, 2_100);
+  assert.equal(standing.counts(true, accrual, 2_200), false, "3 of 5");
+  assert.equal(standing.counts(true, accrual, 2_300), false, "3 of 6 are the share asked for");
+  assert.equal(standing.counts(true, accrual, 2_300), true, "3 of 7");
 });

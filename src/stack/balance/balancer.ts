@@ -1,25 +1,23 @@
 import { addressKey } from "#/base/address.ts";
+import type { Fields } from "#/base/fields.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import { Ejection } from "./ejection.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
+import { ConsistentHash } from "./consistent-hash.ts";
+import { Member } from "./member.ts";
 import { PeakEwma } from "./peak-ewma.ts";
+import type { Picker } from "./pool.ts";
+import { Pool } from "./pool.ts";
+import { PowerOfTwo } from "./power-of-two.ts";
+import { RandomPick } from "./random-pick.ts";
+import { hashKeyOf } from "./request-fields.ts";
+import { RoundRobin } from "./round-robin.ts";
+import { Sessions } from "./session.ts";
+import { subsetOf } from "./subset.ts";
+import { localityOf } from "./zone.ts";
 
-/** One endpoint as the balancer sees it. `extra` is what its user keeps per endpoint (connections, counters). */
-export class Member<T> {
-  readonly endpoint: Endpoint;
-  readonly extra: T;
-  readonly latency: PeakEwma;
-  readonly ejection: Ejection;
-  /** Requests (HTTP) or connections (opaque) under way. */
-  pending = 0;
-
-  constructor(endpoint: Endpoint, extra: T, latency: PeakEwma, ejection: Ejection) {
-    this.endpoint = endpoint;
-    this.extra = extra;
-    this.latency = latency;
-    this.ejection = ejection;
-  }
-}
+export { Member };
 
 export interface BalancerSettings {
   readonly defaultRttMs: number;
@@ -28,101 +26,429 @@ export interface BalancerSettings {
 
 export const BALANCER_DEFAULTS: BalancerSettings = { defaultRttMs: 30, decayMs: 10_000 };
 
+/** Whose requests are balanced: what subsets, hashing by source and zones go by. Empty: not known. */
+export interface BalancedClient {
+  /** Names the workload; the same after a restart of its sidecar. */
+  readonly id: string;
+  readonly zone: string;
+}
+
+export const UNKNOWN_CLIENT: BalancedClient = { id: "", zone: "" };
+
+export interface BalancerOptions<T> {
+  readonly settings?: BalancerSettings;
+  readonly traffic?: BackendTraffic;
+  readonly client?: BalancedClient;
+  readonly random: Random;
+  /** Milliseconds since 1970, for sessions that end. */
+  readonly wallMs?: () => number;
+  readonly make: (endpoint: Endpoint) => T;
+  readonly drop: (extra: T) => void;
+}
+
 /**
- * Power of two choices over peak-EWMA load (facts §12): of two members drawn at random the less loaded one is taken, so
- * that load spreads without every sidecar flocking to the one best endpoint. Members set aside by ejection, or already
- * tried by this request, are only taken when nobody else is left.
+ * Chooses among the endpoints of one service, as its `BackendTraffic` says, and learns from what becomes of requests:
+ *
+ *     pick → begin → answered | connectFailed → end
+ *
+ * Endpoints in use lie in a pool; with a zone preference those of other zones lie in a second one. Endpoints that cannot be
+ * connected to, or whose answers failed (`FailureAccrual`), are set aside, which is a preference and no verdict: when nobody else is
+ * left they are tried all the same. When the time of one is over, exactly one request tries it; a success takes it back.
  */
 export class Balancer<T> {
   readonly #settings: BalancerSettings;
+  readonly #client: BalancedClient;
   readonly #random: Random;
+  readonly #wallMs: () => number;
   readonly #makeExtra: (endpoint: Endpoint) => T;
   readonly #dropExtra: (extra: T) => void;
+  #traffic: BackendTraffic;
+  #endpoints: readonly Endpoint[] = [];
   #members: Member<T>[] = [];
+  #byKey = new Map<string, Member<T>>();
+  /** Where requests go. */
+  #pool: Pool<T>;
+  /** Endpoints of other zones, while there is a preference and enough of the client's own; else it has no members. */
+  #others: Pool<T>;
+  #sessions: Sessions<T> | null = null;
+  #isPlain = true;
+  #failing = 0;
+  #unreachable = 0;
+  #isPanicking = false;
 
-  constructor(options: {
-    settings?: BalancerSettings;
-    random: Random;
-    make: (endpoint: Endpoint) => T;
-    drop: (extra: T) => void;
-  }) {
+  constructor(options: BalancerOptions<T>) {
     this.#settings = options.settings ?? BALANCER_DEFAULTS;
+    this.#traffic = options.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
+    this.#client = options.client ?? UNKNOWN_CLIENT;
     this.#random = options.random;
+    this.#wallMs = options.wallMs ?? (() => 0);
     this.#makeExtra = options.make;
     this.#dropExtra = options.drop;
+    this.#pool = new Pool(this.#newPicker(), this.#random);
+    this.#others = new Pool(this.#newPicker(), this.#random);
+    this.#newSessions();
+    this.#isPlain = this.#traffic.accrual === null && this.#sessions === null;
   }
 
+  /** Those in use and those set aside, in the order of the last update. */
   get members(): readonly Member<T>[] {
     return this.#members;
   }
 
+  get traffic(): BackendTraffic {
+    return this.#traffic;
+  }
+
+  /** Nothing needs to be known of an answer but when it began, unless it is a failure. */
+  get isPlain(): boolean {
+    return this.#isPlain;
+  }
+
+  /** Requests under way at endpoints of the present set. */
+  get pending(): number {
+    return this.#pool.pending + this.#others.pending;
+  }
+
+  /** So few are not set aside that all are used that can be connected to. */
+  get isPanicking(): boolean {
+    return this.#isPanicking;
+  }
+
   /** Takes a new set: members whose endpoint is unchanged keep their connections and statistics. */
   update(endpoints: readonly Endpoint[], nowMs: number): void {
-    const old = new Map(this.#members.map((member) => [addressKey(member.endpoint.address), member]));
+    this.#endpoints = endpoints;
+    const old = this.#byKey;
+    const joinedAtMs = old.size === 0 ? -Infinity : nowMs;
+    const known = new Map<string, Member<T>>();
     const members: Member<T>[] = [];
-    for (const endpoint of endpoints) {
+    let hasStayed = false;
+    for (const endpoint of this.#chosen(endpoints)) {
       const key = addressKey(endpoint.address);
-      const known = old.get(key);
-      if (known !== undefined && sameTransport(known.endpoint, endpoint)) {
-        members.push(known);
+      if (known.has(key)) continue;
+      let member = old.get(key);
+      if (member !== undefined && sameTransport(member.endpoint, endpoint)) {
+        member.endpoint = endpoint;
         old.delete(key);
-        continue;
+        hasStayed = true;
+      } else {
+        const { defaultRttMs, decayMs } = this.#settings;
+        const latency = new PeakEwma(defaultRttMs, decayMs, nowMs);
+        member = new Member(endpoint, this.#makeExtra(endpoint), latency, joinedAtMs);
       }
-      const { defaultRttMs, decayMs } = this.#settings;
-      members.push(
-        new Member(
-          endpoint,
-          this.#makeExtra(endpoint),
-          new PeakEwma(defaultRttMs, decayMs, nowMs),
-          new Ejection(this.#random),
-        ),
-      );
+      known.set(key, member);
+      members.push(member);
     }
+    // A set that is new as a whole has nobody who could bear the load meanwhile.
+    if (!hasStayed) for (const member of members) member.joinedAtMs = -Infinity;
     this.#members = members;
-    for (const gone of old.values()) this.#dropExtra(gone.extra);
+    this.#byKey = known;
+    this.#reckonAside();
+    this.#keepFloor();
+    this.#regroup();
+    for (const gone of old.values()) {
+      gone.pool = null;
+      this.#dropExtra(gone.extra);
+    }
   }
 
-  /** Null only when there is no member at all, or all were tried. `tried` is never long: a request gives up after a few. */
-  pick(nowMs: number, tried: readonly Member<T>[]): Member<T> | null {
-    const members = this.#members;
-    const count = members.length;
-    if (count === 0) return null;
-    if (count === 1) return tried.includes(members[0] as Member<T>) ? null : (members[0] as Member<T>);
-    const first = Math.floor(this.#random.next() * count);
-    const step = 1 + Math.floor(this.#random.next() * (count - 1));
-    const a = members[first] as Member<T>;
-    const b = members[(first + step) % count] as Member<T>;
-    const aFits = fits(a, nowMs, tried);
-    const bFits = fits(b, nowMs, tried);
-    if (aFits && bFits) return b.latency.load(b.pending, nowMs) < a.latency.load(a.pending, nowMs) ? b : a;
-    if (aFits) return a;
-    if (bFits) return b;
-    return this.#bestOfRest(nowMs, tried);
+  /** Takes other settings from now on. Connections, statistics and who is set aside stay, as far as they still mean something. */
+  configure(traffic: BackendTraffic, nowMs: number): void {
+    const old = this.#traffic;
+    if (old === traffic || sameSettings(old, traffic)) return;
+    this.#traffic = traffic;
+    if (!sameSettings(old.balancing, traffic.balancing)) {
+      this.#pool = new Pool(this.#newPicker(), this.#random);
+      this.#others = new Pool(this.#newPicker(), this.#random);
+    }
+    if (!sameSettings(old.persistence, traffic.persistence)) this.#newSessions();
+    this.#isPlain = traffic.accrual === null && this.#sessions === null;
+    if (traffic.accrual === null)
+      for (const { standing } of this.#members) if (standing.aside === "failing") standing.readmit();
+    this.update(this.#endpoints, nowMs);
   }
 
-  /** Looks at everybody: the least loaded that fits, else whoever is nearest to being taken back in. */
-  #bestOfRest(nowMs: number, tried: readonly Member<T>[]): Member<T> | null {
-    let best: Member<T> | null = null;
-    let bestFits = false;
-    for (const member of this.#members) {
-      if (tried.includes(member)) continue;
-      const memberFits = member.ejection.untilMs <= nowMs;
-      const better =
-        best === null ||
-        (memberFits && !bestFits) ||
-        (memberFits && member.latency.load(member.pending, nowMs) < best.latency.load(best.pending, nowMs)) ||
-        (!memberFits && !bestFits && member.ejection.untilMs < best.ejection.untilMs);
-      if (better) {
-        best = member;
-        bestFits = memberFits;
+  /**
+   * The endpoint for a request with these `fields` (null: of a connection). `tried`: who had it already; never long, for a request
+   * gives up after a few. Null: there is no endpoint, all were tried, or all are set aside and the policy allows none of them
+   * (`ejectionFloor` and `panicThreshold` 0).
+   */
+  pick(nowMs: number, tried: readonly Member<T>[], fields: Fields | null = null): Member<T> | null {
+    if (this.#sessions !== null && fields !== null) {
+      const member = this.#sessions.memberOf(fields);
+      if (member !== null && this.#mayServe(member, nowMs) && !tried.includes(member)) return member;
+    }
+    const first = this.#others.members.length > 0 && this.#spills() ? this.#others : this.#pool;
+    const picked = this.#pickFrom(first, nowMs, tried, fields);
+    if (picked !== null) return picked;
+    const second = first === this.#pool ? this.#others : this.#pool;
+    return this.#pickFrom(second, nowMs, tried, fields) ?? this.#lastResort(tried);
+  }
+
+  /** A request is on its way to the member. */
+  begin(member: Member<T>): void {
+    member.pending++;
+    if (member.pool !== null) member.pool.pending++;
+  }
+
+  /** It is over there, however it ended. `startedAtMs`: when it was picked. */
+  end(member: Member<T>, startedAtMs: number): void {
+    member.pending--;
+    const { pool, standing } = member;
+    if (pool !== null) pool.pending--;
+    if (standing.probedAtMs < 0 || startedAtMs < standing.probedAtMs) return;
+    // It tried a member that is set aside, and has not told how it is. Another may try.
+    standing.probedAtMs = -1;
+    pool?.reckonDue();
+  }
+
+  /** No connection to it could be made, however many requests waited for that one. */
+  connectFailed(member: Member<T>, nowMs: number): void {
+    if (nowMs < member.standing.untilMs) return;
+    member.standing.unreachable(nowMs, this.#random);
+    this.#setAside(member);
+  }
+
+  /** An answer began within `latencyMs`, which is what its endpoint is measured by. A failure makes nobody look quicker. */
+  observe(member: Member<T>, latencyMs: number, isFailure: boolean, nowMs: number): void {
+    if (!isFailure || latencyMs > member.latency.load(0, nowMs)) member.latency.observe(latencyMs, nowMs);
+    // Whoever answers can be reached.
+    if (member.standing.aside === "unreachable") this.#readmit(member);
+  }
+
+  /** An endpoint that says it has too much to do is asked less, though its answer came soon. `pauseMs`: what it asked for. */
+  overloaded(member: Member<T>, pauseMs: number, nowMs: number): void {
+    const { overloadPenaltyMs } = this.#traffic;
+    if (overloadPenaltyMs > 0) member.latency.observe(Math.max(overloadPenaltyMs, pauseMs), nowMs);
+  }
+
+  /**
+   * What an answer was, for failure accrual. `startedAtMs`: when the request was picked; what began before the endpoint was set aside
+   * says nothing new. `pauseMs`: what the endpoint asked for (`Retry-After`), or 0.
+   */
+  answered(member: Member<T>, isFailure: boolean, startedAtMs: number, pauseMs: number, nowMs: number): void {
+    const { accrual } = this.#traffic;
+    const { standing } = member;
+    if (accrual === null || this.#byKey.get(member.key) !== member) return;
+    if (standing.aside !== "no" && startedAtMs <= standing.sinceMs) return;
+    // It was reached, whatever it said.
+    if (standing.aside === "unreachable") this.#readmit(member);
+    if (standing.aside === "failing") {
+      if (!isFailure) this.#readmit(member);
+      else {
+        standing.failing(nowMs, accrual, accrual.respectsRetryAfter ? pauseMs : 0, this.#random);
+        this.#setAside(member);
       }
+      return;
+    }
+    if (!standing.counts(isFailure, accrual, nowMs)) return;
+    if (this.#failing >= this.#failingMax) return;
+    standing.failing(nowMs, accrual, accrual.respectsRetryAfter ? pauseMs : 0, this.#random);
+    this.#setAside(member);
+  }
+
+  /** A long answer has begun well on an endpoint that was set aside: it need not end before others may come. */
+  begunWell(member: Member<T>, startedAtMs: number): void {
+    const { standing } = member;
+    if (standing.aside !== "failing" || startedAtMs <= standing.sinceMs) return;
+    standing.readmitOnTrial();
+    this.#tookBack(member);
+  }
+
+  /** The answer's fields with the token of a session that begins with it; null: nothing to add. */
+  sessionBegun(request: Fields, answer: Fields, member: Member<T>): Fields | null {
+    return this.#sessions === null ? null : this.#sessions.begun(request, answer, member);
+  }
+
+  // --- who may be picked ---
+
+  #pickFrom(
+    pool: Pool<T>,
+    nowMs: number,
+    tried: readonly Member<T>[],
+    fields: Fields | null,
+  ): Member<T> | null {
+    if (nowMs >= pool.nextDueMs) {
+      const due = this.#due(pool, nowMs, tried, fields);
+      if (due !== null) return due;
+    }
+    return pool.picker.pick(pool, nowMs, tried, fields);
+  }
+
+  /** The member of those set aside that this request is to try. */
+  #due(pool: Pool<T>, nowMs: number, tried: readonly Member<T>[], fields: Fields | null): Member<T> | null {
+    // A key that belongs elsewhere stays there.
+    const owner = pool.picker instanceof ConsistentHash ? pool.picker.ownerFor(fields) : null;
+    for (const member of pool.aside) {
+      const { standing } = member;
+      if (standing.probedAtMs >= 0 || standing.untilMs > nowMs || tried.includes(member)) continue;
+      if (owner !== null && owner !== member) continue;
+      standing.probedAtMs = nowMs;
+      pool.reckonDue();
+      return member;
+    }
+    return null;
+  }
+
+  /** In use, or set aside and due: then the request tries it. */
+  #mayServe(member: Member<T>, nowMs: number): boolean {
+    if (member.place !== -1) return true;
+    const { pool, standing } = member;
+    if (pool === null || standing.probedAtMs >= 0 || standing.untilMs > nowMs) return false;
+    standing.probedAtMs = nowMs;
+    pool.reckonDue();
+    return true;
+  }
+
+  /** Nobody in use is left: whoever is nearest to being taken back, unless the policy forbids those whose answers failed. */
+  #lastResort(tried: readonly Member<T>[]): Member<T> | null {
+    const { ejectionFloor, panicThreshold } = this.#traffic;
+    const isStrict = ejectionFloor <= 0 && panicThreshold <= 0;
+    let best: Member<T> | null = null;
+    for (const member of this.#members) {
+      const { aside, untilMs } = member.standing;
+      if (member.pool === null || tried.includes(member) || (isStrict && aside === "failing")) continue;
+      if (best === null || untilMs < best.standing.untilMs) best = member;
     }
     return best;
   }
-}
 
-function fits<T>(member: Member<T>, nowMs: number, tried: readonly Member<T>[]): boolean {
-  return member.ejection.untilMs <= nowMs && (tried.length === 0 || !tried.includes(member));
+  // --- standing ---
+
+  /** How many may be set aside for their answers. */
+  get #failingMax(): number {
+    const count = this.#members.length;
+    return count - Math.min(count, Math.ceil(count * this.#traffic.ejectionFloor));
+  }
+
+  #setAside(member: Member<T>): void {
+    if (this.#byKey.get(member.key) !== member) return;
+    this.#reckonAside();
+    if (!this.#isIn(member)) member.pool?.setAside(member);
+    this.#review();
+  }
+
+  #readmit(member: Member<T>): void {
+    member.standing.readmit();
+    this.#tookBack(member);
+  }
+
+  #tookBack(member: Member<T>): void {
+    if (this.#byKey.get(member.key) !== member) return;
+    this.#reckonAside();
+    member.pool?.takeBack(member);
+    this.#review();
+  }
+
+  #reckonAside(): void {
+    this.#failing = 0;
+    this.#unreachable = 0;
+    for (const { standing } of this.#members) {
+      if (standing.aside === "failing") this.#failing++;
+      else if (standing.aside === "unreachable") this.#unreachable++;
+    }
+  }
+
+  /** Members in use may have left: then those are taken back that would be first. */
+  #keepFloor(): void {
+    let excess = this.#failing - this.#failingMax;
+    if (excess <= 0) return;
+    const failing = this.#members.filter(({ standing }) => standing.aside === "failing");
+    failing.sort((a, b) => a.standing.untilMs - b.standing.untilMs);
+    for (const { standing } of failing) {
+      if (excess-- <= 0) break;
+      standing.readmit();
+    }
+    this.#reckonAside();
+  }
+
+  /** What depends on how many are set aside. */
+  #review(): void {
+    const wasPanicking = this.#isPanicking;
+    if (this.#traffic.zone !== null || this.#reckonPanic() !== wasPanicking) this.#regroup();
+  }
+
+  #reckonPanic(): boolean {
+    const count = this.#members.length;
+    const share = count === 0 ? 1 : (count - this.#failing - this.#unreachable) / count;
+    this.#isPanicking = this.#failing > 0 && share < this.#traffic.panicThreshold;
+    return this.#isPanicking;
+  }
+
+  #isIn({ standing }: Member<T>): boolean {
+    return standing.aside === "no" || (this.#isPanicking && standing.aside === "failing");
+  }
+
+  // --- pools ---
+
+  /** Fills the pools anew. */
+  #regroup(): void {
+    this.#reckonPanic();
+    const { slowStartMs, zone } = this.#traffic;
+    const isIn = (member: Member<T>): boolean => this.#isIn(member);
+    let members: readonly Member<T>[] = this.#members;
+    if (
+      members.some(({ endpoint }) => endpoint.weight === 0) &&
+      members.some(({ endpoint }) => endpoint.weight > 0)
+    ) {
+      for (const member of members) member.pool = null;
+      members = members.filter(({ endpoint }) => endpoint.weight > 0);
+    }
+    let others: readonly Member<T>[] = [];
+    if (zone !== null) {
+      const isLocal = ({ endpoint }: Member<T>): boolean =>
+        localityOf(endpoint, this.#client.zone) === "local";
+      const local = members.filter(isLocal);
+      const isEnough = local.length > 0 && local.filter(isIn).length >= zone.healthyShareMin * local.length;
+      if (isEnough && local.length < members.length) {
+        others = members.filter((member) => !isLocal(member));
+        members = local;
+      }
+    }
+    this.#pool.fill(members, slowStartMs, isIn);
+    if (others.length > 0 || this.#others.members.length > 0) this.#others.fill(others, slowStartMs, isIn);
+    this.#sessions?.update(this.#members);
+  }
+
+  /** Whether the client's own zone is loaded, and the others less so. */
+  #spills(): boolean {
+    const spillAtPending = this.#traffic.zone?.spillAtPending ?? 0;
+    const here = (this.#pool.pending + 1) / Math.max(1, this.#pool.active.length);
+    if (spillAtPending <= 0 || here <= spillAtPending) return false;
+    return (this.#others.pending + 1) / Math.max(1, this.#others.active.length) < here;
+  }
+
+  /** The endpoints of `subsetSize`; with a zone preference so many here and so many elsewhere, or none here might be left. */
+  #chosen(endpoints: readonly Endpoint[]): readonly Endpoint[] {
+    const { subsetSize, zone } = this.#traffic;
+    if (subsetSize <= 0) return endpoints;
+    const { id } = this.#client;
+    if (zone === null) return subsetOf(endpoints, subsetSize, id);
+    const isLocal = (endpoint: Endpoint): boolean => localityOf(endpoint, this.#client.zone) === "local";
+    return [
+      ...subsetOf(endpoints.filter(isLocal), subsetSize, id),
+      ...subsetOf(
+        endpoints.filter((endpoint) => !isLocal(endpoint)),
+        subsetSize,
+        id,
+      ),
+    ];
+  }
+
+  #newPicker(): Picker<T> {
+    const { algorithm, hashOn, boundedLoad } = this.#traffic.balancing;
+    if (algorithm === "round-robin") return new RoundRobin(this.#random);
+    if (algorithm === "random") return new RandomPick();
+    if (algorithm === "least-request") return new PowerOfTwo("requests", this.#random);
+    const byLatency = new PowerOfTwo<T>("latency", this.#random);
+    if (algorithm === "p2c-ewma") return byLatency;
+    const keyOf = (fields: Fields | null): number => hashKeyOf(hashOn, this.#client.id, fields);
+    return new ConsistentHash(keyOf, boundedLoad, byLatency);
+  }
+
+  #newSessions(): void {
+    const { persistence } = this.#traffic;
+    this.#sessions = persistence === null ? null : new Sessions(persistence, this.#wallMs);
+  }
 }
 
 /** Whether connections made for `a` serve `b` as well. Labels and weight may differ. */
@@ -135,4 +461,9 @@ function sameTransport(a: Endpoint, b: Endpoint): boolean {
       a.tunnelPort === b.tunnelPort &&
       a.authorityOverride === b.authorityOverride)
   );
+}
+
+/** Of plain data, made in one place: equal parts come in equal order. */
+function sameSettings(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
 }

@@ -3,10 +3,13 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
 import { Balancer } from "../balance/balancer.ts";
-import type { BalancerSettings, Member } from "../balance/balancer.ts";
+import type { BalancedClient, BalancerSettings, Member } from "../balance/balancer.ts";
 import { RECONNECT_WAIT_MS, ReconnectWait } from "../balance/reconnect-wait.ts";
 import type { Cancel, EndpointSource } from "../discovery.ts";
+import type { Attempted } from "./endpoint-report.ts";
+import { reportFault, reportHead, reportTrailers } from "./endpoint-report.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault, FaultCode } from "./fault.ts";
@@ -75,6 +78,8 @@ export class Dispatch implements HttpService {
     clock: Clock;
     random: Random;
     settings?: DispatchSettings;
+    traffic?: BackendTraffic;
+    client?: BalancedClient;
   }) {
     this.name = options.name;
     this.clock = options.clock;
@@ -83,12 +88,20 @@ export class Dispatch implements HttpService {
     this.#source = options.source;
     this.balancer = new Balancer({
       settings: this.settings.balancer,
+      ...(options.traffic === undefined ? {} : { traffic: options.traffic }),
+      ...(options.client === undefined ? {} : { client: options.client }),
       random: options.random,
+      wallMs: () => options.clock.wallMs(),
       make: options.make,
       drop: (service) => service.close(),
     });
     this.balancer.update(options.source.endpoints, this.clock.nowMs());
     this.#subscription = options.source.subscribe(() => this.#changed());
+  }
+
+  /** Takes other settings for the requests that come; cheap where they are the ones it has. */
+  configure(traffic: BackendTraffic): void {
+    this.balancer.configure(traffic, this.clock.nowMs());
   }
 
   /** Endpoints in `tried` are taken only where there is no other; those that the request goes to are added. */
@@ -180,13 +193,17 @@ class Attempt implements RequestSink, ResponseSink {
     if (member !== null) this.#send(member, nowMs);
     else if (this.#dispatch.balancer.members.length === 0) this.#waitForEndpoint();
     else if (setback !== null) this.#waitToReconnect(setback, nowMs);
+    else this.#refuseBroken();
   }
 
   /** One that no attempt went to, else one that is not in `tried`. */
   #pick(tried: readonly Member<EndpointService>[], nowMs: number): Member<EndpointService> | null {
     const { balancer } = this.#dispatch;
+    const { fields } = this.#head;
     const ever = this.#everTried?.members ?? NONE;
-    return (ever.length > 0 ? balancer.pick(nowMs, ever) : null) ?? balancer.pick(nowMs, tried);
+    return (
+      (ever.length > 0 ? balancer.pick(nowMs, ever, fields) : null) ?? balancer.pick(nowMs, tried, fields)
+    );
   }
 
   /** Whoever was not asked yet; with a reason to, somebody for another time. */
@@ -197,7 +214,23 @@ class Attempt implements RequestSink, ResponseSink {
     if (!isDue && setback.attempts >= settings.attemptsMax) return null;
     const member = this.#pick(setback.tried, nowMs);
     if (member !== null) return member;
-    return isDue || mayRepeatAtOnce(setback.cause) ? balancer.pick(nowMs, NONE) : null;
+    return isDue || mayRepeatAtOnce(setback.cause) ? balancer.pick(nowMs, NONE, this.#head.fields) : null;
+  }
+
+  /** Only where the policy has neither floor nor panic are there endpoints of which none may be picked. */
+  #refuseBroken(): void {
+    const { name, balancer } = this.#dispatch;
+    this.#giveUp(
+      fault(
+        "NO_ENDPOINTS",
+        `${name}: all ${balancer.members.length} endpoints are set aside for their failures`,
+        {
+          safe: true,
+          status: 503,
+          rule: "ejectionFloor=0, panicThreshold=0",
+        },
+      ),
+    );
   }
 
   #waitForEndpoint(): void {
@@ -250,7 +283,7 @@ class Attempt implements RequestSink, ResponseSink {
     this.#member = member;
     this.#everTried?.add(member);
     this.#startedAtMs = nowMs;
-    member.pending++;
+    this.#dispatch.balancer.begin(member);
     this.#uncreditedBytes = this.#creditedBytes;
     const kept = this.#kept;
     const bodyFollows = !this.#last;
@@ -287,6 +320,9 @@ class Attempt implements RequestSink, ResponseSink {
     this.#over = true;
     this.#waitTimer?.cancel();
     this.#dispatch.release(this);
+    // A timeout blames the endpoint, a client that went away does not.
+    if (this.#member !== null && cause.code === "TIMEOUT")
+      reportFault(this.#attempted(this.#member), cause, this.#dispatch.clock.nowMs());
     this.#letGo();
     this.#sink.abort(cause);
   }
@@ -306,13 +342,16 @@ class Attempt implements RequestSink, ResponseSink {
     this.#answered = true;
     this.#kept = null;
     const member = this.#member;
+    let passed = head;
     if (member !== null) {
-      const nowMs = this.#dispatch.clock.nowMs();
-      member.latency.observe(nowMs - this.#startedAtMs, nowMs);
-      member.ejection.succeeded();
+      const { balancer, clock } = this.#dispatch;
+      const nowMs = clock.nowMs();
+      if (balancer.isPlain && head.status < 429 && !(last && this.#head.version === "2"))
+        balancer.observe(member, nowMs - this.#startedAtMs, false, nowMs);
+      else passed = reportHead(this.#attempted(member), head, last, nowMs, clock.wallMs());
     }
     if (last) this.#letGo();
-    this.#reply.head(head, last);
+    this.#reply.head(passed, last);
   }
 
   body(bytes: Uint8Array, start: number, stop: number): void {
@@ -320,6 +359,10 @@ class Attempt implements RequestSink, ResponseSink {
   }
 
   finish(trailers: Fields | null): void {
+    if (trailers !== null && this.#member !== null) {
+      const { clock } = this.#dispatch;
+      reportTrailers(this.#attempted(this.#member), trailers, clock.nowMs(), clock.wallMs());
+    }
     this.#letGo();
     this.#reply.finish(trailers);
   }
@@ -327,12 +370,11 @@ class Attempt implements RequestSink, ResponseSink {
   fail(cause: Fault): void {
     const member = this.#member;
     if (member === null && !this.#answered) return;
+    const { clock, random, settings } = this.#dispatch;
+    if (member !== null && !this.#over) reportFault(this.#attempted(member), cause, clock.nowMs());
     this.#letGo();
     this.#sink = SPENT;
     if (this.#over) return;
-    const { clock, random, settings } = this.#dispatch;
-    if (member !== null && (cause.code === "CONNECT_FAILED" || cause.code === "CONNECT_TIMEOUT"))
-      member.ejection.failed(clock.nowMs());
     if (!cause.safe || this.#answered || this.#kept === null || member === null) {
       this.#over = true;
       this.#reply.fail(cause);
@@ -365,9 +407,14 @@ class Attempt implements RequestSink, ResponseSink {
 
   #letGo(): void {
     if (this.#member === null) return;
-    this.#member.pending--;
+    this.#dispatch.balancer.end(this.#member, this.#startedAtMs);
     this.#member = null;
     this.#turn++;
+  }
+
+  #attempted(member: Member<EndpointService>): Attempted<EndpointService> {
+    const { balancer } = this.#dispatch;
+    return { balancer, member, request: this.#head, startedAtMs: this.#startedAtMs };
   }
 }
 
