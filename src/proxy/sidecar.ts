@@ -110,6 +110,7 @@ export class Sidecar {
     });
     this.outbound = new Outbound({
       clock,
+      random,
       log,
       registry,
       metrics,

@@ -4,6 +4,8 @@ import type { SocketAddress } from "#/base/address.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { InboundPolicy, OutboundPolicy } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
+import type { RouteTable } from "./route/table.ts";
 
 /** Something that can be taken back: a subscription, an attempt, a wait. A second `cancel` does nothing. */
 export interface Cancel {
@@ -30,17 +32,22 @@ export interface EndpointSource {
 
 /**
  * What an outbound connection was meant for, with everything discovery knows of it: one object per original destination
- * while any connection uses it, and for an idle time after. `policy` and `endpoints` are replaced by live updates.
+ * while any connection uses it, and for an idle time after. `policy` and `table` are replaced together by live updates.
  */
 export interface OutboundTarget {
   /** The original destination. */
   readonly address: SocketAddress;
   readonly policy: OutboundPolicy;
-  /** Null where the policy forbids (`policy.backend.kind === "forbidden"`). */
-  readonly endpoints: EndpointSource | null;
+  /** `policy.http`, ready to look requests up. */
+  readonly table: RouteTable;
+  /**
+   * Endpoints of a backend that `policy` names, in whatever place. Null for a forbidden one, for one of an older policy, and past the
+   * bound on backends of one target.
+   */
+  sourceOf(backend: Backend): EndpointSource | null;
   /** `svc.ns.svc.cluster.local:port`, or `ip:port` where no name is known: `authority` of metrics. */
   readonly authority: string;
-  /** After each change of `policy` (with which `endpoints` may become another source). */
+  /** After each change of `policy`. */
   subscribe(changed: () => void): Cancel;
 }
 

@@ -1,7 +1,7 @@
 import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { InboundPolicy, Protocol } from "#/model/policy.ts";
+import type { InboundPolicy, OutboundPolicy, Protocol } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
 import { SILENT } from "#/net/log.ts";
@@ -94,7 +94,7 @@ export class SimMesh {
 export class SimControl implements ControlApi {
   readonly #clock: VirtualClock;
   readonly #random: Random;
-  readonly #services = new Map<string, { readonly path: string; readonly protocol: Protocol }>();
+  readonly #policies = new Map<string, OutboundPolicy>();
   readonly #endpoints = new Map<string, readonly Endpoint[]>();
   readonly #ports = new Map<number, InboundPolicy>();
   readonly #watches = new Set<() => void>();
@@ -110,7 +110,19 @@ export class SimControl implements ControlApi {
   }
 
   service(address: SocketAddress, path: string, protocol: Protocol): void {
-    this.#services.set(addressKey(address), { path, protocol });
+    const backend: Backend = {
+      kind: "balancer",
+      source: SOURCE,
+      path,
+      defaultRttMs: 30,
+      decayMs: 10_000,
+      traffic: null,
+    };
+    this.policy(address, policyTo(backend, SOURCE, protocol));
+  }
+
+  policy(address: SocketAddress, policy: OutboundPolicy): void {
+    this.#policies.set(addressKey(address), policy);
     this.#changed();
   }
 
@@ -131,21 +143,9 @@ export class SimControl implements ControlApi {
 
   watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel {
     return this.#watch(() => {
-      const service = this.#services.get(addressKey(address));
-      if (service === undefined) {
-        sink.unknown();
-        return;
-      }
-      const { path, protocol } = service;
-      const backend: Backend = {
-        kind: "balancer",
-        source: SOURCE,
-        path,
-        defaultRttMs: 30,
-        decayMs: 10_000,
-        traffic: null,
-      };
-      sink.policy(policyTo(backend, SOURCE, protocol));
+      const policy = this.#policies.get(addressKey(address));
+      if (policy === undefined) sink.unknown();
+      else sink.policy(policy);
     });
   }
 

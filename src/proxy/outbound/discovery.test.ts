@@ -4,11 +4,13 @@ import type { IpAddress } from "#/base/address.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
 import { SILENT } from "#/net/log.ts";
 import { ManualClock } from "#/stack/http/testing.ts";
+import type { EndpointSource } from "#/stack/discovery.ts";
 import { parseNetwork, type Network } from "#/stack/networks.ts";
 import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "../control/control-api.ts";
-import { Discovery, type Lookup } from "./discovery.ts";
+import { Discovery, type Lookup, type Target } from "./discovery.ts";
 
 /** A control plane that says what the test tells it to. */
 class Control implements ControlApi {
@@ -57,6 +59,10 @@ const endpoint = (ip: string, labels = {}): Endpoint => ({
   authorityOverride: null,
   labels,
 });
+
+/** Of a policy without routes of its own. */
+const backendOf = (target: Target): Backend => target.policy.http[0]!.rules[0]!.backends[0]!.backend;
+const sourceOf = (target: Target): EndpointSource | null => target.sourceOf(backendOf(target));
 
 const isPending = (lookup: { found: Lookup | null }): boolean => lookup.found === null;
 
@@ -107,8 +113,8 @@ test("two targets with the same path share one source, which follows updates", (
   control.say(balancer("web:80"));
   clock.advance(0);
   assert(a.found?.kind === "found" && b.found?.kind === "found");
-  const source = a.found.target.endpoints;
-  assert.equal(source, b.found.target.endpoints);
+  const source = sourceOf(a.found.target);
+  assert.equal(source, sourceOf(b.found.target));
   let changes = 0;
   source?.subscribe(() => changes++);
   control.endpoints.get("web:80")?.("known", [endpoint("10.1.0.1")]);
@@ -128,7 +134,8 @@ test("without an answer, the mesh's own addresses fail and others pass through, 
   assert(inside.found?.kind === "failed");
   assert.equal(inside.found.reason, "no_answer");
   assert(outside.found?.kind === "found");
-  const { backend, protocol } = outside.found.target.policy;
+  const { protocol } = outside.found.target.policy;
+  const backend = backendOf(outside.found.target);
   assert(backend.kind === "forward");
   assert.equal(backend.endpoint.identity, null);
   assert.equal(protocol, "detect");
@@ -145,7 +152,7 @@ test("an address that the control plane knows nothing of goes where its profile 
   clock.advance(0);
   assert(pod.found?.kind === "found");
   assert.equal(pod.found.target.policy.protocol, "opaque");
-  assert.equal(pod.found.target.endpoints?.endpoints[0]?.tunnelPort, 4143);
+  assert.equal(sourceOf(pod.found.target)?.endpoints[0]?.tunnelPort, 4143);
 });
 
 test("an answer is not taken back by a lost stream, a shrug or an empty profile", () => {
@@ -157,7 +164,7 @@ test("an answer is not taken back by a lost stream, a shrug or an empty profile"
   clock.advance(0);
   assert(first.found?.kind === "found");
   assert.equal(first.found.target.policy.protocol, "opaque");
-  assert.equal(first.found.target.policy.backend.kind, "balancer");
+  assert.equal(backendOf(first.found.target).kind, "balancer");
 });
 
 test("an idle target goes, unless the control plane is away and could not be asked again", () => {
@@ -214,11 +221,11 @@ test("a source that was let go and made again is not taken for the old one, whic
   clock.advance(0);
   assert(held.found?.kind === "found");
   const { target } = held.found;
-  const before = target.endpoints;
+  const before = sourceOf(target);
   control.say(balancer("canary:80"));
   clock.advance(60_000);
   control.say(balancer("web:80"));
   clock.advance(0);
-  assert.notEqual(target.endpoints, before);
-  assert.notEqual(target.endpoints?.key, before?.key, "what is kept by key is made anew");
+  assert.notEqual(sourceOf(target), before);
+  assert.notEqual(sourceOf(target)?.key, before?.key, "what is kept by key is made anew");
 });

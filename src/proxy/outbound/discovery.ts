@@ -7,6 +7,8 @@ import type { Backend } from "#/model/route.ts";
 import type { Log } from "#/net/log.ts";
 import type { Cancel, EndpointSource, OutboundTarget } from "#/stack/discovery.ts";
 import { networkContains, type Network } from "#/stack/networks.ts";
+import { mirrorBackends } from "#/stack/route/filters.ts";
+import { RouteTable } from "#/stack/route/table.ts";
 import type { ControlApi, EndpointsSink, Profile } from "../control/control-api.ts";
 
 export interface DiscoverySettings {
@@ -190,24 +192,28 @@ class BalancerSource implements EndpointSource {
   }
 }
 
+/** All that connections depend on, so that equal keys may share them. */
+function forwardKey(endpoint: Endpoint): string {
+  const { address, identity, protocolHint, tunnelPort, authorityOverride } = endpoint;
+  return [
+    "forward",
+    addressKey(address),
+    identity?.name ?? "",
+    identity?.serverName ?? "",
+    protocolHint,
+    tunnelPort ?? "",
+    authorityOverride ?? "",
+  ].join(" ");
+}
+
 /** The one endpoint of a `forward` backend. */
 class ForwardSource implements EndpointSource {
   readonly key: string;
   readonly state = "known";
   readonly endpoints: readonly Endpoint[];
 
-  constructor(endpoint: Endpoint) {
-    const { address, identity, protocolHint, tunnelPort, authorityOverride } = endpoint;
-    // All that connections depend on, so that equal keys may share them.
-    this.key = [
-      "forward",
-      addressKey(address),
-      identity?.name ?? "",
-      identity?.serverName ?? "",
-      protocolHint,
-      tunnelPort ?? "",
-      authorityOverride ?? "",
-    ].join(" ");
+  constructor(key: string, endpoint: Endpoint) {
+    this.key = key;
     this.endpoints = [endpoint];
   }
 
@@ -216,6 +222,36 @@ class ForwardSource implements EndpointSource {
   }
 
   release(): void {}
+}
+
+/** What a policy has no routes for, as requests or as bytes, goes to the target itself. */
+function withDefaults(policy: OutboundPolicy): OutboundPolicy {
+  if (policy.http.length > 0 && policy.tcp.length > 0) return policy;
+  const { http, tcp } = policyTo(policy.backend, policy.source, policy.protocol);
+  return {
+    ...policy,
+    http: policy.http.length === 0 ? http : policy.http,
+    tcp: policy.tcp.length === 0 ? tcp : policy.tcp,
+  };
+}
+
+/** All backends that a policy names, in any place. */
+function backendsOf({ http, tcp }: OutboundPolicy): Backend[] {
+  return [
+    ...http.flatMap(({ rules }) =>
+      rules.flatMap(({ backends, filters }) => [
+        ...backends.flatMap((each) => [each.backend, ...mirrorBackends(each.filters)]),
+        ...mirrorBackends(filters),
+      ]),
+    ),
+    ...tcp.flatMap(({ backends }) => backends.map(({ backend }) => backend)),
+  ];
+}
+
+/** The backend of connections that no route tells apart: the Service's own. Null where there is no such one. */
+function straightBackend({ http, tcp }: OutboundPolicy): Backend | null {
+  const backends = tcp.length > 0 ? tcp.at(-1)!.backends : (http.at(-1)?.rules.at(-1)?.backends ?? []);
+  return backends.length === 1 ? backends[0]!.backend : null;
 }
 
 const DEFAULT_SOURCE: PolicySource = {
@@ -227,11 +263,14 @@ const DEFAULT_SOURCE: PolicySource = {
   port: 0,
 };
 
+/** Different backends that one target may lead to. Those beyond are as if they were not valid, and the log says so. */
+const BACKENDS_MAX = 1_000;
+
 /** One original destination. */
 export class Target implements OutboundTarget {
   readonly address: SocketAddress;
   policy: OutboundPolicy;
-  endpoints: EndpointSource | null = null;
+  table: RouteTable;
   authority: string;
   /** What the last connections taught: "server" speaks first, "http" clients do. Forgotten when the policy changes. */
   learned: "nothing" | "server" | "client" = "nothing";
@@ -241,8 +280,9 @@ export class Target implements OutboundTarget {
   readonly #dropped: () => void;
   readonly #subscribers: Subscribers;
   readonly #watches: readonly Cancel[];
-  #source: BalancerSource | ForwardSource | null = null;
-  #sourceKey = "";
+  /** By key of what they lead to (`keyOf`). */
+  #sources = new Map<string, BalancerSource | ForwardSource>();
+  #byBackend = new Map<Backend, EndpointSource>();
   #profile: Profile | null | "pending" = "pending";
   #answer: OutboundPolicy | "pending" | "unknown" | "refused" = "pending";
   #refusal = "";
@@ -266,6 +306,7 @@ export class Target implements OutboundTarget {
     this.#dropped = dropped;
     this.#subscribers = new Subscribers(parts.clock);
     this.policy = policyTo(this.#toOriginal(null), DEFAULT_SOURCE, "detect");
+    this.table = new RouteTable(this.policy.http);
     this.#watches = [
       parts.control.watchOutbound(address, {
         policy: (policy) => {
@@ -300,6 +341,10 @@ export class Target implements OutboundTarget {
 
   subscribe(changed: () => void): Cancel {
     return this.#subscribers.add(changed);
+  }
+
+  sourceOf(backend: Backend): EndpointSource | null {
+    return this.#byBackend.get(backend) ?? null;
   }
 
   whenKnown(done: (lookup: Lookup) => void): Cancel {
@@ -339,7 +384,7 @@ export class Target implements OutboundTarget {
     this.#isDropped = true;
     this.#idle?.cancel();
     for (const watch of this.#watches) watch.cancel();
-    this.#source?.release();
+    for (const source of this.#sources.values()) source.release();
     this.#dropped();
   }
 
@@ -422,30 +467,73 @@ export class Target implements OutboundTarget {
     return { kind: "forward", source: DEFAULT_SOURCE, endpoint: endpoint ?? plain, traffic: null };
   }
 
-  #adopt(policy: OutboundPolicy): void {
-    const { backend } = policy;
-    const old = this.#source;
-    if (policy.protocol !== this.policy.protocol) this.learned = "nothing";
+  #adopt(heard: OutboundPolicy): void {
+    const { protocol } = this.policy;
+    const straight = this.#straightSource;
+    const policy = withDefaults(heard);
     this.policy = policy;
-    if (backend.kind === "balancer") {
-      if (this.#sourceKey !== backend.path) {
-        this.#source = this.#makeSource(backend.path);
-        old?.release();
-      }
-      this.#sourceKey = backend.path;
-      this.authority = backend.path;
-    } else {
-      const source = backend.kind === "forward" ? new ForwardSource(backend.endpoint) : null;
-      // Labels may differ under one key, so the newer object is taken.
-      this.#source = source;
-      old?.release();
-      this.#sourceKey = "";
-      const name = this.#profile === "pending" ? "" : (this.#profile?.name ?? "");
-      this.authority = name === "" ? addressKey(this.address) : `${name}:${this.address.port}`;
+    this.table = new RouteTable(policy.http);
+    this.#takeSources(policy);
+    if (policy.protocol !== protocol || this.#straightSource?.key !== straight?.key) this.learned = "nothing";
+    this.authority = this.#authorityOf(policy);
+    if (this.table.problems.length > 0) {
+      const { log } = this.#parts;
+      log.warn("parts of a policy cannot be followed", {
+        target: this.authority,
+        count: this.table.problems.length,
+        first: this.table.problems[0],
+      });
     }
-    if (this.endpoints?.key !== this.#source?.key) this.learned = "nothing";
-    this.endpoints = this.#source;
     this.#subscribers.tell();
+  }
+
+  /** Endpoints of the one backend that bytes go to; null where there are several, or none. */
+  get #straightSource(): EndpointSource | null {
+    const backend = straightBackend(this.policy);
+    return backend === null ? null : this.sourceOf(backend);
+  }
+
+  /** Holds the sources of every backend, and lets go of those that are not named any more. */
+  #takeSources(policy: OutboundPolicy): void {
+    const old = this.#sources;
+    const sources = new Map<string, BalancerSource | ForwardSource>();
+    const byBackend = new Map<Backend, EndpointSource>();
+    let dropped = 0;
+    for (const backend of backendsOf(policy)) {
+      if (backend.kind === "forbidden") continue;
+      const key = backend.kind === "balancer" ? backend.path : forwardKey(backend.endpoint);
+      let source = sources.get(key);
+      if (source === undefined && sources.size >= BACKENDS_MAX) {
+        dropped++;
+        continue;
+      }
+      if (source === undefined) {
+        const known = old.get(key);
+        // Labels of an endpoint may differ under one key, so the newer one is taken.
+        if (backend.kind === "forward") source = new ForwardSource(key, backend.endpoint);
+        else if (known === undefined) source = this.#makeSource(key);
+        else source = known;
+        if (source === known) old.delete(key);
+        sources.set(key, source);
+      }
+      byBackend.set(backend, source);
+    }
+    for (const source of old.values()) source.release();
+    this.#sources = sources;
+    this.#byBackend = byBackend;
+    if (dropped > 0)
+      this.#parts.log.warn("a target has more backends than are followed", {
+        target: addressKey(this.address),
+        max: BACKENDS_MAX,
+        left: dropped,
+      });
+  }
+
+  #authorityOf(policy: OutboundPolicy): string {
+    const { backend } = policy;
+    if (backend.kind === "balancer") return backend.path;
+    const name = this.#profile === "pending" ? "" : (this.#profile?.name ?? "");
+    return name === "" ? addressKey(this.address) : `${name}:${this.address.port}`;
   }
 
   #armIdle(): void {

@@ -2,7 +2,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import { ruleOf } from "#/model/policy.ts";
+import type { Backend } from "#/model/route.ts";
 import type {
   Dial,
   EndpointSource,
@@ -14,15 +14,15 @@ import type {
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
-import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
-import { SPENT } from "#/stack/http/exchange.ts";
-import { fault } from "#/stack/http/fault.ts";
+import type { HttpService } from "#/stack/http/exchange.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
+import { RouteLayer, type BackendServices } from "#/stack/route/layer.ts";
+import { Mirrors } from "#/stack/route/mirror.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 
@@ -41,7 +41,7 @@ export interface OutboundHttpParts {
  * HTTP from the workload. The life of a request:
  *
  *     Http1Server | Http2Server   reads it from the application's connection
- *     ByTarget                    policy of the target: where may it go?
+ *     RouteLayer                  routes of the target: which rule takes it, what is changed, which backend is drawn
  *     Dispatch                    picks an endpoint (P2C, peak EWMA); sends on what reached nobody
  *     Measured                    counts it for that endpoint
  *     EndpointClient              one HTTP/2 connection to a far sidecar, or a pool of HTTP/1 ones
@@ -50,6 +50,7 @@ export class OutboundHttpProxy implements OutboundHttp {
   readonly #parts: OutboundHttpParts;
   /** By `EndpointSource.key`; entries leave when unused (see `SharedDispatch`), so discovery's bound is theirs too. */
   readonly #dispatches = new Map<string, SharedDispatch>();
+  readonly #mirrors = new Mirrors();
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
@@ -62,12 +63,15 @@ export class OutboundHttpProxy implements OutboundHttp {
     first: FirstDialled | null,
     closed: () => void,
   ): HttpServing {
-    const { answerer, clock, guard } = this.#parts;
-    const byTarget = new ByTarget(target, (source) => this.#acquire(source, target.authority));
+    const { answerer, clock, guard, random } = this.#parts;
+    const backends = new ConnectionBackends(target, (source, backend) =>
+      this.#acquire(source, backend.kind === "balancer" ? backend.path : target.authority),
+    );
+    const routes = new RouteLayer({ target, backends, random, mirrors: this.#mirrors });
     const service =
-      first === null ? byTarget : new FirstThen(this.#firstService(first, version, target), byTarget);
+      first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);
     const over = (): void => {
-      byTarget.release();
+      routes.close();
       if (service instanceof FirstThen) service.close();
       closed();
     };
@@ -112,38 +116,35 @@ export class OutboundHttpProxy implements OutboundHttp {
   }
 }
 
-/** Asks the target's policy of this moment, so that a live update holds for the next request of an open connection. */
-class ByTarget implements HttpService {
+/** One client connection's hold on the dispatches that its requests went to. */
+class ConnectionBackends implements BackendServices {
   readonly #target: OutboundTarget;
-  readonly #acquire: (source: EndpointSource) => SharedDispatch;
-  #source: EndpointSource | null = null;
-  #shared: SharedDispatch | null = null;
+  readonly #acquire: (source: EndpointSource, backend: Backend) => SharedDispatch;
+  readonly #held = new Map<EndpointSource, SharedDispatch>();
 
-  constructor(target: OutboundTarget, acquire: (source: EndpointSource) => SharedDispatch) {
+  constructor(target: OutboundTarget, acquire: (source: EndpointSource, backend: Backend) => SharedDispatch) {
     this.#target = target;
     this.#acquire = acquire;
   }
 
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    const { policy, endpoints, authority } = this.#target;
-    if (policy.backend.kind === "forbidden" || endpoints === null) {
-      const reason = policy.backend.kind === "forbidden" ? policy.backend.reason : "no backend";
-      reply.fail(
-        fault("FORBIDDEN_TARGET", `${authority}: ${reason}`, { safe: true, rule: ruleOf(policy.source) }),
-      );
-      return SPENT;
+  serviceOf(backend: Backend): HttpService | null {
+    const source = this.#target.sourceOf(backend);
+    if (source === null) return null;
+    let shared = this.#held.get(source);
+    if (shared === undefined) {
+      shared = this.#acquire(source, backend);
+      this.#held.set(source, shared);
     }
-    if (endpoints !== this.#source) {
-      this.release();
-      this.#source = endpoints;
-      this.#shared = this.#acquire(endpoints);
-    }
-    return (this.#shared as SharedDispatch).dispatch.call(head, last, reply);
+    return shared.dispatch;
   }
 
-  release(): void {
-    this.#shared?.release();
-    this.#shared = null;
-    this.#source = null;
+  isReady(backend: Backend): boolean {
+    const source = this.#target.sourceOf(backend);
+    return source !== null && source.endpoints.length > 0;
+  }
+
+  releaseAll(): void {
+    for (const shared of this.#held.values()) shared.release();
+    this.#held.clear();
   }
 }

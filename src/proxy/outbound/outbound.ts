@@ -2,16 +2,20 @@ import { addressKey, type SocketAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import type { Random } from "#/base/random.ts";
+import type { TcpRoute } from "#/model/route.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted } from "#/net/transport.ts";
 import { detect, type ClientVerdict } from "#/stack/detection.ts";
-import type { Cancel, OutboundHttp } from "#/stack/discovery.ts";
+import type { Cancel, EndpointSource, OutboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
+import { isPlain } from "#/stack/route/layer.ts";
+import { chooseTcp, findTcpRoute } from "#/stack/route/tcp.ts";
 import { detectHttp } from "#/wire/detect.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { Connections, type Connection } from "../connections.ts";
@@ -22,6 +26,7 @@ import type { OpaqueDialled, OpaqueDialler } from "./opaque.ts";
 
 export interface OutboundParts {
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
   readonly registry: Registry;
   readonly metrics: TransportMetrics;
@@ -142,20 +147,41 @@ class OutboundConnection implements ConnHandler {
 
   #found(target: Target): void {
     this.#target = target;
-    const { backend, protocol, source } = target.policy;
-    const { endpoints } = target;
-    if (backend.kind === "forbidden" && (protocol === "opaque" || protocol === "tls")) {
-      this.#fail("forbidden", `${backend.reason} (policy ${source.name})`);
-    } else if (protocol === "opaque" || (protocol === "tls" && endpoints === null)) this.#dialOpaque(target);
-    else if (protocol === "http1") this.#serve(target, "http1", null);
+    const { protocol, tcp } = target.policy;
+    if (protocol === "http1") this.#serve(target, "http1", null);
     else if (protocol === "http2" || protocol === "grpc") this.#serve(target, "http2", null);
-    else if (endpoints?.endpoints[0]?.protocolHint === "opaque") this.#dialOpaque(target);
-    else this.#detect(target);
+    else if (protocol === "opaque") this.#dialOpaque(target);
+    else {
+      const way = this.#wayOf(target);
+      const isByName = tcp.some(({ serverNames }) => serverNames.length > 0);
+      if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName) this.#dial(way.source);
+      else if (protocol === "tls" && way.source === null && !isByName) this.#dialOpaque(target);
+      else this.#detect(target, isByName && protocol === "tls" ? null : way);
+    }
   }
 
-  #detect(target: Target): void {
+  /** Where the connection goes as bytes, as far as is known of it. */
+  #wayOf(target: Target): Way {
+    const { policy, authority } = target;
+    const choice = chooseTcp(
+      policy.tcp,
+      this.#serverName,
+      authority,
+      (backend) => (target.sourceOf(backend)?.endpoints.length ?? 0) > 0,
+      this.#parts.random,
+    );
+    if (choice.kind === "refused") return { ...choice, route: null, source: null };
+    const source = target.sourceOf(choice.backend);
+    if (source !== null) return { reason: "", message: "", route: choice.route, source };
+    const message = `${authority} has more backends than are followed`;
+    return { reason: "no_backend", message, route: choice.route, source };
+  }
+
+  /** `early`: where it is dialled if the client is silent; null: nowhere before its first bytes are there. */
+  #detect(target: Target, early: Way | null): void {
     const { clock, detectTimeoutMs, metrics, opaque, registry } = this.#parts;
-    const { endpoints, policy } = target;
+    const { policy } = target;
+    const source = early?.source ?? null;
     // A target of TLS is asked for its server name alone.
     const { protocol } = policy;
     let hello: ClientHello = { kind: "incomplete" };
@@ -176,7 +202,7 @@ class OutboundConnection implements ConnHandler {
           if (hello.kind === "incomplete") return "more";
           return protocol === "tls" ? "opaque" : detectHttp(bytes);
         },
-        dial: endpoints === null ? null : (done) => opaque.dial(endpoints, done),
+        dial: source === null ? null : (done) => opaque.dial(source, done),
       },
       (detected) => {
         if (detected.kind === "client-gone") {
@@ -197,22 +223,38 @@ class OutboundConnection implements ConnHandler {
           this.#serverName = hello.sni;
           metrics.passedTls("outbound", this.#address.port, hello.sni);
         }
-        if (kind === "http1" || kind === "http2") this.#serve(target, kind, this.#keepPlain(dialled));
-        else if (dialled !== null) this.#pipe(dialled);
-        else this.#dialOpaque(target);
+        if (kind === "http1" || kind === "http2")
+          this.#serve(target, kind, this.#keepForHttp(target, source, dialled));
+        else if (dialled !== null && this.#isStill(target, early)) this.#pipe(dialled);
+        else {
+          if (dialled !== null) discard(dialled);
+          this.#dialOpaque(target);
+        }
       },
     );
   }
 
   /**
-   * A connection that was opened before HTTP was found out serves the first request, except where a far sidecar stands
-   * behind it: that one was promised bytes, and would neither count nor authorize what it must take for HTTP.
+   * A connection that was opened before HTTP was found out serves the first request, if requests go nowhere else. Not where a far
+   * sidecar stands behind it: that one was promised bytes, and would neither count nor authorize what it must take for HTTP.
    */
-  #keepPlain(dialled: OpaqueDialled | null): OpaqueDialled | null {
-    if (dialled === null || dialled.peer === null) return dialled;
-    dialled.conn.reset();
-    dialled.release();
+  #keepForHttp(
+    target: Target,
+    source: EndpointSource | null,
+    dialled: OpaqueDialled | null,
+  ): OpaqueDialled | null {
+    if (dialled === null) return null;
+    const rule = target.table.only?.rule;
+    const isStraight =
+      rule !== undefined && isPlain(rule) && target.sourceOf(rule.backends[0]!.backend) === source;
+    if (dialled.peer === null && isStraight) return dialled;
+    discard(dialled);
     return null;
+  }
+
+  /** Whether the server name that came meanwhile leaves it to the route that it was dialled for. */
+  #isStill({ policy }: Target, early: Way | null): boolean {
+    return early === null || findTcpRoute(policy.tcp, this.#serverName) === early.route;
   }
 
   #serve(target: Target, version: "http1" | "http2", dialled: OpaqueDialled | null): void {
@@ -226,13 +268,15 @@ class OutboundConnection implements ConnHandler {
   }
 
   #dialOpaque(target: Target): void {
-    if (target.endpoints === null) {
-      this.#fail("no_backend", `${target.authority} has no backend`);
-      return;
-    }
+    const way = this.#wayOf(target);
+    if (way.source === null) this.#fail(way.reason, way.message);
+    else this.#dial(way.source);
+  }
+
+  #dial(source: EndpointSource): void {
     this.#client.pause();
     this.#client.setHandler(this);
-    this.#step = this.#parts.opaque.dial(target.endpoints, (error, dialled) => {
+    this.#step = this.#parts.opaque.dial(source, (error, dialled) => {
       if (dialled === null) this.#failDial(error);
       else this.#pipe(dialled);
     });
@@ -269,6 +313,19 @@ class OutboundConnection implements ConnHandler {
     this.#target?.release();
     this.#target = null;
   }
+}
+
+/** Where a connection goes as bytes; `source` null: nowhere, and why. */
+interface Way {
+  readonly route: TcpRoute | null;
+  readonly source: EndpointSource | null;
+  readonly reason: string;
+  readonly message: string;
+}
+
+function discard(dialled: OpaqueDialled): void {
+  dialled.conn.reset();
+  dialled.release();
 }
 
 /** Label values of facts §17.2. */

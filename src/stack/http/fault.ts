@@ -16,6 +16,8 @@ export type FaultCode =
   | "CANCELLED" // the client went away
   | "NOT_AUTHORIZED"
   | "FORBIDDEN_TARGET" // policy gives this target nowhere to go
+  | "NO_ROUTE" // the target has routes, and none takes the request
+  | "NO_BACKEND" // the rule that takes it leads nowhere, or to nothing valid
   | "TIMEOUT"
   | "UNEXPECTED";
 

@@ -53,6 +53,9 @@ const MAPPINGS: Readonly<Record<FaultCode, Mapping>> = {
   NOT_AUTHORIZED: { status: 403, grpcStatus: 7, http2Code: Http2Code.CANCEL, closes: false },
   FORBIDDEN_TARGET: { status: 502, grpcStatus: 14, http2Code: Http2Code.CANCEL, closes: true },
   TIMEOUT: { status: 504, grpcStatus: 4, http2Code: Http2Code.INTERNAL_ERROR, closes: false },
+  // Gateway API: HTTPRouteRule and GRPCRouteRule say which.
+  NO_ROUTE: { status: 404, grpcStatus: 12, http2Code: Http2Code.CANCEL, closes: false },
+  NO_BACKEND: { status: 500, grpcStatus: 14, http2Code: Http2Code.CANCEL, closes: false },
   UNEXPECTED: { status: 500, grpcStatus: 13, http2Code: Http2Code.INTERNAL_ERROR, closes: true },
 };
 
@@ -78,6 +81,11 @@ const REASONS: Readonly<Record<FaultCode, readonly [proxyError: string, check: s
   CANCELLED: ["http_request_error", "the client's own timeout"],
   NOT_AUTHORIZED: ["http_request_denied", "the policy of the port, and the client's service account"],
   FORBIDDEN_TARGET: ["destination_ip_prohibited", "the route or egress policy of the target"],
+  NO_ROUTE: ["destination_not_found", "the matches of the routes that are attached to the Service"],
+  NO_BACKEND: [
+    "destination_unavailable",
+    "the backendRefs of the rule: do they exist, with this port and a weight?",
+  ],
   TIMEOUT: ["http_response_timeout", "the timeout of the route, and what the application waits for"],
   UNEXPECTED: ["proxy_internal_error", "the sidecar's log, and report this"],
 };
