@@ -37,6 +37,7 @@ function pod(name: "client" | "server", ip: IpAddress): ViewPod {
     uid: name,
     name,
     namespace: "bench",
+    labels: {},
     ip,
     identity: { trustDomain: TRUST_DOMAIN, namespace: "bench", serviceAccount: name },
     workload: { kind: "deployment", name },

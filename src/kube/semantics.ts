@@ -1,6 +1,7 @@
 import { checkMeshAnnotation, MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "./mesh-annotations.ts";
-import { checkTrafficAnnotation } from "./traffic-annotations.ts";
+import { checkTrafficAnnotation, isTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
+import { checkPolicySemantics } from "./policy-semantics.ts";
 import type { Container, KubeObject, PodSpec, Probe, WorkloadObject } from "./objects.ts";
 import type { Violation } from "./validate.ts";
 
@@ -34,6 +35,7 @@ export function checkSemantics(object: KubeObject): Violation[] {
     );
   }
   if (isWorkload(object)) checkWorkload(object, say);
+  else checkPolicySemantics(object, say);
   return out;
 }
 
@@ -46,7 +48,9 @@ function checkAnnotations(
   say: Say,
 ): void {
   for (const [key, value] of Object.entries(annotations ?? {})) {
-    const wrong = checkMeshAnnotation(key, value) ?? checkTrafficAnnotation(key, value, kind);
+    const wrong = isTrafficAnnotation(key)
+      ? checkTrafficAnnotation(key, value, kind)
+      : checkMeshAnnotation(key, value);
     if (wrong !== null) say([...path, key], wrong);
     else if (kind === "Service" && SERVICE_IGNORES.test(key))
       say([...path, key], "is read from pods and namespaces only; move it to the pod template");

@@ -12,6 +12,8 @@ export interface TrafficAnnotations {
   };
   readonly retry: RetryAnnotations | null;
   readonly accrual: AccrualAnnotations | null;
+  /** Whether a request's own `l5d-timeout` and `l5d-retry-…` headers count; null: nothing is said. */
+  readonly allowsRequestHeaders: boolean | null;
 }
 
 export interface RetryAnnotations {
@@ -31,9 +33,16 @@ export interface AccrualAnnotations {
 
 type Raw = Readonly<Record<string, string>>;
 
+/** Whether an annotation says how traffic is treated, or would. */
+export function isTrafficAnnotation(key: string): boolean {
+  return (
+    key === ALLOW_REQUEST_HEADERS || /^(retry|timeout|balancer|balancer\.alpha)\.linkerd\.io\//.test(key)
+  );
+}
+
 /** What is wrong with an annotation that would say how traffic is treated; null when nothing is, or when it is no such. */
 export function checkTrafficAnnotation(key: string, value: string, kind: string): string | null {
-  if (!OURS.test(key)) return null;
+  if (!isTrafficAnnotation(key)) return null;
   const check = Object.hasOwn(CHECKS, key) ? CHECKS[key] : undefined;
   if (check === undefined)
     return `is not honoured: it would have no effect; remove it (honoured here: ${Object.keys(CHECKS).join(", ")})`;
@@ -49,7 +58,13 @@ export function trafficAnnotations(raw: Raw | undefined): TrafficAnnotations {
     const value = raw?.[`timeout.linkerd.io/${name}`];
     if (value !== undefined) timeouts[`${name}Ms`] = durationMs(value)!;
   }
-  return { timeouts, retry: retryOf(raw ?? {}), accrual: accrualOf(raw ?? {}) };
+  const allows = raw?.[ALLOW_REQUEST_HEADERS];
+  return {
+    timeouts,
+    retry: retryOf(raw ?? {}),
+    accrual: accrualOf(raw ?? {}),
+    allowsRequestHeaders: allows === undefined ? null : allows === "true",
+  };
 }
 
 function retryOf(raw: Raw): RetryAnnotations | null {
@@ -80,7 +95,7 @@ function accrualOf(raw: Raw): AccrualAnnotations | null {
   };
 }
 
-const OURS = /^(retry|timeout|balancer|balancer\.alpha)\.linkerd\.io\//;
+const ALLOW_REQUEST_HEADERS = "config.pillion.dev/allow-request-headers";
 const HONOR_RETRY_AFTER = "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after";
 
 /** "5xx,429,502-504" and "gateway-error" (502 to 504); null when it is no such list. */
@@ -117,6 +132,8 @@ function parseGrpcCodes(text: string): number[] | null {
 
 const DURATION = (value: string): string | null =>
   durationMs(value) === null ? "must be a duration such as 500ms or 10s" : null;
+const BOOLEAN = (value: string): string | null =>
+  value === "true" || value === "false" ? null : "must be true or false";
 const COUNT = (value: string): string | null =>
   /^[1-9]\d{0,4}$/.test(value) && Number(value) < 65_536 ? null : "must be a number from 1 to 65,535";
 
@@ -137,5 +154,6 @@ const CHECKS: Readonly<Record<string, (value: string) => string | null>> = {
   "balancer.linkerd.io/failure-accrual-consecutive-max-penalty": DURATION,
   "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio": (value) =>
     /^\d+(\.\d+)?$/.test(value) && Number(value) <= 100 ? null : "must be a number from 0 to 100",
-  [HONOR_RETRY_AFTER]: (value) => (value === "true" || value === "false" ? null : "must be true or false"),
+  [HONOR_RETRY_AFTER]: BOOLEAN,
+  [ALLOW_REQUEST_HEADERS]: BOOLEAN,
 };

@@ -64,7 +64,7 @@ function attach(
     ports: [],
     refusal: { reason, message, path: [...path, at] },
   });
-  if (ref.group !== "" || ref.kind !== "Service")
+  if (!isCore(ref.group) || ref.kind !== "Service")
     return refuse(
       "kind",
       `a ${ref.kind} is no parent here; routes attach to Services: write group: "" and kind: Service`,
@@ -102,6 +102,11 @@ function attach(
       "UnsupportedProtocol",
     );
   return { loaded, route, index, ref, service, ports, refusal: null };
+}
+
+/** Linkerd's manifests write the core group by name. */
+export function isCore(group: string): boolean {
+  return group === "" || group === "core";
 }
 
 /** Routes of producers count together, and those of the consumers of each namespace (GEP-1294). */

@@ -6,6 +6,7 @@ import type { Backend } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { serviceFqdn } from "../services/mesh-view.ts";
+import { isCore } from "./attach.ts";
 import type { Finding } from "./conditions.ts";
 
 /** Linkerd's: what an endpoint's latency is taken for before it is known, and how fast an average forgets. */
@@ -70,7 +71,7 @@ export function resolveBackend(
     findings.push({ reason, message, path: [...path, at] });
     return { kind: "forbidden", source, reason: message };
   };
-  if (ref.group !== "" || ref.kind !== "Service")
+  if (!isCore(ref.group) || ref.kind !== "Service")
     return fail("InvalidKind", "kind", `a backend must be a Service of the core group, not a ${ref.kind}`);
   if (
     namespace !== namespaceOf(route) &&

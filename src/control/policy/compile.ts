@@ -5,16 +5,20 @@ import { trafficAnnotations } from "#/kube/traffic-annotations.ts";
 import type { TrafficAnnotations } from "#/kube/traffic-annotations.ts";
 import type { Condition, ParentStatus } from "#/model/node-protocol.ts";
 import type { PolicySource } from "#/model/policy.ts";
-import type { HttpRoute, RetryPolicy, TcpRoute, Timeouts } from "#/model/route.ts";
+import type { HttpRoute, TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { MeshView, ViewServicePort } from "../services/mesh-view.ts";
 import { attachments, consumerNamespace, serviceKey } from "./attach.ts";
 import type { Attachment } from "./attach.ts";
 import { condition } from "./conditions.ts";
 import type { Finding } from "./conditions.ts";
+import { faultIndex } from "./faults.ts";
+import type { FaultIndex } from "./faults.ts";
+import { limitIndex } from "./limits.ts";
+import type { LimitIndex } from "./limits.ts";
 import { mirrorCycle, mirrorGraph } from "./mirror-cycles.ts";
 import { compileConnectionRoute, compileHttpRoute, serviceDefaults } from "./routes.ts";
-import type { RouteContext, RouteFindings } from "./routes.ts";
+import type { RouteContext, RouteFindings, ServiceDefaults } from "./routes.ts";
 import { settleConflicts, targetings } from "./targets.ts";
 import type { Targeting } from "./targets.ts";
 import { backendTraffic } from "./traffic.ts";
@@ -28,6 +32,8 @@ export interface CompiledPolicy {
   /** What is wrong with objects that are read: the rest of them counts. */
   readonly problems: readonly { readonly loaded: LoadedObject; readonly finding: Finding }[];
   readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
+  readonly faults: FaultIndex;
+  readonly limits: LimitIndex;
   /** The object that a decision came from; null for a default. */
   readonly objectOf: (source: PolicySource) => LoadedObject | null;
 }
@@ -38,7 +44,7 @@ export interface ServicePolicy {
   /** By the namespace of the clients that they are for. */
   readonly consumers: ReadonlyMap<string, ReadonlyMap<number, PortRoutes>>;
   /** From the Service's annotations, for what no route is there for. */
-  readonly defaults: { readonly timeouts: Timeouts; readonly retry: RetryPolicy | null } | null;
+  readonly defaults: ServiceDefaults | null;
 }
 
 /** The routes of the one kind that counts for a port, in the order of precedence. */
@@ -53,6 +59,8 @@ export const NO_POLICY: CompiledPolicy = {
   statuses: new Map(),
   problems: [],
   trafficOf: () => null,
+  faults: new Map(),
+  limits: new Map(),
   objectOf: () => null,
 };
 
@@ -91,6 +99,8 @@ class Compiler {
         );
     const trafficOf = this.#traffic();
     const services = this.#routes(trafficOf);
+    const faults = faultIndex(this.#targets("FaultPolicy"));
+    const limits = this.#limits();
     for (const loaded of objects.values())
       if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
         this.#statuses.set(objectKey(loaded.object), []);
@@ -99,6 +109,8 @@ class Compiler {
       statuses: this.#statuses,
       problems: this.#problems,
       trafficOf,
+      faults,
+      limits,
       objectOf: (source) => {
         const kind = source.group === "policy.linkerd.io" ? `${source.kind}.linkerd` : source.kind;
         return objects.get(`${kind}/${source.namespace}/${source.name}`) ?? null;
@@ -109,12 +121,8 @@ class Compiler {
   /** Balancing and the like of each Service's ports. */
   #traffic(): CompiledPolicy["trafficOf"] {
     const { view } = this.#input;
-    const ours = targetings("TrafficPolicy", this.#byKind, view);
-    const standard = targetings("XBackendTrafficPolicy", this.#byKind, view);
-    for (const all of [ours, standard] as const) {
-      settleConflicts(all);
-      for (const each of all) this.#tellTarget(each);
-    }
+    const ours = this.#targets("TrafficPolicy", settleConflicts);
+    const standard = this.#targets("XBackendTrafficPolicy", settleConflicts);
     const oursByKey = Map.groupBy(ours, (each) => each.key);
     const standardByKey = Map.groupBy(standard, (each) => each.key);
     const known = new Map<string, BackendTraffic | null>();
@@ -133,6 +141,31 @@ class Compiler {
     };
   }
 
+  #limits(): LimitIndex {
+    const policies = this.#byKind.get("RateLimitPolicy") ?? [];
+    const targets = this.#targets("RateLimitPolicy");
+    for (const loaded of policies) {
+      const { object } = loaded;
+      if (object.kind === "RateLimitPolicy" && object.spec.selector !== undefined)
+        this.#add(loaded, {
+          parent: `pods of ${namespaceOf(object)}`,
+          conditions: [condition("Accepted", "Accepted")],
+        });
+    }
+    return limitIndex(policies, targets, (key) => this.#input.objects.get(`Service/${key}`));
+  }
+
+  /** The targets of all policies of a kind, told of. Policies of some kinds add up, of others one counts (`settle`). */
+  #targets<K extends KubeObject["kind"]>(
+    kind: K,
+    settle: (all: readonly Targeting<KubeObject>[]) => void = () => {},
+  ): Targeting<Extract<KubeObject, { kind: K }>>[] {
+    const all = targetings(kind, this.#byKind, this.#input.view);
+    settle(all);
+    for (const each of all) this.#tellTarget(each);
+    return all;
+  }
+
   #routes(trafficOf: CompiledPolicy["trafficOf"]): ReadonlyMap<string, ServicePolicy> {
     const { objects, view, needsGrant } = this.#input;
     const all = attachments(objects.values(), view);
@@ -146,8 +179,7 @@ class Compiler {
     };
     for (const [key, annotations] of this.#annotations) {
       const defaults = serviceDefaults(annotations);
-      const isSaid = Object.values(defaults.timeouts).some((each) => each !== null);
-      if (defaults.retry !== null || isSaid) of(key).defaults = defaults;
+      if (defaults !== null) of(key).defaults = defaults;
     }
     for (const each of all) {
       const findings: RouteFindings = { references: [], unsupported: [], droppedRules: new Set() };
@@ -260,7 +292,7 @@ interface MutableServicePolicy {
   defaults: ServicePolicy["defaults"];
 }
 
-const NO_ANNOTATIONS: TrafficAnnotations = { timeouts: {}, retry: null, accrual: null };
+const NO_ANNOTATIONS: TrafficAnnotations = trafficAnnotations(undefined);
 
 function consumerPorts(policy: MutableServicePolicy, namespace: string): Map<number, PortRoutes> {
   const found = policy.consumers.get(namespace) ?? new Map<number, PortRoutes>();

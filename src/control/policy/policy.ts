@@ -6,14 +6,13 @@ import { isOpaquePort } from "../answers/endpoints.ts";
 import type { Target } from "../answers/target.ts";
 import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
+import type { PolicyClient } from "./client.ts";
 import type { PortRoutes, ServicePolicy } from "./compile.ts";
 import { endpointOf } from "./endpoint.ts";
+import { withFaults } from "./faults.ts";
+import { limitsFor } from "./limits.ts";
 
-/** Who asks: consumers' routes are for clients of their own namespace, faults for those that they name. */
-export interface PolicyClient {
-  readonly namespace: string;
-  readonly serviceAccount: string;
-}
+export type { PolicyClient } from "./client.ts";
 
 /**
  * How a client's sidecar treats a target: what `OutboundPolicies.Watch` says, in the model's terms. `client` null: nobody
@@ -31,7 +30,9 @@ export function outboundPolicyFor(
       const backend = serviceBackend(view, service, port.port, view.policy.trafficOf(key, port.port));
       const plain = policyTo(backend, backend.source, port.protocol);
       const policy = view.policy.services.get(key);
-      return policy === undefined ? plain : withRoutes(plain, policy, port.port, client);
+      const routed = policy === undefined ? plain : withRoutes(plain, policy, port.port, client);
+      const http = withFaults(view.policy.faults, routed.http, key, port.name, client);
+      return http === routed.http ? routed : { ...routed, http };
     }
     case "pod": {
       const { pod, ip, port } = target;
@@ -57,8 +58,8 @@ export function outboundPolicyFor(
 }
 
 /** What a pod's sidecar takes in on a port; null: whatever comes. */
-export function inboundLimitsFor(_view: MeshView, _pod: ViewPod, _port: number): InboundLimits | null {
-  return null;
+export function inboundLimitsFor(view: MeshView, pod: ViewPod, port: number): InboundLimits | null {
+  return limitsFor(view.policy.limits, pod, port);
 }
 
 function withRoutes(

@@ -101,7 +101,7 @@ export function compileHttpRoute(
       }),
       timeouts: timeoutsOf(timeouts, own, context.parent),
       retry: retry === undefined ? retryOf(own, context.parent) : retryOfRule(retry),
-      allowsRequestHeaders: false,
+      allowsRequestHeaders: own.allowsRequestHeaders ?? context.parent.allowsRequestHeaders ?? false,
     };
     if (findings.unsupported.length > unsupportedBefore) findings.droppedRules.add(i);
     return made;
@@ -110,7 +110,7 @@ export function compileHttpRoute(
   return { source: routeSource(route), hosts: [], rules };
 }
 
-/** One model route for each rule: a TLSRoute or TCPRoute has no matches by which to choose among them, so the first counts. */
+/** Of connections: the schemas allow one rule. */
 export function compileConnectionRoute(
   route: TlsRouteObject | TcpRouteObject,
   context: BackendResolver,
@@ -141,12 +141,16 @@ export function routeSource(route: RouteObject): PolicySource {
   return sourceOf(groupOf(route), route.kind, namespaceOf(route), route.metadata.name);
 }
 
-/** The timeouts and retries of a Service's own annotations, for requests to it that no route is there for. */
-export function serviceDefaults(annotations: TrafficAnnotations): {
-  timeouts: Timeouts;
-  retry: RetryPolicy | null;
-} {
-  return { timeouts: timeoutsOf(undefined, annotations, null), retry: retryOf(annotations, null) };
+export type ServiceDefaults = Pick<HttpRule, "timeouts" | "retry" | "allowsRequestHeaders">;
+
+/** What a Service's own annotations say of requests to it that no route is there for; null: nothing. */
+export function serviceDefaults(annotations: TrafficAnnotations): ServiceDefaults | null {
+  const timeouts = timeoutsOf(undefined, annotations, null);
+  const retry = retryOf(annotations, null);
+  const allowsRequestHeaders = annotations.allowsRequestHeaders ?? false;
+  const isSaid =
+    retry !== null || allowsRequestHeaders || Object.values(timeouts).some((each) => each !== null);
+  return isSaid ? { timeouts, retry, allowsRequestHeaders } : null;
 }
 
 export function httpMatch(match: HttpRouteMatch): HttpMatch {

@@ -287,6 +287,7 @@ function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, P
     uid: plan.uid,
     name: plan.name,
     namespace: plan.namespace,
+    labels: plan.labels,
     ip: (status === null ? null : parseIp(status.ip)) ?? "",
     identity: {
       trustDomain: node.trustDomain,

@@ -25,6 +25,7 @@ export interface ViewPod {
   readonly uid: string;
   readonly name: string;
   readonly namespace: string;
+  readonly labels: Readonly<Record<string, string>>;
   /** "" until its network is up. */
   readonly ip: IpAddress | "";
   readonly identity: Identity;

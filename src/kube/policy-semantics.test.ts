@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { describeProblem, loadFile } from "./folder.ts";
+
+const WEB = 'targetRefs: [{group: "", kind: Service, name: web}]';
+
+function problems(kind: string, spec: string, apiVersion = "pillion.dev/v1alpha1", annotations = ""): string {
+  const text = `apiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: {name: p, annotations: {${annotations}}}\nspec: ${spec}\n`;
+  return loadFile({ path: "p.yaml", text }).problems.map(describeProblem).join("\n");
+}
+
+test("parts of our own policies must agree with each other", () => {
+  for (const [kind, spec, expected] of [
+    [
+      "TrafficPolicy",
+      `{${WEB}, balancing: {algorithm: ConsistentHash}}`,
+      /spec\.balancing hashOn is missing/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, balancing: {hashOn: [{source: true}]}}`,
+      /hashOn has an effect only with algorithm: ConsistentHash/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, balancing: {algorithm: ConsistentHash, hashOn: [{source: true, header: a}]}}`,
+      /hashOn\[0\] must have exactly one of/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, circuitBreaking: {consecutiveFailures: 1, backoff: {min: 2m, max: 1m}}}`,
+      /backoff\.min must not be longer than max, 1m/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, circuitBreaking: {backoff: {min: 2m}}}`,
+      /has an effect only beside consecutiveFailures or successRate/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, sessionPersistence: {type: Cookie, cookieConfig: {lifetimeType: Permanent}}}`,
+      /absoluteTimeout is missing/,
+    ],
+    ["TrafficPolicy", `{${WEB}, connectTimeout: 1.5s}`, /connectTimeout must be a duration/],
+    ["TrafficPolicy", `{${WEB}, balancng: {}}`, /spec\.balancng unknown field; did you mean balancing\?/],
+    [
+      "TrafficPolicy",
+      "{targetRefs: [{group: apps, kind: Deployment, name: web}]}",
+      /targetRefs\[0\]\.group must be one of ""/,
+    ],
+    ["FaultPolicy", `{${WEB}, faults: [{percent: 5}]}`, /faults\[0\] must have exactly one of delay, abort/],
+    [
+      "FaultPolicy",
+      `{${WEB}, faults: [{reset: {}, abort: {}}]}`,
+      /faults\[0\] must have exactly one of delay, abort/,
+    ],
+    [
+      "FaultPolicy",
+      `{${WEB}, faults: [{percent: 5, fraction: {numerator: 1}, reset: {}}]}`,
+      /says the same as percent/,
+    ],
+    [
+      "FaultPolicy",
+      `{${WEB}, faults: [{fraction: {numerator: 200}, reset: {}}]}`,
+      /must not be more than one/,
+    ],
+    ["FaultPolicy", `{${WEB}, faults: []}`, /spec\.faults must not be empty/],
+    ["RateLimitPolicy", "{rates: [{requests: 1}]}", /must have either targetRefs or selector/],
+    ["RateLimitPolicy", `{${WEB}}`, /limits nothing/],
+    [
+      "RateLimitPolicy",
+      `{${WEB}, ports: [80], rates: [{requests: 1}]}`,
+      /ports has an effect only beside selector/,
+    ],
+    ["RateLimitPolicy", `{${WEB}, rates: [{requests: 1, window: 0s}]}`, /window must be longer than 0/],
+    [
+      "RateLimitPolicy",
+      `{${WEB}, rates: [{requests: 1, per: {identity: true, header: a}}]}`,
+      /per must have exactly one of/,
+    ],
+    ["RateLimitPolicy", `{${WEB}, concurrency: {min: 5, max: 4}}`, /min must not be above max, 4/],
+    [
+      "EgressPolicy",
+      "{mode: Deny, allow: [{hosts: [A.example]}]}",
+      /hosts\[0\] must be a host in lower case/,
+    ],
+    ["EgressPolicy", "{mode: Deny, allow: [{cidrs: [10.0.0.0/40]}]}", /cidrs\[0\] must be a network/],
+  ] as const) {
+    const found = problems(kind, spec);
+    assert.match(found, expected, spec);
+    assert.match(found, new RegExp(`^p\\.yaml:4: ${kind} default/p: `), spec);
+  }
+});
+
+test("Linkerd's annotations are checked, and refused where they have no effect", () => {
+  const gateway = "gateway.networking.k8s.io/v1";
+  for (const [annotation, expected] of [
+    ["retry.linkerd.io/http: 5xx", /^$/],
+    ["retry.linkerd.io/http: bad", /must list statuses/],
+    ["retry.linkerd.io/grpc: ok", /must list codes of cancelled/],
+    ["retry.linkerd.io/limit: '0'", /must be a number from 1/],
+    ["retry.linkerd.io/limits: '1'", /is not honoured/],
+    ["timeout.linkerd.io/request: 10d", /must be a duration/],
+    [
+      "balancer.linkerd.io/failure-accrual: consecutive",
+      /has no effect on a HTTPRoute; move it to a Service/,
+    ],
+    ["config.pillion.dev/allow-request-headers: 'yes'", /must be true or false/],
+  ] as const)
+    assert.match(problems("HTTPRoute", "{}", gateway, annotation), expected, annotation);
+  assert.match(
+    loadFile({
+      path: "n.yaml",
+      text: "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {retry.linkerd.io/http: 5xx}}\n",
+    })
+      .problems.map(describeProblem)
+      .join("\n"),
+    /^n\.yaml:3: Namespace shop: metadata\.annotations\["retry\.linkerd\.io\/http"\] has no effect on a Namespace/,
+  );
+});
+
+test("kinds of the Gateway API that are for gateways, and of other meshes, are answered with what to do", () => {
+  for (const [apiVersion, kind, expected] of [
+    [
+      "gateway.networking.k8s.io/v1",
+      "Gateway",
+      /Gateway is not honoured: there is no gateway in this mesh.*parentRefs/,
+    ],
+    ["gateway.networking.k8s.io/v1", "BackendTLSPolicy", /mutual TLS/],
+    ["linkerd.io/v1alpha2", "ServiceProfile", /write an HTTPRoute/],
+    ["networking.istio.io/v1", "DestinationRule", /write a TrafficPolicy/],
+  ] as const)
+    assert.match(problems(kind, "{}", apiVersion), expected);
+});

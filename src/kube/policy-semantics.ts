@@ -1,0 +1,107 @@
+import { durationMs } from "./duration.ts";
+import type { KubeObject } from "./objects.ts";
+import type {
+  FaultPolicyObject,
+  RateLimitPolicyObject,
+  TargetRef,
+  TrafficPolicyObject,
+} from "./policy-objects.ts";
+
+type Path = readonly (string | number)[];
+type Say = (path: Path, reason: string) => void;
+
+/** What the schemas of policies cannot say: fields that must agree with each other inside one object. */
+export function checkPolicySemantics(object: KubeObject, say: Say): void {
+  if (object.kind === "TrafficPolicy") checkTraffic(object, say);
+  else if (object.kind === "FaultPolicy") checkFaults(object, say);
+  else if (object.kind === "RateLimitPolicy") checkRateLimit(object, say);
+}
+
+function checkTraffic({ spec }: TrafficPolicyObject, say: Say): void {
+  checkTargets(spec.targetRefs, say);
+  const { balancing, circuitBreaking: breaking, sessionPersistence: session } = spec;
+  const at = ["spec", "balancing"];
+  if (balancing?.algorithm === "ConsistentHash" && balancing.hashOn === undefined)
+    say(at, "hashOn is missing; say which header, cookie or source decides");
+  if (balancing?.algorithm !== "ConsistentHash") {
+    for (const field of ["hashOn", "boundedLoadPercent"] as const)
+      if (balancing?.[field] !== undefined)
+        say([...at, field], "has an effect only with algorithm: ConsistentHash");
+  }
+  for (const [i, key] of (balancing?.hashOn ?? []).entries()) {
+    if (Object.keys(key).length !== 1)
+      say([...at, "hashOn", i], "must have exactly one of header, cookie and source");
+    if (key.source === false) say([...at, "hashOn", i, "source"], "must be true; delete the entry otherwise");
+  }
+  const { min, max } = breaking?.backoff ?? {};
+  if (min !== undefined && max !== undefined && durationMs(min)! > durationMs(max)!)
+    say(["spec", "circuitBreaking", "backoff", "min"], `must not be longer than max, ${max}`);
+  if (
+    breaking !== undefined &&
+    breaking.consecutiveFailures === undefined &&
+    breaking.successRate === undefined
+  ) {
+    for (const field of ["backoff", "respectRetryAfter"] as const)
+      if (breaking[field] !== undefined)
+        say(
+          ["spec", "circuitBreaking", field],
+          "has an effect only beside consecutiveFailures or successRate, which say when an endpoint is set aside",
+        );
+  }
+  if (session?.cookieConfig?.lifetimeType === "Permanent" && session.absoluteTimeout === undefined)
+    say(
+      ["spec", "sessionPersistence"],
+      "absoluteTimeout is missing; a permanent cookie needs an end (GEP-1619)",
+    );
+  if (session?.type === "Header" && session.cookieConfig !== undefined)
+    say(["spec", "sessionPersistence", "cookieConfig"], "has an effect only with type: Cookie");
+}
+
+const ACTIONS = ["delay", "abort", "reset", "bandwidth", "slowClose"] as const;
+
+function checkFaults({ spec }: FaultPolicyObject, say: Say): void {
+  checkTargets(spec.targetRefs, say);
+  for (const [i, fault] of spec.faults.entries()) {
+    const at = ["spec", "faults", i];
+    if (ACTIONS.filter((action) => fault[action] !== undefined).length !== 1)
+      say(at, `must have exactly one of ${ACTIONS.join(", ")}; write several faults for several actions`);
+    if (fault.percent !== undefined && fault.fraction !== undefined)
+      say([...at, "fraction"], "says the same as percent; remove one of them");
+    if (fault.fraction !== undefined && fault.fraction.numerator > (fault.fraction.denominator ?? 100))
+      say([...at, "fraction"], "must not be more than one: the numerator is above the denominator");
+  }
+}
+
+function checkRateLimit({ spec }: RateLimitPolicyObject, say: Say): void {
+  checkTargets(spec.targetRefs ?? [], say);
+  if ((spec.targetRefs === undefined) === (spec.selector === undefined))
+    say(["spec"], "must have either targetRefs or selector, which say whose requests are limited");
+  if (spec.ports !== undefined && spec.selector === undefined)
+    say(
+      ["spec", "ports"],
+      "has an effect only beside selector; name a Service's port by targetRefs[].sectionName",
+    );
+  if (spec.rates === undefined && spec.concurrency === undefined)
+    say(["spec"], "limits nothing; write rates or concurrency");
+  for (const [i, { window, per }] of (spec.rates ?? []).entries()) {
+    const at = ["spec", "rates", i];
+    if (window !== undefined && durationMs(window) === 0) say([...at, "window"], "must be longer than 0");
+    if (per !== undefined && (per.header !== undefined) === (per.identity === true))
+      say(
+        [...at, "per"],
+        "must have exactly one of identity: true and header; delete it for one count of all",
+      );
+  }
+  const { min, max } = spec.concurrency ?? {};
+  if (min !== undefined && max !== undefined && min > max)
+    say(["spec", "concurrency", "min"], `must not be above max, ${max}`);
+}
+
+function checkTargets(targets: readonly TargetRef[], say: Say): void {
+  const seen = new Set<string>();
+  for (const [i, ref] of targets.entries()) {
+    const key = `${ref.kind} ${ref.name} ${ref.sectionName ?? ""}`;
+    if (seen.has(key)) say(["spec", "targetRefs", i], "is listed twice; remove one");
+    seen.add(key);
+  }
+}
