@@ -111,8 +111,14 @@ export interface RateLimit {
   readonly source: PolicySource;
   /** Requests it counts; empty: all. */
   readonly matches: readonly HttpMatch[];
-  /** One count for all, or one for each client identity or value of a header (bounded in number). */
-  readonly key: { readonly kind: "total" | "identity" } | { readonly kind: "header"; readonly name: string };
+  /**
+   * One count for all, or one for each client identity or value of a header (bounded in number). `clients`: one for each of
+   * these identities, which limits by `identity` then do not count.
+   */
+  readonly key:
+    | { readonly kind: "total" | "identity" }
+    | { readonly kind: "header"; readonly name: string }
+    | { readonly kind: "clients"; readonly identities: readonly string[] };
   readonly requests: number;
   readonly windowMs: number;
   /** Requests that may come at once. */

@@ -335,6 +335,7 @@ const rates: fc.Arbitrary<RateLimit> = fc.record({
   key: fc.oneof(
     fc.record({ kind: fc.constantFrom("total", "identity") }),
     fc.record({ kind: fc.constant("header"), name: lower }),
+    fc.record({ kind: fc.constant("clients"), identities: few(text) }),
   ),
   requests: uint32,
   windowMs: someMs,
@@ -342,10 +343,12 @@ const rates: fc.Arbitrary<RateLimit> = fc.record({
   scope: fc.constantFrom("local", "global"),
 });
 
-export const inboundLimits: fc.Arbitrary<InboundLimits> = fc.record({
-  exempt: few(httpMatches),
-  rates: few(rates),
-  concurrency: fc.option(
-    fc.record({ source: sources, limitMin: uint32, limitMax: uint32, priorityHeader: lower }),
-  ),
-});
+export const inboundLimits: fc.Arbitrary<InboundLimits> = fc
+  .record({
+    exempt: few(httpMatches),
+    rates: few(rates),
+    concurrency: fc.option(
+      fc.record({ source: sources, limitMin: uint32, limitMax: uint32, priorityHeader: lower }),
+    ),
+  })
+  .map((limits) => structuredClone(limits));

@@ -1,6 +1,8 @@
 import type { Authorization, InboundPolicy, Protocol } from "#/model/policy.ts";
 import { ProtoReader } from "#/wire/proto.ts";
+import type { InboundLimits } from "#/model/traffic.ts";
 import { decodeIp, decodeLabel, decodeName } from "./decode-endpoint.ts";
+import { decodeLimits, decodeStandardLimit } from "./decode-limits.ts";
 
 const PROTOCOLS: Readonly<Record<number, Protocol>> = {
   1: "detect",
@@ -15,21 +17,36 @@ const PROTOCOLS: Readonly<Record<number, Protocol>> = {
 export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
   const reader = new ProtoReader(bytes);
   let protocol: Protocol | undefined;
+  let standard: InboundLimits | null = null;
+  let own: InboundLimits | null = null;
   const authorizations: Authorization[] = [];
   const labels: Record<string, string> = {};
   while (reader.next()) {
     if (reader.field === 1) {
-      const kind = reader.message();
-      while (kind.next()) protocol = PROTOCOLS[kind.field] ?? protocol;
+      const kind = reader.part();
+      while (kind.next()) {
+        protocol = PROTOCOLS[kind.field] ?? protocol;
+        standard = decodeProtocolLimit(kind.part(), kind.field) ?? standard;
+      }
     } else if (reader.field === 3) {
       const authorization = decodeAuthorization(reader.message());
       // What cannot be read must not allow anything; leaving it out denies.
       if (authorization !== null) authorizations.push(authorization);
     } else if (reader.field === 4) decodeLabel(reader.message(), labels);
+    else if (reader.field === 10_000) own = decodeLimits(reader.part());
   }
   return reader.error !== null || protocol === undefined
     ? null
-    : { protocol, labels, authorizations, limits: null };
+    : { protocol, labels, authorizations, limits: own ?? standard };
+}
+
+/** Where each kind of protocol has its limit. */
+const LIMIT_FIELDS: Readonly<Record<number, number>> = { 1: 4, 4: 3, 5: 3 };
+
+function decodeProtocolLimit(reader: ProtoReader, kind: number): InboundLimits | null {
+  let limits: InboundLimits | null = null;
+  while (reader.next()) if (reader.field === LIMIT_FIELDS[kind]) limits = decodeStandardLimit(reader.part());
+  return limits;
 }
 
 /** An authorization without networks is invalid (facts §11.3). */
