@@ -8,6 +8,7 @@ import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
 import { Tls } from "#/net/tls.ts";
+import { withCapabilities } from "#/model/capabilities.ts";
 import { parseIdentity } from "#/model/identity.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
@@ -100,8 +101,8 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     registry,
     destination,
     policy,
-    workload: config.workload,
-    contextToken: config.destinationContext,
+    workload: withCapabilities(config.workload),
+    contextToken: withCapabilities(config.destinationContext),
   });
 
   let sidecar: Sidecar | null = null;

@@ -49,14 +49,22 @@ export function isRpcMatch({ path, query, method }: HttpMatch): boolean {
 
 /** A gRPC method is the path "/package.Service/Method"; the sidecars that know `rpc` order it by its own rules. */
 function wirePath(path: PathMatch): Pick<MessageInitShape<typeof HttpRouteMatchSchema>, "path" | "rpc"> {
-  if (path.kind !== "rpc") return { path: { kind: { case: path.kind, value: path.value } } };
+  const { kind, value } = wirePlainPath(path);
+  const plain = { kind: { case: kind, value } };
+  return path.kind === "rpc"
+    ? { path: plain, rpc: { service: path.service, method: path.method } }
+    : { path: plain };
+}
+
+/** A path as every proxy knows it. */
+export function wirePlainPath(path: PathMatch): Exclude<PathMatch, { kind: "rpc" }> {
+  if (path.kind !== "rpc") return path;
   const { service, method } = path;
-  const rpc = { service, method };
-  if (service === "" && method === "") return { path: { kind: { case: "prefix", value: "/" } }, rpc };
-  if (service === "") return { path: { kind: { case: "regex", value: `/[^/]+/${escape(method)}` } }, rpc };
+  if (service === "" && method === "") return { kind: "prefix", value: "/" };
+  if (service === "") return { kind: "regex", value: `/[^/]*/${escape(method)}` };
   return method === ""
-    ? { path: { kind: { case: "prefix", value: `/${service}` } }, rpc }
-    : { path: { kind: { case: "exact", value: `/${service}/${method}` } }, rpc };
+    ? { kind: "prefix", value: `/${service}` }
+    : { kind: "exact", value: `/${service}/${method}` };
 }
 
 function escape(text: string): string {

@@ -1,5 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
+import type { ReflectMessage } from "@bufbuild/protobuf/reflect";
+import { reflect } from "@bufbuild/protobuf/reflect";
 import { isDeepStrictEqual } from "node:util";
 import type { OutboundPolicy as WirePolicy } from "#/gen/linkerd/outbound_pb.ts";
 import type {
@@ -12,11 +14,15 @@ import type {
   ProxyProtocolSchema,
   TlsRouteSchema,
 } from "#/gen/linkerd/outbound_pb.ts";
-import { OutboundPolicySchema } from "#/gen/linkerd/outbound_pb.ts";
+import {
+  FailureAccrualSchema,
+  OutboundPolicySchema,
+  ProxyProtocol_Http1Schema,
+} from "#/gen/linkerd/outbound_pb.ts";
 import type { RuleExtensionSchema } from "#/gen/pillion/traffic_pb.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
 import { defaultBackendOf } from "#/model/policy.ts";
-import type { HttpRoute, HttpRule, RetryPolicy, RouteBackend, TcpRoute } from "#/model/route.ts";
+import type { Backoff, HttpRoute, HttpRule, RetryPolicy, RouteBackend, TcpRoute } from "#/model/route.ts";
 import { present, wireBackend } from "./encode-backend.ts";
 import { isRpcFilter, wireHttpFilters, wireRpcFilters } from "./encode-filter.ts";
 import { isRpcMatch, wireHost, wireMatch, wireRpcMatch } from "./encode-match.ts";
@@ -37,6 +43,63 @@ export function encodeOutboundPolicy(policy: OutboundPolicy): WirePolicy {
       ? {}
       : { backend: wireBackend(policy.backend) }),
   });
+}
+
+/**
+ * `outbound.OutboundPolicy` for a proxy that knows the standard fields alone, of what `standardPolicy` has made of the model: no
+ * field from 10000 up is in it.
+ */
+export function encodeStandardPolicy(policy: OutboundPolicy): WirePolicy {
+  const { source, protocol, http } = policy;
+  const message = create(OutboundPolicySchema, {
+    metadata: wireSource(source),
+    protocol: { kind: wireProtocol(policy) },
+  });
+  const kind = message.protocol!.kind;
+  if (kind.case === "detect") {
+    // Calls over HTTP/1 are none, and a GRPCRoute is for calls alone.
+    const routes = http.filter((route) => route.source.kind !== "GRPCRoute").map(wireHttpRoute);
+    kind.value.http1 = create(ProxyProtocol_Http1Schema, { routes });
+  }
+  const accrual = accrualOf(http);
+  if (accrual !== null) {
+    const failureAccrual = create(FailureAccrualSchema, accrual);
+    if (kind.case === "http1" || kind.case === "http2" || kind.case === "grpc")
+      kind.value.failureAccrual = failureAccrual;
+    else if (kind.case === "detect" && protocol === "detect") {
+      kind.value.http1!.failureAccrual = failureAccrual;
+      kind.value.http2!.failureAccrual = failureAccrual;
+    }
+  }
+  withoutExtensions(reflect(OutboundPolicySchema, message));
+  return message;
+}
+
+/** The first backend's that has one: the message says it of a whole protocol. */
+function accrualOf(http: readonly HttpRoute[]): MessageInitShape<typeof FailureAccrualSchema> | null {
+  for (const { rules } of http)
+    for (const { backends } of rules)
+      for (const { backend } of backends) {
+        const accrual = backend.kind === "forbidden" ? null : (backend.traffic?.accrual ?? null);
+        if (accrual === null) continue;
+        const { consecutiveFailures, backoff, respectsRetryAfter } = accrual;
+        const value = { maxFailures: consecutiveFailures, backoff: wireBackoff(backoff, respectsRetryAfter) };
+        return { kind: { case: "consecutiveFailures", value } };
+      }
+  return null;
+}
+
+/** From here up field numbers are ours. */
+export const EXTENSION_FIELD_MIN = 10_000;
+
+function withoutExtensions(message: ReflectMessage): void {
+  for (const field of message.fields) {
+    if (!message.isSet(field)) continue;
+    if (field.number >= EXTENSION_FIELD_MIN) message.clear(field);
+    else if (field.fieldKind === "message") withoutExtensions(message.get(field));
+    else if (field.fieldKind === "list" && field.listKind === "message")
+      for (const item of message.get(field)) withoutExtensions(item as ReflectMessage);
+  }
 }
 
 function wireProtocol(
@@ -130,10 +193,17 @@ function wireTcpRule(
 ): NonNullable<MessageInitShape<typeof OpaqueRouteSchema>["rules"]>[number] &
   NonNullable<MessageInitShape<typeof TlsRouteSchema>["rules"]>[number] {
   return {
-    filters:
-      route.refusal === null ? [] : [{ kind: { case: "forbidden", value: { reason: route.refusal } } }],
-    backends: wireDistribution(route, () => ({ filters: [] })),
+    filters: route.refusal === null ? [] : [forbids(route.refusal)],
+    backends: wireDistribution(route, ({ backend }) => ({
+      filters: backend.kind === "forbidden" ? [forbids(backend.reason)] : [],
+    })),
   };
+}
+
+function forbids(reason: string): {
+  readonly kind: { readonly case: "forbidden"; readonly value: { reason: string } };
+} {
+  return { kind: { case: "forbidden", value: { reason } } };
 }
 
 /** Distributions of all routes are built alike; an empty list must be said as such (facts §11.3). */
@@ -215,13 +285,15 @@ function wireRetry(
     maxRetries: retry.retriesMax,
     maxRequestBytes: retry.bodyBytesMax,
     ...present("timeout", retry.attemptTimeoutMs),
-    backoff: {
-      minBackoff: millis(backoff.minMs),
-      maxBackoff: millis(backoff.maxMs),
-      jitterRatio: backoff.jitterRatio,
-      respectRetryAfterHint: retry.respectsRetryAfter,
-    } satisfies MessageInitShape<typeof ExponentialBackoffSchema>,
+    backoff: wireBackoff(backoff, retry.respectsRetryAfter),
   };
+}
+
+function wireBackoff(
+  { minMs, maxMs, jitterRatio }: Backoff,
+  respectRetryAfterHint: boolean,
+): MessageInitShape<typeof ExponentialBackoffSchema> {
+  return { minBackoff: millis(minMs), maxBackoff: millis(maxMs), jitterRatio, respectRetryAfterHint };
 }
 
 /** gRPC codes that the message of a gRPC route can hold, in the order in which they are read back. */

@@ -1,30 +1,41 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
+import { isDeepStrictEqual } from "node:util";
 import type { Metadata } from "#/gen/linkerd/meta_pb.ts";
 import type { Backend, OutboundPolicy } from "#/gen/linkerd/outbound_pb.ts";
 import type { HttpRouteSchema, OpaqueRouteSchema, ProxyProtocolSchema } from "#/gen/linkerd/outbound_pb.ts";
 import { BackendSchema, OutboundPolicySchema } from "#/gen/linkerd/outbound_pb.ts";
 import type { WeightedAddr } from "#/gen/linkerd/destination_pb.ts";
-import type { Protocol } from "#/model/policy.ts";
+import type { Capabilities } from "#/model/capabilities.ts";
+import type { OutboundPolicy as ModelPolicy, PolicySource, Protocol } from "#/model/policy.ts";
+import type { PolicyClient } from "../policy/policy.ts";
+import { outboundPolicyFor } from "../policy/policy.ts";
 import type { MeshView } from "../services/mesh-view.ts";
-import { serviceFqdn } from "../services/mesh-view.ts";
+import { encodeOutboundPolicy, encodeStandardPolicy } from "./encode-outbound.ts";
 import { isOpaquePort, weightedAddr } from "./endpoints.ts";
+import { standardPolicy } from "./standard-policy.ts";
 import type { Target } from "./target.ts";
 import { byDefault, byResource, millis } from "./wire.ts";
 
 /** Only told: detection ends after 10 ms of silence in our sidecars, and a linkerd2-proxy takes its own setting. */
 const DETECT_MS = 10_000;
 
-/** `OutboundPolicies.Watch` of what an address or a name means. */
-export function outboundPolicyOf(view: MeshView, target: Target): OutboundPolicy {
+/**
+ * `OutboundPolicies.Watch` of what an address or a name means to a client. A proxy that does not know our extension is told
+ * what standard fields can say.
+ */
+export function outboundPolicyOf(
+  view: MeshView,
+  target: Target,
+  client: PolicyClient | null,
+  capabilities: Capabilities,
+): OutboundPolicy {
   switch (target.kind) {
     case "service": {
-      const metadata = byResource("Service", target.service.namespace, target.service.name, target.port.port);
-      return policy(
-        target.port.protocol,
-        metadata,
-        balancer(metadata, `${serviceFqdn(view, target.service)}:${target.port.port}`),
-      );
+      const model = named(outboundPolicyFor(view, target, client));
+      return capabilities.isExtended
+        ? encodeOutboundPolicy(model)
+        : encodeStandardPolicy(standardPolicy(model).policy);
     }
     case "pod": {
       const metadata = byResource("Pod", target.pod.namespace, target.pod.name, target.port);
@@ -60,6 +71,31 @@ export function outboundPolicyOf(view: MeshView, target: Target): OutboundPolicy
       return forbidden(byDefault("undefined-address"), "undefined-address");
   }
 }
+
+/** A target without routes of its own has the default ones, under the names that Linkerd's metrics have for them. */
+function named(policy: ModelPolicy): ModelPolicy {
+  const isOwn = (source: PolicySource): boolean => isDeepStrictEqual(source, policy.source);
+  return {
+    ...policy,
+    // A port that is known to be TLS and has no routes by server name is not looked into.
+    protocol:
+      policy.protocol === "tls" && policy.tcp.every((route) => route.serverNames.length === 0)
+        ? "opaque"
+        : policy.protocol,
+    http: policy.http.map((route) => (isOwn(route.source) ? { ...route, source: DEFAULT_HTTP } : route)),
+    tcp: policy.tcp.map((route) => (isOwn(route.source) ? { ...route, source: DEFAULT_OPAQUE } : route)),
+  };
+}
+
+const DEFAULT_HTTP: PolicySource = {
+  group: "",
+  kind: "default",
+  namespace: "",
+  name: "http",
+  section: "",
+  port: 0,
+};
+const DEFAULT_OPAQUE: PolicySource = { ...DEFAULT_HTTP, name: "opaq" };
 
 function policy(protocol: Protocol, metadata: Metadata, backend: Backend): OutboundPolicy {
   const http = { routes: [httpRoute(backend)] };
@@ -120,20 +156,6 @@ function forbidden(metadata: Metadata, why: string): OutboundPolicy {
             },
           ],
         },
-      },
-    },
-  });
-}
-
-function balancer(metadata: Metadata, path: string): Backend {
-  return create(BackendSchema, {
-    metadata,
-    queue: queue(),
-    kind: {
-      case: "balancer",
-      value: {
-        discovery: { kind: { case: "dst", value: { path } } },
-        load: { case: "peakEwma", value: { defaultRtt: millis(30), decay: millis(10_000) } },
       },
     },
   });

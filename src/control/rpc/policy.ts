@@ -1,17 +1,24 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { parseIp } from "#/base/address.ts";
 import { PortSpecSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
+import type { TrafficSpec } from "#/gen/linkerd/outbound_pb.ts";
 import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
+import type { Capabilities } from "#/model/capabilities.ts";
+import { capabilitiesIn } from "#/model/capabilities.ts";
+import { dnsName, sameIdentity } from "#/model/identity.ts";
 import { inboundServerOf } from "../answers/inbound-policy.ts";
 import { outboundPolicyOf } from "../answers/outbound-policy.ts";
+import type { Target } from "../answers/target.ts";
 import { meaningOfName, parseAuthority, targetOfAddress, targetOfService } from "../answers/target.ts";
 import { addressOf } from "../answers/wire.ts";
-import type { MeshView } from "../services/mesh-view.ts";
+import type { PolicyClient } from "../policy/policy.ts";
+import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import type { LiveView } from "./live-view.ts";
 import { sameBytes, SharedAnswers } from "./live-view.ts";
-import type { MethodHandler } from "./server.ts";
-import { invalidArgument, notFound } from "./status.ts";
+import type { CallContext, MethodHandler } from "./server.ts";
+import { invalidArgument, notFound, permissionDenied } from "./status.ts";
 
+/** What is asked. Equal keys have equal answers. */
 interface Question {
   readonly key: string;
   readonly compute: (view: MeshView) => Uint8Array;
@@ -22,7 +29,7 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
   const pair = (
     once: string,
     watched: string,
-    parse: (request: Uint8Array) => Question,
+    parse: (request: Uint8Array, call: CallContext) => Question,
   ): [string, MethodHandler][] => {
     const shared = new SharedAnswers<Uint8Array>(sameBytes);
     return [
@@ -30,8 +37,8 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
         once,
         {
           isOpen: false,
-          unary: async (request) => {
-            const { key, compute } = parse(request);
+          unary: async (request, call) => {
+            const { key, compute } = parse(request, call);
             return await Promise.resolve(shared.get(key, live.require(), compute));
           },
         },
@@ -40,8 +47,8 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
         watched,
         {
           isOpen: false,
-          watch: (request, watcher) => {
-            const { key, compute } = parse(request);
+          watch: (request, watcher, call) => {
+            const { key, compute } = parse(request, call);
             return shared.watch(live, key, compute, watcher, (bytes) => watcher.send(bytes));
           },
         },
@@ -62,7 +69,7 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
   ]);
 }
 
-function inboundQuestion(request: Uint8Array): Question {
+function inboundQuestion(request: Uint8Array, call: CallContext): Question {
   const { workload, port } = decode(() => fromBinary(PortSpecSchema, request), "PortSpec");
   const pod = parseWorkload(workload);
   if (pod === null)
@@ -70,43 +77,87 @@ function inboundQuestion(request: Uint8Array): Question {
       `${JSON.stringify(workload.slice(0, 300))} names no workload; it is {"ns":"…","pod":"…"} or ns:pod`,
     );
   if (port < 1 || port > 65535) throw invalidArgument(`${port} is no port`);
+  const capabilities = capabilitiesIn(workload);
   return {
-    key: `${pod} ${port}`,
+    key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod} ${port}`,
     compute: (view) => {
       const found = view.podsByName.get(pod);
       if (found === undefined) throw notFound(`no pod is called ${pod}`);
-      return toBinary(ServerSchema, inboundServerOf(found, port));
+      checkIsOwn(found, call);
+      return toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities));
     },
   };
 }
 
-function outboundQuestion(request: Uint8Array): Question {
-  const { target } = decode(() => fromBinary(TrafficSpecSchema, request), "TrafficSpec");
+function outboundQuestion(request: Uint8Array, call: CallContext): Question {
+  const { target, sourceWorkload } = decode(() => fromBinary(TrafficSpecSchema, request), "TrafficSpec");
+  const asked = askedTarget(target);
+  const pod = parseWorkload(sourceWorkload);
+  if (pod === null && sourceWorkload !== "")
+    throw invalidArgument(
+      `${JSON.stringify(sourceWorkload.slice(0, 300))} names no workload; it is {"ns":"…","pod":"…"} or ns:pod`,
+    );
+  const capabilities = capabilitiesIn(sourceWorkload);
+  return {
+    key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod ?? ""} ${asked.key}`,
+    compute: (view) =>
+      toBinary(
+        OutboundPolicySchema,
+        outboundPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities),
+      ),
+  };
+}
+
+/** An address, or a name and a port, and what it means in a view. */
+function askedTarget(target: TrafficSpec["target"]): {
+  readonly key: string;
+  readonly find: (view: MeshView) => Target;
+} {
   if (target.case === "addr") {
     const address = addressOf(target.value);
     const ip = address === null ? null : parseIp(address.ip);
     if (address === null || ip === null) throw invalidArgument("the target holds no address and port");
-    return {
-      key: `${ip} ${address.port}`,
-      compute: (view) =>
-        toBinary(OutboundPolicySchema, outboundPolicyOf(view, targetOfAddress(view, ip, address.port))),
-    };
+    return { key: `${ip} ${address.port}`, find: (view) => targetOfAddress(view, ip, address.port) };
   }
   const authority = target.case === "authority" ? parseAuthority(target.value) : null;
   if (authority === null) throw invalidArgument("the target is neither an address nor name:port");
   const { host, port } = authority;
   return {
     key: `${host.toLowerCase()} ${port}`,
-    compute: (view) => {
+    find: (view) => {
       const ip = parseIp(host);
-      if (ip !== null)
-        return toBinary(OutboundPolicySchema, outboundPolicyOf(view, targetOfAddress(view, ip, port)));
+      if (ip !== null) return targetOfAddress(view, ip, port);
       const meaning = meaningOfName(view, host);
       if (meaning.kind !== "service" || meaning.service.externalName !== null)
         throw notFound(`no Service is called ${host}`);
-      return toBinary(OutboundPolicySchema, outboundPolicyOf(view, targetOfService(meaning.service, port)));
+      return targetOfService(meaning.service, port);
     },
   };
+}
+
+/** The proven identity; on the loopback listener, where nobody proves one, that of the pod which is named. */
+function clientOf(view: MeshView, pod: string | null, call: CallContext): PolicyClient | null {
+  const found = pod === null ? undefined : view.podsByName.get(pod);
+  if (found !== undefined) checkIsOwn(found, call);
+  else if (pod !== null && call.caller !== null && !pod.startsWith(`${call.caller.identity.namespace}/`))
+    throw permissionDenied(`${pod} is not in the namespace of ${dnsName(call.caller.identity)}`);
+  return call.caller?.identity ?? found?.identity ?? null;
+}
+
+/** What a workload's policy is, is told to that workload alone. */
+function checkIsOwn(pod: ViewPod, { caller }: CallContext): void {
+  if (caller !== null && !sameIdentity(caller.identity, pod.identity))
+    throw permissionDenied(
+      `${pod.namespace}/${pod.name} does not run as ${dnsName(caller.identity)}; a workload may ask for its own policy only`,
+    );
+}
+
+function keyOf({ isExtended }: Capabilities): string {
+  return isExtended ? "extended" : "standard";
+}
+
+function keyOfCaller({ caller }: CallContext): string {
+  return caller === null ? "" : dnsName(caller.identity);
 }
 
 /** `{"ns":"shop","pod":"web-0"}` or `shop:web-0`, as `shop/web-0`. */

@@ -13,5 +13,7 @@ export class RpcError extends Error {
 export const invalidArgument = (reason: string): RpcError =>
   new RpcError(GrpcStatus.INVALID_ARGUMENT, reason);
 export const notFound = (reason: string): RpcError => new RpcError(GrpcStatus.NOT_FOUND, reason);
+export const permissionDenied = (reason: string): RpcError =>
+  new RpcError(GrpcStatus.PERMISSION_DENIED, reason);
 export const unavailable = (reason: string): RpcError => new RpcError(GrpcStatus.UNAVAILABLE, reason);
 export const unauthenticated = (reason: string): RpcError => new RpcError(GrpcStatus.UNAUTHENTICATED, reason);
