@@ -4,6 +4,9 @@ import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
+import { BackendBounds } from "../balance/backend-bounds.ts";
+import type { BackendLimit } from "../balance/backend-bounds.ts";
 import { Balancer } from "../balance/balancer.ts";
 import type { BalancedClient, BalancerSettings, Member } from "../balance/balancer.ts";
 import { RECONNECT_WAIT_MS, ReconnectWait } from "../balance/reconnect-wait.ts";
@@ -66,6 +69,7 @@ export class Dispatch implements HttpService {
   readonly clock: Clock;
   readonly settings: DispatchSettings;
   readonly balancer: Balancer<EndpointService>;
+  readonly bounds: BackendBounds;
   readonly random: Random;
   readonly #source: EndpointSource;
   readonly #subscription: Cancel;
@@ -74,33 +78,44 @@ export class Dispatch implements HttpService {
   constructor(options: {
     name: string;
     source: EndpointSource;
-    make: (endpoint: Endpoint) => EndpointService;
+    /** `bounds`: what all endpoints may have together. */
+    make: (endpoint: Endpoint, bounds: BackendBounds) => EndpointService;
     clock: Clock;
     random: Random;
     settings?: DispatchSettings;
     traffic?: BackendTraffic;
     client?: BalancedClient;
+    /** A request was refused by a bound of `traffic`. */
+    limitReached?: (limit: BackendLimit) => void;
   }) {
     this.name = options.name;
     this.clock = options.clock;
     this.settings = options.settings ?? DISPATCH_DEFAULTS;
     this.random = options.random;
     this.#source = options.source;
+    this.bounds = new BackendBounds(options.name, options.limitReached);
+    const traffic = options.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
+    this.bounds.limits = traffic.limits;
     this.balancer = new Balancer({
       settings: this.settings.balancer,
-      ...(options.traffic === undefined ? {} : { traffic: options.traffic }),
+      traffic,
       ...(options.client === undefined ? {} : { client: options.client }),
       random: options.random,
       wallMs: () => options.clock.wallMs(),
-      make: options.make,
+      make: (endpoint) => options.make(endpoint, this.bounds),
       drop: (service) => service.close(),
     });
     this.balancer.update(options.source.endpoints, this.clock.nowMs());
     this.#subscription = options.source.subscribe(() => this.#changed());
   }
 
-  /** Takes other settings for the requests that come; cheap where they are the ones it has. */
+  /**
+   * Takes other settings for the requests that come. Connections, statistics and whoever is set aside stay. Cheap where they are the
+   * ones it has.
+   */
   configure(traffic: BackendTraffic): void {
+    if (traffic === this.balancer.traffic) return;
+    this.bounds.limits = traffic.limits;
     this.balancer.configure(traffic, this.clock.nowMs());
   }
 
@@ -111,6 +126,13 @@ export class Dispatch implements HttpService {
     reply: ResponseSink,
     tried: TriedEndpoints | null = null,
   ): RequestSink {
+    if (this.bounds.limits.requestsMax > 0) {
+      const refusal = this.bounds.refuseRequest(this.balancer.pending + this.#waiting.size);
+      if (refusal !== null) {
+        reply.fail(refusal);
+        return SPENT;
+      }
+    }
     const attempt = new Attempt(this, head, last, reply, tried);
     attempt.next();
     return attempt;
@@ -126,19 +148,30 @@ export class Dispatch implements HttpService {
     this.balancer.update(this.#source.endpoints, this.clock.nowMs());
     if (this.balancer.members.length === 0) return;
     const waiting = [...this.#waiting];
-    this.#waiting.clear();
+    for (const attempt of waiting) this.release(attempt);
     for (const attempt of waiting) attempt.next();
   }
 
-  /** Calls `next` of a request when the endpoints change, until it is released. False: no room. */
-  hold(attempt: Attempt): boolean {
-    if (this.#waiting.size >= this.settings.waitingMax) return false;
-    this.#waiting.add(attempt);
-    return true;
+  /** Calls `next` of a request when the endpoints change, until it is released. Gives why not, where there is no room. */
+  hold(attempt: Attempt): Fault | null {
+    const { waitingMax } = this.settings;
+    if (this.#waiting.has(attempt)) return null;
+    if (this.#waiting.size >= waitingMax) {
+      return fault("OVERLOADED", `${this.name}: more than ${waitingMax} requests wait for an endpoint`, {
+        safe: true,
+        rule: `waitingMax=${waitingMax}`,
+      });
+    }
+    const refusal = this.bounds.refuseWaiting();
+    if (refusal === null) {
+      this.#waiting.add(attempt);
+      this.bounds.waiting++;
+    }
+    return refusal;
   }
 
   release(attempt: Attempt): void {
-    this.#waiting.delete(attempt);
+    if (this.#waiting.delete(attempt)) this.bounds.waiting--;
   }
 }
 
@@ -235,13 +268,9 @@ class Attempt implements RequestSink, ResponseSink {
 
   #waitForEndpoint(): void {
     const { clock, settings, name } = this.#dispatch;
-    if (!this.#dispatch.hold(this)) {
-      this.#giveUp(
-        fault("OVERLOADED", `${name}: more than ${settings.waitingMax} requests wait for an endpoint`, {
-          safe: true,
-          rule: `waitingMax=${settings.waitingMax}`,
-        }),
-      );
+    const refusal = this.#dispatch.hold(this);
+    if (refusal !== null) {
+      this.#giveUp(refusal);
       return;
     }
     // Whoever comes is new.
@@ -265,7 +294,7 @@ class Attempt implements RequestSink, ResponseSink {
       return;
     }
     const waitMs = mayReconnect(setback) ? setback.wait.nextMs(nowMs) : null;
-    if (waitMs === null || !this.#dispatch.hold(this)) {
+    if (waitMs === null || this.#dispatch.hold(this) !== null) {
       this.#giveUp(setback.cause);
       return;
     }

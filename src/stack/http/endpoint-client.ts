@@ -5,7 +5,9 @@ import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { Limits } from "#/model/limits.ts";
 import { LIMITS } from "#/model/limits.ts";
-import type { Dial } from "../discovery.ts";
+import { BackendBounds, whenClosed } from "../balance/backend-bounds.ts";
+import type { Cancel, Dial, DialDone, DialProtocol } from "../discovery.ts";
+import { isMetered } from "../metrics/transport.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { HeadBound } from "./head-bound.ts";
@@ -25,6 +27,8 @@ export interface EndpointBounds {
 
 const BOUNDS: EndpointBounds = { limits: LIMITS, heads: HEAD_BOUND };
 
+/** Idle HTTP/1 connections that are kept. */
+const IDLE_MAX = 256;
 /** Requests that may wait for one connection to be made. */
 const CONNECTING_MAX = 10_000;
 
@@ -39,26 +43,38 @@ export class EndpointClient implements HttpService {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #bounds: EndpointBounds;
+  readonly #backend: BackendBounds;
   readonly #http1: Http1Pool;
   #http2: Http2Client | null = null;
   #isConnecting = false;
   #waiting: { start: (client: Http2Client) => void; fail: (error: ConnError | null) => void }[] = [];
   #closed = false;
 
-  constructor(endpoint: Endpoint, dial: Dial, clock: Clock, random: Random, bounds: EndpointBounds = BOUNDS) {
+  /** `backend`: what all endpoints of the service may have together. */
+  constructor(
+    endpoint: Endpoint,
+    dial: Dial,
+    clock: Clock,
+    random: Random,
+    bounds: EndpointBounds = BOUNDS,
+    backend: BackendBounds = new BackendBounds(""),
+  ) {
     this.#endpoint = endpoint;
     this.#dial = dial;
     this.#clock = clock;
     this.#random = random;
     this.#bounds = bounds;
+    this.#backend = backend;
     this.#http1 = new Http1Pool(
-      (done) => this.#dial(endpoint, "http1", (error, conn) => done(error, conn)),
+      (done) => this.#connect("http1", (error, conn) => done(error, conn)),
       clock,
       {
         ...HTTP1_CLIENT_DEFAULTS,
         meshed: endpoint.identity !== null,
         heads: bounds.heads,
       },
+      IDLE_MAX,
+      backend,
     );
   }
 
@@ -96,17 +112,39 @@ export class EndpointClient implements HttpService {
       );
       return pending;
     }
+    const refusal =
+      (this.#isConnecting ? null : this.#backend.refuseConnection()) ?? this.#backend.refuseWaiting();
+    if (refusal !== null) {
+      pending.fail(refusal);
+      return pending;
+    }
+    pending.onLeft = this.#backend.wait();
     this.#waiting.push({
       start: (client) => pending.proceed((target) => client.call(head, last, target)),
       fail: (error) => pending.fail(connectFault(error)),
     });
     if (!this.#isConnecting) {
       this.#isConnecting = true;
-      this.#dial(this.#endpoint, "http2", (error, conn, _peer, spells) =>
-        this.#connected(error, conn, spells === true),
-      );
+      this.#connect("http2", (error, conn, _peer, spells) => this.#connected(error, conn, spells === true));
     }
     return pending;
+  }
+
+  /** Dials, and counts the connection for its service until it is closed. */
+  #connect(protocol: DialProtocol, done: DialDone): Cancel {
+    const over = this.#backend.connecting();
+    const attempt = this.#dial(this.#endpoint, protocol, (error, conn, peer, spells) => {
+      // What does not tell of its close is not counted. All that reach the network do.
+      if (conn === null || !isMetered(conn)) over();
+      else whenClosed(conn, over);
+      done(error, conn, peer, spells);
+    });
+    return {
+      cancel: () => {
+        over();
+        attempt.cancel();
+      },
+    };
   }
 
   #connected(error: ConnError | null, conn: Conn | null, spells: boolean): void {

@@ -1,6 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import { BackendBounds } from "../balance/backend-bounds.ts";
 import type { Cancel } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { IDEMPOTENT } from "./exchange.ts";
@@ -29,6 +30,7 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   readonly #clock: Clock;
   readonly #settings: Http1ClientSettings;
   readonly #idleMax: number;
+  readonly #backend: BackendBounds;
   readonly #idle: Http1Client[] = [];
   #closed = false;
   /** How long an idle connection is good for what must not be sent twice, and until when that was learned. */
@@ -40,17 +42,25 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     clock: Clock,
     settings: Http1ClientSettings = HTTP1_CLIENT_DEFAULTS,
     idleMax: number = 256,
+    backend: BackendBounds = new BackendBounds(""),
   ) {
     this.#connect = connect;
     this.#clock = clock;
     this.#settings = settings;
     this.#idleMax = idleMax;
+    this.#backend = backend;
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const client = this.#take(head);
     if (client !== undefined) return client.call(head, last, reply);
     const pending = new PendingRequest(reply);
+    const refusal = this.#backend.refuseConnection() ?? this.#backend.refuseWaiting();
+    if (refusal !== null) {
+      pending.fail(refusal);
+      return pending;
+    }
+    pending.onLeft = this.#backend.wait();
     const attempt = this.#connect((error, conn) => {
       if (conn === null) {
         pending.fail(connectFault(error));

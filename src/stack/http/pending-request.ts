@@ -13,6 +13,8 @@ import { fault } from "./fault.ts";
 export class PendingRequest implements RequestSink {
   /** Called when the client gives up while waiting. */
   onCancel: (() => void) | null = null;
+  /** Called when the wait is over, however it ends. */
+  onLeft: (() => void) | null = null;
   readonly #reply: ResponseSink;
   #sink: RequestSink | null = null;
   readonly #kept = new KeptBytes();
@@ -31,6 +33,7 @@ export class PendingRequest implements RequestSink {
   /** Sends the request on: `start` makes the call and returns its sink. Does nothing after a cancel. */
   proceed(start: (reply: ResponseSink) => RequestSink): void {
     if (!this.waiting) return;
+    this.onLeft?.();
     const sink = start(this.#reply);
     this.#sink = sink;
     for (const bytes of this.#kept.take()) sink.data(bytes, 0, bytes.length);
@@ -40,6 +43,7 @@ export class PendingRequest implements RequestSink {
   fail(cause: Fault): void {
     if (!this.waiting) return;
     this.#over = true;
+    this.onLeft?.();
     this.#sink = SPENT;
     this.#kept.take();
     this.#reply.fail(cause);
@@ -67,6 +71,7 @@ export class PendingRequest implements RequestSink {
     if (this.#over) return;
     this.#over = true;
     this.#kept.take();
+    this.onLeft?.();
     this.onCancel?.();
   }
 

@@ -8,7 +8,7 @@ import type { Registry, Value } from "./registry.ts";
 export interface MeteredConn extends Conn {
   readonly bytesRead: number;
   readonly bytesWritten: number;
-  /** Called once at its close; set at most once. */
+  /** Called once at its close. Who sets it calls whom it finds there. */
   closed: ((error: ConnError | null) => void) | null;
 }
 
