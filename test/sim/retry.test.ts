@@ -30,6 +30,8 @@ interface Step {
 
 interface Script {
   readonly steps: readonly Step[];
+  /** It begins with the body's first byte, from inside of that. */
+  readonly startsWithBody: boolean;
   /** Body bytes are credited this much later; null: never. */
   readonly creditMs: number | null;
 }
@@ -42,6 +44,8 @@ interface Scenario {
   readonly budgetFloor: number;
   /** The request's body, each chunk so long after the last; null: none. */
   readonly body: readonly { readonly afterMs: number; readonly bytes: number }[] | null;
+  /** The client sends its next chunk from inside whatever it is told. */
+  readonly isEager: boolean;
   readonly endAfterMs: number;
   readonly abortAtMs: number | null;
   /** By attempt, the last one for all that follow. */
@@ -94,6 +98,7 @@ const act: fc.Arbitrary<Step["act"]> = fc.oneof(
 );
 const script: fc.Arbitrary<Script> = fc.record({
   steps: fc.array(fc.record({ afterMs: delay, act }), { maxLength: 6 }),
+  startsWithBody: fc.boolean(),
   creditMs: fc.option(delay, { freq: 8 }),
 });
 const retry: fc.Arbitrary<RetryPolicy> = fc.record({
@@ -131,6 +136,7 @@ const scenario: fc.Arbitrary<Scenario> = fc.record({
   body: fc.option(
     fc.array(fc.record({ afterMs: delay, bytes: fc.integer({ min: 1, max: 60 }) }), { maxLength: 8 }),
   ),
+  isEager: fc.boolean(),
   endAfterMs: delay,
   abortAtMs: fc.option(fc.integer({ min: 0, max: 500 }), { freq: 2 }),
   scripts: fc.array(script, { minLength: 1, maxLength: 5 }),
@@ -151,6 +157,9 @@ class Client implements ResponseSink {
   isGone = false;
   hasEnded = false;
   answerBytes = 0;
+  /** Sends the next chunk, if there is one. */
+  sendNext: () => void = () => {};
+  isEager = false;
 
   informational(head: ResponseHead): void {
     this.#hears(`informational ${head.status}`);
@@ -184,10 +193,12 @@ class Client implements ResponseSink {
     assert.ok(bytes > 0, "credit of nothing");
     this.creditedBytes += bytes;
     assert.ok(this.creditedBytes <= this.sentBytes, "credit for what was never sent");
+    if (this.isEager) this.sendNext();
   }
   #hears(event: string): void {
     assert.ok(!this.isGone && !this.isOver, `${event} after ${this.events.join()}`);
     this.events.push(event);
+    if (this.isEager) this.sendNext();
   }
 }
 
@@ -224,6 +235,7 @@ class Endpoint implements RequestSink {
     };
     if (creditMs === 0) credit();
     else if (creditMs !== null) this.#clock.after(creditMs, credit);
+    if (this.#script.startsWithBody && this.bytes === stop - start) this.run();
   }
   end(): void {
     assert.ok(!this.isAborted && !this.isEnded, "two ends");
@@ -231,6 +243,7 @@ class Endpoint implements RequestSink {
   }
   abort(): void {
     assert.ok(!this.isAborted, "aborted twice");
+    assert.ok(!this.isAnswered || !this.isEnded, "aborted after all was over");
     this.isAborted = true;
   }
   responseConsumed(bytes: number): void {
@@ -313,9 +326,10 @@ function play(scene: Scenario): void {
     attemptTimeoutMs: null,
     call: (_head, last, reply) => {
       const at = Math.min(endpoints.length, scene.scripts.length - 1);
-      const endpoint = new Endpoint(clock, scene.scripts[at]!, last, reply);
+      const script = scene.scripts[at]!;
+      const endpoint = new Endpoint(clock, script, last, reply);
       endpoints.push(endpoint);
-      endpoint.run();
+      if (!script.startsWithBody) endpoint.run();
       return endpoint;
     },
   };
@@ -331,21 +345,24 @@ function play(scene: Scenario): void {
   };
   const startedAtMs = clock.nowMs();
   const client = new Client();
+  const chunks = [...(scene.body ?? [])];
+  client.sendNext = () => {
+    const chunk = chunks[0];
+    if (client.isGone || chunk === undefined || client.sink === null) return;
+    chunks.shift();
+    const bytes = new Uint8Array(chunk.bytes);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = byteAt(client.sentBytes + i);
+    client.sentBytes += bytes.length;
+    client.sink.data(bytes, 0, bytes.length);
+    const bytesMax = (scene.retry?.bodyBytesMax ?? 0) + client.sentBytes - client.creditedBytes;
+    assert.ok(layer.keptBytes <= bytesMax, `${layer.keptBytes} bytes kept of at most ${bytesMax}`);
+  };
+  client.isEager = scene.isEager;
   const sink = layer.call(rule, { draw: () => destination }, request, scene.body === null, client);
   client.sink = sink;
   client.hasEnded = scene.body === null;
   let atMs = 0;
-  for (const chunk of scene.body ?? []) {
-    clock.after((atMs += chunk.afterMs), () => {
-      if (client.isGone) return;
-      const bytes = new Uint8Array(chunk.bytes);
-      for (let i = 0; i < bytes.length; i++) bytes[i] = byteAt(client.sentBytes + i);
-      client.sentBytes += bytes.length;
-      sink.data(bytes, 0, bytes.length);
-      const bytesMax = (scene.retry?.bodyBytesMax ?? 0) + client.sentBytes - client.creditedBytes;
-      assert.ok(layer.keptBytes <= bytesMax, `${layer.keptBytes} bytes kept of at most ${bytesMax}`);
-    });
-  }
+  for (const chunk of scene.body ?? []) clock.after((atMs += chunk.afterMs), client.sendNext);
   if (scene.body !== null)
     clock.after(atMs + scene.endAfterMs, () => {
       if (client.isGone) return;

@@ -5,6 +5,7 @@ import { fieldValue } from "#/base/fields.ts";
 import type { RetryPolicy, Timeouts } from "#/model/route.ts";
 import type { RetryBudget } from "#/model/traffic.ts";
 import type { RequestHead, RequestSink } from "../http/exchange.ts";
+import { SPENT } from "../http/exchange.ts";
 import { fault } from "../http/fault.ts";
 import { explain, meshAnswer, UNNAMED } from "../http/mesh-answer.ts";
 import type { ScriptedCall } from "../http/testing.ts";
@@ -296,8 +297,9 @@ test("an answer of the policy's statuses is not heard of, and the next one is", 
   assert.deepEqual(reply.events, ["head 200", "finish"]);
   assert.equal(reply.body_, "well");
   assert.deepEqual(scene.events, ["retried", "succeeded"]);
-  assert.equal(scene.calls[0]!.aborted, null, "its connection stays");
   scene.assertClean();
+  scene.clock.advance(5_000);
+  assert.equal(scene.calls[0]!.aborted, null, "its connection stays");
 });
 
 test("after the last retry the answer is passed on, whatever it is", () => {
@@ -472,6 +474,17 @@ test("an attempt gets the body from its first byte, and what comes while there i
   scene.assertClean();
 });
 
+test("that an endpoint wants no more of a body is news only to a client that has more", () => {
+  for (const hasEnded of [true, false]) {
+    const scene = new Scene({ retry: null });
+    const { reply, sink } = scene.ask({ method: "POST" }, false);
+    if (hasEnded) sink.end(null);
+    scene.calls[0]!.answer(200, [], "");
+    scene.calls[0]!.reply.fail(fault("CANCELLED", "enough"));
+    assert.deepEqual(reply.events, hasEnded ? ["head 200 last"] : ["head 200 last", "fail CANCELLED"]);
+  }
+});
+
 test("a body that is longer than what is kept is bound to its endpoint", () => {
   for (const bounds of [{ retry: { bodyBytesMax: 10 } }, { keptBytesMax: 10 }]) {
     const scene = new Scene(bounds);
@@ -486,6 +499,19 @@ test("a body that is longer than what is kept is bound to its endpoint", () => {
     assert.deepEqual(scene.events, ["overflow body"]);
     assert.equal(scene.calls[0]!.body, "0123456789+");
   }
+});
+
+test("a discarded answer that comes from inside the call has its window opened when there is somebody to tell", () => {
+  const scene = new Scene();
+  let consumedBytes = 0;
+  const call: Destination["call"] = (_head, _last, reply) => {
+    reply.head({ status: 503, version: "1.1", reason: null, fields: [] }, false);
+    reply.body(Buffer.from("body"), 0, 4);
+    return { ...SPENT, responseConsumed: (bytes) => (consumedBytes += bytes) };
+  };
+  scene.draws = [{ ...scene.destination, call }];
+  scene.ask();
+  assert.equal(consumedBytes, 4);
 });
 
 test("a discarded answer is read to its end, and cut where that is far", () => {
