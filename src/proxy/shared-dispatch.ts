@@ -1,5 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
+import type { RetryBudget } from "#/model/traffic.ts";
 import type { Dispatch } from "#/stack/http/dispatch.ts";
+import { RetryBudgetWindow } from "#/stack/retry/retry-budget.ts";
 
 /** A dispatch that no connection uses is kept this long, with its connections and what it learned of its endpoints. */
 const IDLE_MS = 30_000;
@@ -11,12 +13,21 @@ export class SharedDispatch {
   readonly #dropped: () => void;
   #users = 0;
   #idleRun = 0;
+  /** Made when the first rule with retries asks for it. */
+  #budget: RetryBudgetWindow | null = null;
 
   /** `dropped` is called when nobody has used it for long. */
   constructor(dispatch: Dispatch, clock: Clock, dropped: () => void) {
     this.dispatch = dispatch;
     this.#clock = clock;
     this.#dropped = dropped;
+  }
+
+  /** What retries of all its users draw on. Other settings begin it anew. */
+  budgetOf(settings: RetryBudget): RetryBudgetWindow {
+    if (this.#budget === null || !isEqual(this.#budget.settings, settings))
+      this.#budget = new RetryBudgetWindow(settings);
+    return this.#budget;
   }
 
   acquire(): void {
@@ -33,4 +44,14 @@ export class SharedDispatch {
       this.dispatch.close();
     });
   }
+}
+
+function isEqual(a: RetryBudget, b: RetryBudget): boolean {
+  return (
+    a === b ||
+    (a.percent === b.percent &&
+      a.intervalMs === b.intervalMs &&
+      a.floorCount === b.floorCount &&
+      a.floorIntervalMs === b.floorIntervalMs)
+  );
 }

@@ -6,6 +6,7 @@ import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
+import { RetryCounters } from "#/stack/metrics/retry-series.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import { workloadName, type SidecarConfig } from "./config.ts";
@@ -91,6 +92,7 @@ export class Sidecar {
       dial: dialler.dial,
       answerer: { side: "client", workload },
       series: series.outbound,
+      retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
     });
     const connectTimeoutMs = config.inboundConnectTimeoutMs;

@@ -2,7 +2,9 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import type { PolicySource } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type {
   Dial,
   EndpointSource,
@@ -14,14 +16,16 @@ import type {
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
-import type { HttpService } from "#/stack/http/exchange.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
-import { RouteLayer, type BackendServices } from "#/stack/route/layer.ts";
+import type { RetryBudgetWindow } from "#/stack/retry/retry-budget.ts";
+import { RetryLayer } from "#/stack/retry/retry-layer.ts";
+import type { RetrySeries } from "#/stack/retry/retry-rule.ts";
+import { RouteLayer, type BackendServices, type BalancedService } from "#/stack/route/layer.ts";
 import { Mirrors } from "#/stack/route/mirror.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
@@ -34,6 +38,8 @@ export interface OutboundHttpParts {
   readonly answerer: Answerer;
   /** Counters for requests of one target to one endpoint. The same pair gives the same counters. */
   series(target: string, endpoint: Endpoint): HttpSeries;
+  /** Counters for retries and timeouts of a route that is attached to a parent. */
+  retrySeries(parent: PolicySource, route: PolicySource): RetrySeries;
   readonly guard: Guard;
 }
 
@@ -42,6 +48,7 @@ export interface OutboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from the application's connection
  *     RouteLayer                  routes of the target: which rule takes it, what is changed, which backend is drawn
+ *     RetryLayer                  its timeouts; sends it again as the rule says, within a budget
  *     Dispatch                    picks an endpoint (P2C, peak EWMA); sends on what reached nobody
  *     Measured                    counts it for that endpoint
  *     EndpointClient              one HTTP/2 connection to a far sidecar, or a pool of HTTP/1 ones
@@ -51,9 +58,11 @@ export class OutboundHttpProxy implements OutboundHttp {
   /** By `EndpointSource.key`; entries leave when unused (see `SharedDispatch`), so discovery's bound is theirs too. */
   readonly #dispatches = new Map<string, SharedDispatch>();
   readonly #mirrors = new Mirrors();
+  readonly #retries: RetryLayer;
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
+    this.#retries = new RetryLayer(parts);
   }
 
   serve(
@@ -67,7 +76,14 @@ export class OutboundHttpProxy implements OutboundHttp {
     const backends = new ConnectionBackends(target, (source, backend) =>
       this.#acquire(source, backend.kind === "balancer" ? backend.path : target.authority),
     );
-    const routes = new RouteLayer({ target, backends, random, mirrors: this.#mirrors });
+    const routes = new RouteLayer({
+      target,
+      backends,
+      random,
+      mirrors: this.#mirrors,
+      retries: this.#retries,
+      retrySeries: (route) => this.#parts.retrySeries(target.policy.source, route),
+    });
     const service =
       first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);
     const over = (): void => {
@@ -127,7 +143,16 @@ class ConnectionBackends implements BackendServices {
     this.#acquire = acquire;
   }
 
-  serviceOf(backend: Backend): HttpService | null {
+  serviceOf(backend: Backend): BalancedService | null {
+    return this.#sharedOf(backend)?.dispatch ?? null;
+  }
+
+  budgetOf(backend: Backend): RetryBudgetWindow | null {
+    const traffic = backend.kind === "forbidden" ? null : backend.traffic;
+    return this.#sharedOf(backend)?.budgetOf((traffic ?? BACKEND_TRAFFIC_DEFAULTS).retryBudget) ?? null;
+  }
+
+  #sharedOf(backend: Backend): SharedDispatch | null {
     const source = this.#target.sourceOf(backend);
     if (source === null) return null;
     let shared = this.#held.get(source);
@@ -135,7 +160,7 @@ class ConnectionBackends implements BackendServices {
       shared = this.#acquire(source, backend);
       this.#held.set(source, shared);
     }
-    return shared.dispatch;
+    return shared;
   }
 
   isReady(backend: Backend): boolean {

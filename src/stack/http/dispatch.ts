@@ -53,6 +53,8 @@ export const DISPATCH_DEFAULTS: DispatchSettings = {
 /** Endpoints that attempts of one request went to, of any number of services: a further attempt prefers others. */
 export class TriedEndpoints {
   readonly members: Member<EndpointService>[] = [];
+  /** Attempts that were begun, the one under way included. */
+  attempts = 0;
 
   add(member: Member<EndpointService>): void {
     if (!this.members.includes(member)) this.members.push(member);

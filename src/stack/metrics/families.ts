@@ -87,6 +87,42 @@ export const FAMILIES = {
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),
   discoveryTargets: gauge("pillion_discovery_targets", "Outbound targets that are known"),
+  outboundHttpRetryRequests: counter(
+    "outbound_http_route_retry_requests_total",
+    "Requests that were sent again",
+  ),
+  outboundHttpRetrySuccesses: counter(
+    "outbound_http_route_retry_successes_total",
+    "Requests whose last retry was answered well",
+  ),
+  outboundHttpRetryLimitExceeded: counter(
+    "outbound_http_route_retry_limit_exceeded_total",
+    "Requests that still failed after the last retry allowed",
+  ),
+  outboundHttpRetryOverflow: counter(
+    "outbound_http_route_retry_overflow_total",
+    "Retries that were withheld for want of budget or room",
+  ),
+  outboundGrpcRetryRequests: counter(
+    "outbound_grpc_route_retry_requests_total",
+    "Requests that were sent again",
+  ),
+  outboundGrpcRetrySuccesses: counter(
+    "outbound_grpc_route_retry_successes_total",
+    "Requests whose last retry was answered well",
+  ),
+  outboundGrpcRetryLimitExceeded: counter(
+    "outbound_grpc_route_retry_limit_exceeded_total",
+    "Requests that still failed after the last retry allowed",
+  ),
+  outboundGrpcRetryOverflow: counter(
+    "outbound_grpc_route_retry_overflow_total",
+    "Retries that were withheld for want of budget or room",
+  ),
+  requestTimeouts: counter(
+    "pillion_request_timeouts_total",
+    "Requests, and attempts of them, that a timeout of their route ended",
+  ),
   limitReached: counter("pillion_limit_reached_total", "How often a bound on what a peer may do was reached"),
   memoryLimit: gauge("pillion_memory_limit_bytes", "Memory limit that the sidecar stays below"),
   memoryUsed: gauge(

@@ -128,7 +128,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#requestAtMs = nowMs + requestMs;
     if (this.#last) this.#awaitEnd();
     const destination = this.#destinations.draw(this.#head, 0);
-    if (this.#policy !== null) destination.budget.request(nowMs);
+    if (this.#policy !== null) destination.budget?.request(nowMs);
     this.#start(destination, nowMs);
   }
 
@@ -144,6 +144,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     attempt.isReplaying = this.#retries > 0 && kept !== null;
     this.#attempt = attempt;
     this.#arm();
+    if (this.#tried !== null) this.#tried.attempts++;
     attempt.attach(destination.call(this.#headFor(nowMs), this.#last, attempt, this.#tried));
     if (attempt.isReplaying && kept !== null) this.#replay(attempt, kept);
   }
@@ -403,8 +404,10 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     const overAtMs = Math.min(this.#requestAtMs, this.#responseAtMs);
     if (nowMs + delayMs >= overAtMs || (overAtMs === Infinity && askedMs > HINT_MS_MAX)) return false;
     const destination = this.#destinations.draw(this.#head, this.#retries + 1);
-    if (!destination.budget.tryRetry(nowMs)) {
-      const { percent, intervalMs } = destination.budget.settings;
+    const { budget } = destination;
+    if (budget === null) return false;
+    if (!budget.tryRetry(nowMs)) {
+      const { percent, intervalMs } = budget.settings;
       this.#withheld = `not sent again: retries are at ${percent}% of requests within ${intervalMs} ms`;
       series.retryOverflowed("budget");
       return false;

@@ -12,8 +12,8 @@ export interface RetryRule extends Pick<HttpRule, "timeouts" | "retry" | "allows
 
 /** Where an attempt goes: a backend of the rule. Lives as long as the rule, and is not made per request. */
 export interface Destination {
-  /** Of the backend's service; the same for all rules and connections of this sidecar. */
-  readonly budget: RetryBudgetWindow;
+  /** Of the backend's service; the same for all rules and connections of this sidecar. Null: nothing is ever sent there again. */
+  readonly budget: RetryBudgetWindow | null;
   /** The backend's own; null: the rule's. */
   readonly attemptTimeoutMs: number | null;
   /** As `HttpService.call`. Of endpoints in `tried` it takes one only when there is no other; null where no second attempt is made. */

@@ -9,7 +9,10 @@ import { explain, UNNAMED } from "../http/mesh-answer.ts";
 const FINAL: ReadonlySet<FaultCode> = new Set([
   "BAD_REQUEST",
   "CANCELLED",
+  "FAULT_INJECTED",
   "FORBIDDEN_TARGET",
+  "NO_BACKEND",
+  "NO_ROUTE",
   "NOT_AUTHORIZED",
   "OVERLOADED",
   "UNEXPECTED",

@@ -2,10 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { SocketAddress } from "#/base/address.ts";
 import { SeededRandom } from "#/base/random.ts";
-import type { Backend, HttpRoute } from "#/model/route.ts";
+import type { Backend, HttpFilter, HttpRoute, RetryPolicy } from "#/model/route.ts";
 import { policyTo } from "#/model/policy.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { HttpService, RequestHead } from "../http/exchange.ts";
-import { RecordingReply, ScriptedService } from "../http/testing.ts";
+import { ManualClock, RecordingReply, ScriptedService } from "../http/testing.ts";
+import { RetryBudgetWindow } from "../retry/retry-budget.ts";
+import { RetryLayer } from "../retry/retry-layer.ts";
+import type { RetrySeries } from "../retry/retry-rule.ts";
 import { RouteLayer, type BackendServices, type RoutedTarget } from "./layer.ts";
 import { Mirrors } from "./mirror.ts";
 import { RouteTable } from "./table.ts";
@@ -16,6 +20,7 @@ class Backends implements BackendServices {
   readonly services = new Map<string, ScriptedService>();
   readonly unready = new Set<string>();
   releases = 0;
+  readonly budget = new RetryBudgetWindow(BACKEND_TRAFFIC_DEFAULTS.retryBudget);
 
   service(name: string): ScriptedService {
     let service = this.services.get(name);
@@ -24,6 +29,9 @@ class Backends implements BackendServices {
       this.services.set(name, service);
     }
     return service;
+  }
+  budgetOf(): RetryBudgetWindow | null {
+    return this.budget;
   }
   serviceOf(backend: Backend): HttpService | null {
     return backend.kind === "balancer" ? this.service(nameOf(backend)) : null;
@@ -45,6 +53,7 @@ function rig(routes: readonly HttpRoute[]): {
   backends: Backends;
   mirrors: Mirrors;
   layer: RouteLayer;
+  clock: ManualClock;
   ask: (head: RequestHead) => RecordingReply;
 } {
   const target = {
@@ -55,14 +64,31 @@ function rig(routes: readonly HttpRoute[]): {
   };
   const backends = new Backends();
   const mirrors = new Mirrors(4, 1_000);
-  const layer = new RouteLayer({ target, backends, random: new SeededRandom(1), mirrors });
+  const clock = new ManualClock();
+  const random = new SeededRandom(1);
+  const layer = new RouteLayer({
+    target,
+    backends,
+    random,
+    mirrors,
+    retries: new RetryLayer({ clock, random }),
+    retrySeries: () => NO_SERIES,
+  });
   const ask = (head: RequestHead): RecordingReply => {
     const reply = new RecordingReply();
     layer.call(head, true, reply);
     return reply;
   };
-  return { target, backends, mirrors, layer, ask };
+  return { target, backends, mirrors, layer, clock, ask };
 }
+
+const NO_SERIES: RetrySeries = {
+  retried: () => {},
+  retrySucceeded: () => {},
+  retryLimitExceeded: () => {},
+  retryOverflowed: () => {},
+  timedOut: () => {},
+};
 
 const INVALID: Backend = {
   kind: "forbidden",
@@ -202,4 +228,62 @@ test("what a closed connection held is given back", () => {
   const { releases } = backends;
   layer.close();
   assert.equal(backends.releases, releases + 1);
+});
+
+const RETRY: RetryPolicy = {
+  retriesMax: 3,
+  statusRanges: [[500, 599]],
+  grpcCodes: [],
+  onConnectionError: true,
+  attemptTimeoutMs: null,
+  bodyBytesMax: 1_000,
+  backoff: { minMs: 10, maxMs: 10, jitterRatio: 0 },
+  respectsRetryAfter: true,
+};
+
+test("a rule's timeouts are kept, its backend's before its own", () => {
+  const rule = ruleTo([{ ...backendOf(balancerTo("v1")), attemptTimeoutMs: 100 }]);
+  const timeouts = { ...rule.timeouts, attemptMs: 500 };
+  const { ask, backends, clock } = rig([routeOf("web", [{ ...rule, timeouts }])]);
+  backends.services.set("v1", new ScriptedService());
+  const reply = ask(headOf("/"));
+  clock.advance(110);
+  assert.equal(reply.fault?.code, "TIMEOUT");
+  assert.equal(reply.fault.rule, "HTTPRoute/shop/web, rule 1: timeouts.backendRequest");
+});
+
+test("each attempt draws its backend anew, and a mirror gets one copy", () => {
+  const mirror: HttpFilter = {
+    kind: "mirror",
+    backend: balancerTo("copy"),
+    ratio: { numerator: 1, denominator: 1 },
+  };
+  const failing = new ScriptedService((call) => call.answer(503, [], ""));
+  const names = ["v1", "v2", "v3"];
+  const { ask, backends, clock } = rig([
+    routeOf("web", [
+      { ...ruleTo(names.map((name) => backendOf(balancerTo(name), 1, [mirror]))), retry: RETRY },
+    ]),
+  ]);
+  for (const name of names) backends.services.set(name, failing);
+  const drawn = new Set<string>();
+  const serviceOf = backends.serviceOf.bind(backends);
+  backends.serviceOf = (backend) => {
+    drawn.add(nameOf(backend));
+    return serviceOf(backend);
+  };
+  for (let asked = 1; asked <= 5; asked++) {
+    const reply = ask(headOf("/"));
+    clock.advance(1_000); // the floor of the budget: ten a second
+    assert.equal(reply.status, 503);
+    assert.equal(failing.calls.length, asked * 4, "each attempt at a backend");
+    // The service that is mirrored to forgets copies that it has answered.
+    assert.equal(backends.service("copy").calls.length, asked);
+  }
+  assert.deepEqual([...drawn].toSorted(), ["copy", ...names]);
+});
+
+test("a rule without a backend is not asked for one again", () => {
+  const { ask } = rig([routeOf("web", [{ ...ruleTo([]), retry: RETRY }])]);
+  assert.equal(ask(headOf("/")).fault?.code, "NO_BACKEND");
 });

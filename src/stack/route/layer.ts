@@ -1,13 +1,19 @@
 import type { Random } from "#/base/random.ts";
+import type { PolicySource } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { Backend, HttpRule, RouteBackend } from "#/model/route.ts";
 import type { OutboundTarget } from "../discovery.ts";
+import type { TriedEndpoints } from "../http/dispatch.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import { SPENT } from "../http/exchange.ts";
 import { fault } from "../http/fault.ts";
 import type { Candidate } from "./candidate.ts";
 import { filtersOf, type Filters } from "./filters.ts";
 import { MirroredRequest, type MirrorCopy, type Mirrors } from "./mirror.ts";
+import type { RetryBudgetWindow } from "../retry/retry-budget.ts";
+import type { RetryLayer } from "../retry/retry-layer.ts";
+import type { Destination, Destinations, RetryRule, RetrySeries } from "../retry/retry-rule.ts";
+import { needsRetryLayer } from "../retry/retry-rule.ts";
 import { drawBackend, type SplitState } from "./split.ts";
 import { nameOf, type RouteTable } from "./table.ts";
 
@@ -30,10 +36,17 @@ export function isPlain({ backends, filters, retry, timeouts, allowsRequestHeade
 /** What a client connection is routed by, at this moment. A change of policy is another `table`. */
 export type RoutedTarget = Pick<OutboundTarget, "table" | "authority" | "address" | "policy">;
 
+/** A backend's endpoints. Those in `tried` are taken only where there is no other. */
+export interface BalancedService extends HttpService {
+  call(head: RequestHead, last: boolean, reply: ResponseSink, tried?: TriedEndpoints | null): RequestSink;
+}
+
 /** The backends of one client connection's target, as services. */
 export interface BackendServices {
   /** Balances over the backend's endpoints; held until `releaseAll`. Null: it has none to give. */
-  serviceOf(backend: Backend): HttpService | null;
+  serviceOf(backend: Backend): BalancedService | null;
+  /** What retries to the backend draw on; null where it has no endpoints to give. */
+  budgetOf(backend: Backend): RetryBudgetWindow | null;
   /** Whether the backend has an endpoint that can be used. */
   isReady(backend: Backend): boolean;
   releaseAll(): void;
@@ -44,13 +57,16 @@ export interface RouteLayerParts {
   readonly backends: BackendServices;
   readonly random: Random;
   readonly mirrors: Mirrors;
+  readonly retries: RetryLayer;
+  /** Counters for a route's retries and timeouts. */
+  retrySeries(route: PolicySource): RetrySeries;
 }
 
 /**
  * Sends each request of a client connection where the routes of its target say, by the table of that moment: a live update holds
  * for the next request, and requests under way finish by the rule that they began with.
  *
- *     find the rule > its filters > draw a backend > the backend's filters > Dispatch
+ *     find the rule > its filters > timeouts and retries > draw a backend > the backend's filters > Dispatch
  */
 export class RouteLayer implements HttpService {
   readonly #parts: RouteLayerParts;
@@ -134,12 +150,14 @@ export class RouteLayer implements HttpService {
 }
 
 /** Serves what one match takes, on one client connection. */
-class RuleService implements HttpService, Filtered, SplitState {
+class RuleService implements HttpService, Filtered, SplitState, Destinations {
   readonly #parts: RouteLayerParts;
   readonly #candidate: Candidate;
   readonly #label: string;
   readonly #filters: Filters | null;
   readonly #backends: BackendService[];
+  /** Null: no timeouts and no retries. */
+  readonly #retry: RetryRule | null;
 
   constructor(candidate: Candidate, parts: RouteLayerParts) {
     const { route, rule } = candidate;
@@ -151,6 +169,18 @@ class RuleService implements HttpService, Filtered, SplitState {
     this.#backends = rule.backends.map(
       (backend) => new BackendService(backend, filtersOf(backend.filters, context), parts, this.#label),
     );
+    this.#retry = !needsRetryLayer(
+      rule,
+      rule.backends.map(({ attemptTimeoutMs }) => attemptTimeoutMs),
+    )
+      ? null
+      : {
+          timeouts: rule.timeouts,
+          retry: rule.retry,
+          allowsRequestHeaders: rule.allowsRequestHeaders,
+          label: nameOf(candidate),
+          series: parts.retrySeries(route.source),
+        };
   }
 
   /** Where all requests of this rule go unchanged; null where something is to be done to them, or they are refused. */
@@ -160,7 +190,7 @@ class RuleService implements HttpService, Filtered, SplitState {
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     if (this.#filters === null) return this.send(head, last, reply);
-    return throughFilters(this.#filters, this.#parts, this, head, last, reply);
+    return throughFilters(this.#filters, this.#parts, this, head, last, reply, null);
   }
 
   isReady(index: number): boolean {
@@ -174,10 +204,25 @@ class RuleService implements HttpService, Filtered, SplitState {
   }
 
   send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    if (this.#retry === null) return this.draw().call(head, last, reply, null);
+    return this.#parts.retries.call(this.#retry, this, head, last, reply);
+  }
+
+  draw(): Destination {
     const { rule } = this.#candidate;
     const index = drawBackend(rule.choice, rule.backends, this, this.#parts.random);
-    const backend = this.#backends[index];
-    if (backend !== undefined) return backend.call(head, last, reply);
+    return this.#backends[index] ?? this.#nowhere;
+  }
+
+  /** Where a rule sends that has no backend to draw. */
+  readonly #nowhere: Destination = {
+    budget: null,
+    attemptTimeoutMs: null,
+    call: (_head, _last, reply) => this.#refuse(reply),
+  };
+
+  #refuse(reply: ResponseSink): RequestSink {
+    const { rule } = this.#candidate;
     const why = rule.backends.length === 0 ? "has no backend" : "has only backends of weight 0";
     reply.fail(
       fault("NO_BACKEND", `${this.#parts.target.authority}: ${nameOf(this.#candidate)} ${why}`, {
@@ -190,12 +235,12 @@ class RuleService implements HttpService, Filtered, SplitState {
 }
 
 /** One backend of a rule, behind its own filters. */
-class BackendService implements HttpService, Filtered {
+class BackendService implements Destination, Filtered {
   readonly backend: RouteBackend;
   readonly filters: Filters | null;
   readonly #parts: RouteLayerParts;
   readonly #label: string;
-  #service: HttpService | null = null;
+  #service: BalancedService | null = null;
 
   constructor(backend: RouteBackend, filters: Filters | null, parts: RouteLayerParts, label: string) {
     this.backend = backend;
@@ -204,15 +249,23 @@ class BackendService implements HttpService, Filtered {
     this.#label = label;
   }
 
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    const { filters } = this;
-    if (filters === null) return this.send(head, last, reply);
-    return throughFilters(filters, this.#parts, this, head, last, reply);
+  get attemptTimeoutMs(): number | null {
+    return this.backend.attemptTimeoutMs;
   }
 
-  send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+  get budget(): RetryBudgetWindow | null {
+    return this.#parts.backends.budgetOf(this.backend.backend);
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
+    const { filters } = this;
+    if (filters === null) return this.send(head, last, reply, tried);
+    return throughFilters(filters, this.#parts, this, head, last, reply, tried);
+  }
+
+  send(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
     const service = this.service;
-    if (service !== null) return service.call(head, last, reply);
+    if (service !== null) return service.call(head, last, reply, tried);
     const { backend } = this.backend;
     const { authority } = this.#parts.target;
     if (backend.kind === "forbidden" && backend.source.kind === "default") {
@@ -226,14 +279,14 @@ class BackendService implements HttpService, Filtered {
     return SPENT;
   }
 
-  get service(): HttpService | null {
+  get service(): BalancedService | null {
     return (this.#service ??= this.#parts.backends.serviceOf(this.backend.backend));
   }
 }
 
 /** What stands behind filters. */
 interface Filtered {
-  send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink;
+  send(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink;
 }
 
 function throughFilters(
@@ -243,17 +296,22 @@ function throughFilters(
   head: RequestHead,
   last: boolean,
   reply: ResponseSink,
+  tried: TriedEndpoints | null,
 ): RequestSink {
   const answered = filters.answer(head, last, reply);
   if (answered !== null) return answered;
   const changed = filters.change(head);
   const answerTo = filters.replyTo(head, reply);
-  const copies = startCopies(filters, changed, last, parts);
-  if (copies.length === 0 || last) return behind.send(changed, last, answerTo);
+  // A request that is sent again is not copied again.
+  const isAgain = tried !== null && tried.attempts > 1;
+  const copies = isAgain ? NO_COPIES : startCopies(filters, changed, last, parts);
+  if (copies.length === 0 || last) return behind.send(changed, last, answerTo, tried);
   const mirrored = new MirroredRequest(copies, answerTo);
-  mirrored.main = behind.send(changed, last, mirrored);
+  mirrored.main = behind.send(changed, last, mirrored, tried);
   return mirrored;
 }
+
+const NO_COPIES: MirrorCopy[] = [];
 
 function startCopies(
   filters: Filters,

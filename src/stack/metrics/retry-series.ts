@@ -1,0 +1,56 @@
+import type { Labels } from "#/model/identity.ts";
+import type { PolicySource } from "#/model/policy.ts";
+import { FAMILIES } from "./families.ts";
+import type { Family, Registry } from "./registry.ts";
+
+/**
+ * What the retry layer counts for one rule (facts §17.2). Satisfies `RetrySeries`. Nothing is held: these are rare, and a rule
+ * for each connection must cost none.
+ */
+export class RetryCounters {
+  readonly #registry: Registry;
+  readonly #labels: Labels;
+  readonly #isGrpc: boolean;
+
+  constructor(registry: Registry, parent: PolicySource, route: PolicySource) {
+    this.#registry = registry;
+    this.#labels = { ...labelsOf("parent", parent), ...labelsOf("route", route) };
+    this.#isGrpc = route.kind === "GRPCRoute";
+  }
+
+  retried(): void {
+    this.#count(FAMILIES.outboundHttpRetryRequests, FAMILIES.outboundGrpcRetryRequests);
+  }
+
+  retrySucceeded(): void {
+    this.#count(FAMILIES.outboundHttpRetrySuccesses, FAMILIES.outboundGrpcRetrySuccesses);
+  }
+
+  retryLimitExceeded(): void {
+    this.#count(FAMILIES.outboundHttpRetryLimitExceeded, FAMILIES.outboundGrpcRetryLimitExceeded);
+  }
+
+  retryOverflowed(reason: string): void {
+    const family = this.#isGrpc ? FAMILIES.outboundGrpcRetryOverflow : FAMILIES.outboundHttpRetryOverflow;
+    this.#registry.count(family, { ...this.#labels, reason });
+  }
+
+  timedOut(timeout: string): void {
+    this.#registry.count(FAMILIES.requestTimeouts, { ...this.#labels, timeout });
+  }
+
+  #count(http: Family, grpc: Family): void {
+    this.#registry.count(this.#isGrpc ? grpc : http, this.#labels);
+  }
+}
+
+function labelsOf(role: "parent" | "route", source: PolicySource): Labels {
+  return {
+    [`${role}_group`]: source.group,
+    [`${role}_kind`]: source.kind,
+    [`${role}_namespace`]: source.namespace,
+    [`${role}_name`]: source.name,
+    [`${role}_port`]: source.port === 0 ? "" : String(source.port),
+    [`${role}_section_name`]: source.section,
+  };
+}
