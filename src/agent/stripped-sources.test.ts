@@ -12,13 +12,14 @@ test("stripped sources run in the place of src, and are made once", () => {
     write("package.json", JSON.stringify({ type: "module", imports: { "#/*": "./src/*" } }));
     write(
       "src/main.ts",
-      'import type { A } from "./a/a.ts";\nimport { a } from "#/a/a.ts";\nconst late = await import("./late.ts");\nconst x: A = a;\nconsole.log(x, late.name, import.meta.filename.slice(-3));\n',
+      'import type { A } from "./a/a.ts";\nimport { a } from "#/a/a.ts";\nconst late = await import("./late.ts");\nimport data from "./data.json" with { type: "json" };\nconst x: A = a;\nconsole.log(x, late.name, data.from, import.meta.filename.slice(-3));\n',
     );
     write(
       "src/a/a.ts",
       'import { late } from "../late.ts";\nexport type A = string;\nexport const a: A = `a ${late as string}`;\n',
     );
     write("src/late.ts", 'export const late = "late";\nexport { late as name };\n');
+    write("src/data.json", '{ "from": "./b.ts" }');
     write("src/a/a.test.ts", "this is no program\n");
 
     const first = strippedSources(root, join(root, "out"));
@@ -31,7 +32,7 @@ test("stripped sources run in the place of src, and are made once", () => {
     const output = execFileSync(process.execPath, ["--no-strip-types", join(root, "src/main.js")], {
       encoding: "utf8",
     });
-    assert.equal(output, "a late late .js\n");
+    assert.equal(output, "a late late ./b.ts .js\n");
   } finally {
     rmSync(root, { recursive: true });
   }

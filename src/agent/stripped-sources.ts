@@ -5,14 +5,17 @@ import { dirname, join } from "node:path";
 
 /**
  * Makes JavaScript of the package's `src` in a folder below `into`, and returns that folder: the same files, `.js` for
- * `.ts`. Shown to a process in the place of `src`, it runs as the sources would, without the compiler that stripping types
+ * `.ts`, and the data (`.json`) that they read. Shown to a process in the place of `src`, it runs as the sources would, without the compiler that stripping types
  * inside the process would load and keep: 22 MB in each of many sidecars (docs/decisions/0004-runtime.md).
  *
  * The folder is named for its content, so a running process never sees its files change, and doing it again is a look.
  */
 export function strippedSources(packageRoot: string, into: string): string {
   const source = join(packageRoot, "src");
-  const files = globSync("**/*.ts", { cwd: source, exclude: (name) => name.endsWith(".test.ts") }).toSorted();
+  const files = globSync("**/*.{ts,json}", {
+    cwd: source,
+    exclude: (name) => name.endsWith(".test.ts"),
+  }).toSorted();
   const texts = files.map((file) => readFileSync(join(source, file), "utf8"));
   const hash = createHash("sha256")
     .update(JSON.stringify([process.version, files, texts]))
@@ -28,10 +31,11 @@ export function strippedSources(packageRoot: string, into: string): string {
   return target;
 }
 
-/** Writes what a source is as JavaScript to `path`, with `.js` for `.ts`, for anybody to read. */
+/** Writes what a source is as JavaScript to `path`, with `.js` for `.ts`, for anybody to read; data as it is. */
 export function writeJavaScript(text: string, path: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  writeFileSync(path.replace(/\.ts$/, ".js"), javaScriptOf(text), { mode: 0o644 });
+  const written = path.endsWith(".ts") ? javaScriptOf(text) : text;
+  writeFileSync(path.replace(/\.ts$/, ".js"), written, { mode: 0o644 });
 }
 
 /** Lines and columns stay, so the places in a stack trace are those of the source. */
