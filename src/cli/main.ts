@@ -7,6 +7,8 @@ import { exec } from "./exec.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { instancePaths, isRootsInstead } from "./instance-paths.ts";
+import { get } from "./get.ts";
+import type { GetOptions } from "./get.ts";
 import { logs } from "./logs.ts";
 import { DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, network } from "./networks.ts";
 import { AgentAway } from "./operator.ts";
@@ -137,6 +139,26 @@ Begin with:
     .action(async (options: { instance: string; output: string }) => {
       process.exitCode = await status(paths(options), options.output === "json", print);
     });
+
+  command("get", "Show objects of the folder, and what became of them.")
+    .argument("<kind>", "such as httproute, or httproute/NAME")
+    .argument("[name]", "all if not given", "")
+    .option("-n, --namespace <name>", "where to look; anywhere if not given")
+    .addOption(
+      new Option("-o, --output <format>", "how to print")
+        .choices(["text", "wide", "yaml", "json"])
+        .default("text"),
+    )
+    .action(
+      async (
+        target: string,
+        name: string,
+        options: { instance: string; namespace?: string; output: GetOptions["output"] },
+      ) => {
+        const { namespace = null, output: format } = options;
+        await get(paths(options), { target, name, namespace, output: format }, print);
+      },
+    );
 
   command("stat", "Show live traffic by service.")
     .addOption(output())

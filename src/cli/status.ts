@@ -22,7 +22,9 @@ export async function status(
     : null;
   const known = control?.kind === "status" ? control : null;
   const wellPods = agent.pods.every((pod) => pod.ready || pod.phase === "Succeeded");
-  const well = agent.controlConnected && wellPods && (known?.problems.length ?? 0) === 0;
+  const findings = (known?.objects ?? []).flatMap((object) => object.findings);
+  const problems = [...(known?.problems ?? []), ...findings];
+  const well = agent.controlConnected && wellPods && problems.length === 0;
   if (json) {
     print(
       JSON.stringify(
@@ -69,12 +71,12 @@ export async function status(
       ),
     );
   }
-  for (const problem of known?.problems ?? []) lines.push(`! ${describeProblem(problem)}`);
+  for (const problem of problems) lines.push(`! ${describeProblem(problem)}`);
   print(lines.join("\n"));
   return well ? 0 : 1;
 }
 
-function podTable(pods: readonly PodStatus[]): string {
+export function podTable(pods: readonly PodStatus[]): string {
   const rows = pods
     .toSorted((a, b) => `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`))
     .map((pod) => {

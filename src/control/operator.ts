@@ -1,21 +1,8 @@
+import { kindNamed } from "#/kube/kind-names.ts";
 import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
 import type { Authority } from "./identity/authority.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 
-const KINDS: Readonly<Record<string, string>> = {
-  deployment: "Deployment",
-  deployments: "Deployment",
-  deploy: "Deployment",
-  statefulset: "StatefulSet",
-  statefulsets: "StatefulSet",
-  sts: "StatefulSet",
-  daemonset: "DaemonSet",
-  daemonsets: "DaemonSet",
-  ds: "DaemonSet",
-  pod: "Pod",
-  pods: "Pod",
-  po: "Pod",
-};
 const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
 
 /** Answers what the operator's command asks. */
@@ -32,6 +19,15 @@ export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority:
           { name: "issuer", notAfterMs: authority.issuerNotAfterMs },
         ],
       };
+    case "get": {
+      const found = mesh.manifests.filter(
+        ({ status }) =>
+          status.kind === kindNamed(question.of) &&
+          (question.namespace === null || status.namespace === question.namespace) &&
+          (question.name === "" || status.name === question.name),
+      );
+      return { kind: "objects", objects: found };
+    }
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);
       if (typeof found === "string") return { kind: "error", message: found };
@@ -59,8 +55,8 @@ function select(namespace: string, target: string, mesh: Mesh): readonly ObjectS
   const all = mesh.objects.filter((object) => ROLLABLE.has(object.kind));
   if (target === "") return all.length > 0 ? all : "there is no workload that could be rolled";
   const match = /^([a-z]+)\/([a-z0-9.-]+)$/i.exec(target);
-  const kind = KINDS[match?.[1]?.toLowerCase() ?? ""];
-  if (match === null || kind === undefined)
+  const kind = kindNamed(match?.[1] ?? "");
+  if (match === null || kind === null || !ROLLABLE.has(kind))
     return `${target} is no workload; write it as deployment/NAME, statefulset/NAME, daemonset/NAME or pod/NAME`;
   const found = all.filter(
     (object) => object.kind === kind && object.namespace === namespace && object.name === match[2],

@@ -132,3 +132,29 @@ test("kinds of the Gateway API that are for gateways, and of other meshes, are a
   ] as const)
     assert.match(problems(kind, "{}", apiVersion), expected);
 });
+
+test("a header filter may not touch what belongs to a connection, to the host or to the mesh (RFC 9110 §7.6.1)", () => {
+  const gateway = "gateway.networking.k8s.io/v1";
+  const rule = (change: string): string =>
+    `{rules: [{filters: [{type: RequestHeaderModifier, requestHeaderModifier: ${change}}]}]}`;
+  for (const [change, expected] of [
+    [
+      "{set: [{name: Transfer-Encoding, value: chunked}]}",
+      /set\[0\]\.name cannot be changed by a filter: Transfer-Encoding/,
+    ],
+    ["{add: [{name: connection, value: close}]}", /add\[0\]\.name cannot be changed/],
+    ["{remove: [upgrade]}", /requestHeaderModifier\.remove\[0\] cannot be changed/],
+    ["{set: [{name: Host, value: a.example}]}", /rewrite's hostname/],
+    ["{remove: [l5d-client-id]}", /belongs to the mesh/],
+    ["{set: [{name: X-Fine, value: a}], remove: [accept]}", /^$/],
+  ] as const)
+    assert.match(problems("HTTPRoute", rule(change), gateway), expected, change);
+  assert.match(
+    problems(
+      "GRPCRoute",
+      "{rules: [{backendRefs: [{name: a, port: 1, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [te]}}]}]}]}",
+      gateway,
+    ),
+    /spec\.rules\[0\]\.backendRefs\[0\]\.filters\[0\]\.responseHeaderModifier\.remove\[0\] cannot/,
+  );
+});

@@ -1,8 +1,12 @@
+import { fieldProblem } from "#/stack/route/header-change.ts";
 import { durationMs } from "./duration.ts";
 import type { KubeObject } from "./objects.ts";
 import type {
   FaultPolicyObject,
+  GrpcRouteObject,
+  HttpRouteObject,
   RateLimitPolicyObject,
+  RouteFilter,
   TargetRef,
   TrafficPolicyObject,
 } from "./policy-objects.ts";
@@ -10,11 +14,37 @@ import type {
 type Path = readonly (string | number)[];
 type Say = (path: Path, reason: string) => void;
 
-/** What the schemas of policies cannot say: fields that must agree with each other inside one object. */
+/** What the schemas of routes and policies cannot say: fields that must agree with each other inside one object. */
 export function checkPolicySemantics(object: KubeObject, say: Say): void {
-  if (object.kind === "TrafficPolicy") checkTraffic(object, say);
+  if (object.kind === "HTTPRoute" || object.kind === "GRPCRoute") checkRoute(object, say);
+  else if (object.kind === "TrafficPolicy") checkTraffic(object, say);
   else if (object.kind === "FaultPolicy") checkFaults(object, say);
   else if (object.kind === "RateLimitPolicy") checkRateLimit(object, say);
+}
+
+function checkRoute({ spec }: HttpRouteObject | GrpcRouteObject, say: Say): void {
+  for (const [i, rule] of (spec.rules ?? []).entries()) {
+    const at = ["spec", "rules", i];
+    checkFilters(rule.filters, at, say);
+    for (const [b, ref] of (rule.backendRefs ?? []).entries())
+      checkFilters(ref.filters, [...at, "backendRefs", b], say);
+  }
+}
+
+function checkFilters(filters: readonly RouteFilter[] | undefined, at: Path, say: Say): void {
+  for (const [i, filter] of (filters ?? []).entries()) {
+    for (const kind of ["requestHeaderModifier", "responseHeaderModifier"] as const) {
+      const { set = [], add = [], remove = [] } = filter[kind] ?? {};
+      const check = (name: string, ...path: Path): void => {
+        const problem = fieldProblem(name);
+        if (problem !== null)
+          say([...at, "filters", i, kind, ...path], `cannot be changed by a filter: ${problem}`);
+      };
+      for (const [s, { name }] of set.entries()) check(name, "set", s, "name");
+      for (const [a, { name }] of add.entries()) check(name, "add", a, "name");
+      for (const [r, name] of remove.entries()) check(name, "remove", r);
+    }
+  }
 }
 
 function checkTraffic({ spec }: TrafficPolicyObject, say: Say): void {

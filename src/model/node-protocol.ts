@@ -64,6 +64,8 @@ export interface NodeInfo {
 export type ControlQuestion =
   /** Objects with their conditions, and the folder's problems. */
   | { readonly kind: "status" }
+  /** Objects of the folder as they were written, with what became of them. Null: of all namespaces; "" : of any name. */
+  | { readonly kind: "get"; readonly of: string; readonly namespace: string | null; readonly name: string }
   /** Rolls all pods of a workload by its own rules of updating ("deployment/front" in a namespace; target "" = all). */
   | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
   /** How far a rollout is: `done` says whether it is over. */
@@ -75,6 +77,10 @@ export type ControlAnswer =
       readonly objects: readonly ObjectStatus[];
       readonly problems: readonly FolderProblem[];
       readonly certificates: readonly CertificateStatus[];
+    }
+  | {
+      readonly kind: "objects";
+      readonly objects: readonly { readonly manifest: unknown; readonly status: ObjectStatus }[];
     }
   /** `done`: false while what was asked for (a rollout) is still going on. */
   | { readonly kind: "ok"; readonly message: string; readonly done: boolean }
@@ -90,13 +96,32 @@ export interface ObjectStatus {
   readonly ok: boolean;
   /** Of routes and policies: how they stand with each parent or target. Empty for other kinds. */
   readonly parents: readonly ParentStatus[];
+  /** What of it does not count, and where that stands: the rest of it does. */
+  readonly findings: readonly FolderProblem[];
 }
 
 /** What became of a route at one parent, or of a policy at one target. */
 export interface ParentStatus {
-  /** `Service shop/web port 80`. */
-  readonly parent: string;
+  readonly parent: ParentReference;
   readonly conditions: readonly Condition[];
+}
+
+/** Of a Service, `section` is the name of a port; of a route, of a rule. */
+export interface ParentReference {
+  readonly group: string;
+  readonly kind: string;
+  readonly namespace: string;
+  /** "": pods by their labels. */
+  readonly name: string;
+  readonly section: string | null;
+  readonly port: number | null;
+}
+
+/** `Service shop/web port 80`. */
+export function describeParent({ kind, namespace, name, section, port }: ParentReference): string {
+  const at = [port, section].filter((part) => part !== null).map((part) => ` port ${part}`);
+  if (name === "") return `pods of ${namespace}`;
+  return `${kind} ${namespace}/${name}${kind === "Service" ? at.join("") : section === null ? "" : ` rule ${section}`}`;
 }
 
 /** As Kubernetes' conditions; types and reasons are the Gateway API's. */

@@ -4,7 +4,9 @@ import type { FileCache, LoadedFolder, LoadedObject } from "#/kube/folder.ts";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
 import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE, REFERENCE_GRANTS } from "#/kube/mesh-annotations.ts";
 import { isWorkload, namespaceOf, objectKey, templatePath } from "#/kube/objects.ts";
+import type { KubeObject } from "#/kube/objects.ts";
 import type { Identity } from "#/model/identity.ts";
+import { describeParent } from "#/model/node-protocol.ts";
 import type { FolderFile, FolderProblem, NodeInfo, ObjectStatus } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import type { Log } from "#/net/log.ts";
@@ -30,6 +32,11 @@ export interface MeshParts {
   readonly newUid: () => string;
   /** Pods' names follow from it. */
   readonly seed: string;
+}
+
+export interface Manifest {
+  readonly manifest: KubeObject;
+  readonly status: ObjectStatus;
 }
 
 export interface MeshSinks {
@@ -65,7 +72,7 @@ export class Mesh {
   #lastRoundMs = 0;
   #wake: Timer | null = null;
   #problems: readonly FolderProblem[] = [];
-  #objects: readonly ObjectStatus[] = [];
+  #manifests: readonly Manifest[] = [];
   #loggedProblems = "";
 
   constructor(parts: MeshParts, sinks: MeshSinks) {
@@ -147,7 +154,12 @@ export class Mesh {
   }
 
   get objects(): readonly ObjectStatus[] {
-    return this.#objects;
+    return this.#manifests.map(({ status }) => status);
+  }
+
+  /** The folder's objects as they are written, with what became of them. */
+  get manifests(): readonly Manifest[] {
+    return this.#manifests;
   }
 
   get problems(): readonly FolderProblem[] {
@@ -206,7 +218,9 @@ export class Mesh {
     };
 
     this.#letGoOrphans(folder, statuses);
-    const objects: ObjectStatus[] = [];
+    const manifests: Manifest[] = [];
+    const tell = ({ object: manifest }: LoadedObject, status: ObjectStatus): void =>
+      void manifests.push({ manifest, status });
     let wakeAtMs = Number.POSITIVE_INFINITY;
     for (const loaded of folder.objects.values()) {
       if (!isWorkload(loaded.object)) continue;
@@ -220,7 +234,8 @@ export class Mesh {
           ),
         );
       wakeAtMs = Math.min(wakeAtMs, outcome.decision.wakeAtMs ?? Number.POSITIVE_INFINITY);
-      objects.push(
+      tell(
+        loaded,
         statusOf(
           loaded,
           outcome.missing === null
@@ -253,12 +268,10 @@ export class Mesh {
       ...annotationsOf(namespace),
     }));
     const view = { ...compiled.view, policy };
-    for (const { loaded, finding } of policy.problems)
-      problems.push(problemOf(loaded, finding.path, finding.message));
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
       if (isPolicy(loaded.object)) {
-        objects.push(policyStatus(loaded, policy));
+        tell(loaded, policyStatus(loaded, policy));
         continue;
       }
       const service =
@@ -268,11 +281,11 @@ export class Mesh {
                 one.name === loaded.object.metadata.name && one.namespace === namespaceOf(loaded.object),
             )
           : undefined;
-      objects.push(statusOf(loaded, service === undefined ? "" : describeService(service), true));
+      tell(loaded, statusOf(loaded, service === undefined ? "" : describeService(service), true));
     }
-    this.#objects = objects;
+    this.#manifests = manifests;
     this.#problems = problems;
-    this.#logProblems(problems, log);
+    this.#logProblems([...problems, ...manifests.flatMap(({ status }) => status.findings)], log);
     // In this order: remember, tell discovery, then let the agent act.
     this.#records.save();
     const allocated = JSON.stringify(this.#virtualIps);
@@ -412,7 +425,8 @@ export class Mesh {
     const text = lines.join("\n");
     if (text === this.#loggedProblems) return;
     this.#loggedProblems = text;
-    for (const line of lines.slice(0, 100)) log.warn("an object is not taken", { problem: line });
+    for (const line of lines.slice(0, 100))
+      log.warn("an object is not taken, or not whole", { problem: line });
     if (lines.length === 0) log.info("all objects of the folder are taken");
   }
 }
@@ -427,17 +441,22 @@ function statusOf(loaded: LoadedObject, summary: string, ok: boolean): ObjectSta
     summary,
     ok,
     parents: [],
+    findings: [],
   };
 }
 
 function policyStatus(loaded: LoadedObject, policy: CompiledPolicy): ObjectStatus {
-  const parents = policy.statuses.get(objectKey(loaded.object)) ?? [];
+  const key = objectKey(loaded.object);
+  const parents = policy.statuses.get(key) ?? [];
+  const findings = (policy.findings.get(key) ?? []).map(({ path, message }) =>
+    problemOf(loaded, path, message),
+  );
   const summary = isFine(parents)
     ? parents.length === 0
       ? "attached to nothing"
-      : `accepted by ${parents.map((each) => each.parent).join(", ")}`
+      : `accepted by ${parents.map((each) => describeParent(each.parent)).join(", ")}`
     : describeFaults(parents);
-  return { ...statusOf(loaded, summary, isFine(parents)), parents };
+  return { ...statusOf(loaded, summary, isFine(parents)), parents, findings };
 }
 
 function describeService(service: ServicePlan): string {

@@ -29,8 +29,8 @@ export interface CompiledPolicy {
   readonly services: ReadonlyMap<string, ServicePolicy>;
   /** Of policy objects, by `objectKey`: how they stand with each parent or target. */
   readonly statuses: ReadonlyMap<string, readonly ParentStatus[]>;
-  /** What is wrong with objects that are read: the rest of them counts. */
-  readonly problems: readonly { readonly loaded: LoadedObject; readonly finding: Finding }[];
+  /** By `objectKey`: what of an object does not count, and where it stands. */
+  readonly findings: ReadonlyMap<string, readonly Finding[]>;
   readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
@@ -57,7 +57,7 @@ export interface PortRoutes {
 export const NO_POLICY: CompiledPolicy = {
   services: new Map(),
   statuses: new Map(),
-  problems: [],
+  findings: new Map(),
   trafficOf: () => null,
   faults: new Map(),
   limits: new Map(),
@@ -81,8 +81,7 @@ class Compiler {
   readonly #byKind: ReadonlyMap<string, readonly LoadedObject[]>;
   readonly #annotations = new Map<string, TrafficAnnotations>();
   readonly #statuses = new Map<string, ParentStatus[]>();
-  readonly #problems: { loaded: LoadedObject; finding: Finding }[] = [];
-  readonly #told = new Set<string>();
+  readonly #findings = new Map<string, Finding[]>();
 
   constructor(input: PolicyInput) {
     this.#input = input;
@@ -107,7 +106,7 @@ class Compiler {
     return {
       services,
       statuses: this.#statuses,
-      problems: this.#problems,
+      findings: this.#findings,
       trafficOf,
       faults,
       limits,
@@ -148,7 +147,14 @@ class Compiler {
       const { object } = loaded;
       if (object.kind === "RateLimitPolicy" && object.spec.selector !== undefined)
         this.#add(loaded, {
-          parent: `pods of ${namespaceOf(object)}`,
+          parent: {
+            group: "",
+            kind: "Pod",
+            namespace: namespaceOf(object),
+            name: "",
+            section: null,
+            port: null,
+          },
           conditions: [condition("Accepted", "Accepted")],
         });
     }
@@ -218,11 +224,14 @@ class Compiler {
 
   #tellRoute(each: Attachment, findings: RouteFindings): void {
     const { loaded, ref, refusal } = each;
-    const namespace = ref.namespace ?? namespaceOf(each.route);
-    const at = [
-      ref.port === undefined ? "" : ` port ${ref.port}`,
-      ref.sectionName === undefined ? "" : ` port ${ref.sectionName}`,
-    ].join("");
+    const parent = {
+      group: ref.group,
+      kind: ref.kind,
+      namespace: ref.namespace ?? namespaceOf(each.route),
+      name: ref.name,
+      section: ref.sectionName ?? null,
+      port: ref.port ?? null,
+    };
     const conditions: Condition[] = [];
     const rules = each.route.spec.rules ?? [];
     const isWhole = rules.length > 0 && findings.droppedRules.size === rules.length;
@@ -245,7 +254,7 @@ class Compiler {
           `Dropped Rule ${[...findings.droppedRules].join(", ")}: ${messagesOf(findings.unsupported)}`,
         ),
       );
-    this.#add(loaded, { parent: `${ref.kind} ${namespace}/${ref.name}${at}`, conditions });
+    this.#add(loaded, { parent, conditions });
     for (const finding of [
       ...(refusal === null ? [] : [refusal]),
       ...findings.references,
@@ -255,10 +264,16 @@ class Compiler {
   }
 
   #tellTarget(each: Targeting<KubeObject>): void {
-    const { ref, refusal } = each;
-    const at = ref.sectionName === undefined ? "" : ` ${ref.sectionName}`;
+    const { ref, refusal, policy } = each;
     this.#add(each.loaded, {
-      parent: `${ref.kind} ${each.key}${at}`,
+      parent: {
+        group: ref.group,
+        kind: ref.kind,
+        namespace: namespaceOf(policy),
+        name: ref.name,
+        section: ref.sectionName ?? null,
+        port: null,
+      },
       conditions: [
         refusal === null
           ? condition("Accepted", "Accepted")
@@ -276,11 +291,15 @@ class Compiler {
   }
 
   /** Once, however many parents the object has. */
-  #tell(loaded: LoadedObject, finding: Finding): void {
-    const key = `${objectKey(loaded.object)} ${finding.path.join("/")} ${finding.message}`;
-    if (this.#told.has(key)) return;
-    this.#told.add(key);
-    this.#problems.push({ loaded, finding });
+  #tell({ object }: LoadedObject, finding: Finding): void {
+    const before = this.#findings.get(objectKey(object));
+    if (before === undefined) this.#findings.set(objectKey(object), [finding]);
+    else if (
+      !before.some(
+        (each) => each.message === finding.message && each.path.join("/") === finding.path.join("/"),
+      )
+    )
+      before.push(finding);
   }
 }
 

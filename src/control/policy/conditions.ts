@@ -20,9 +20,8 @@ export function isFine(parents: readonly ParentStatus[]): boolean {
   return !parents.some((parent) => parent.conditions.some(isFault));
 }
 
-/** What is wrong, in one line; "" when nothing is. */
+/** Which conditions complain, in one line; "" when none does. Why stands in the findings. */
 export function describeFaults(parents: readonly ParentStatus[]): string {
   const faults = parents.flatMap((parent) => parent.conditions.filter(isFault));
-  const lines = faults.map((each) => `${each.type}=${each.status} (${each.reason}): ${each.message}`);
-  return [...new Set(lines)].join("; ");
+  return [...new Set(faults.map((each) => `${each.type}=${each.status} (${each.reason})`))].join(", ");
 }

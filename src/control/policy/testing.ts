@@ -10,7 +10,7 @@ import { compileServices } from "../services/compile.ts";
 import type { KnownPod } from "../services/compile.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { compilePolicy } from "./compile.ts";
-import { isFault } from "./conditions.ts";
+import { describeFaults } from "./conditions.ts";
 import { outboundPolicyFor } from "./policy.ts";
 
 const NODE: NodeInfo = {
@@ -53,8 +53,10 @@ export class PolicyWorld {
       needsGrant: (namespace) => annotationsOf(namespace)[REFERENCE_GRANTS] === "required",
     });
     this.view = { ...view, policy };
-    this.problems = policy.problems.map(({ loaded, finding }) =>
-      describeProblem(problemOf(loaded, finding.path, finding.message)),
+    this.problems = [...policy.findings].flatMap(([key, findings]) =>
+      findings.map(({ path, message }) =>
+        describeProblem(problemOf(folder.objects.get(key)!, path, message)),
+      ),
     );
   }
 
@@ -78,12 +80,7 @@ export class PolicyWorld {
     for (const [key, parents] of this.view.policy.statuses) {
       const { object } = this.objects.get(key)!;
       if (object.kind === kind && `${namespaceOf(object)}/${object.metadata.name}` === name)
-        return parents.map(({ conditions }) =>
-          conditions
-            .filter((each) => isFault(each))
-            .map((each) => `${each.type}=${each.status} (${each.reason})`)
-            .join(", "),
-        );
+        return parents.map((each) => describeFaults([each]));
     }
     throw new Error(`no status of ${kind} ${name}`);
   }
