@@ -361,6 +361,24 @@ test("a connection that was lost is a reason where the policy says so, an overlo
   }
 });
 
+test("… also when it was lost between a far sidecar and its application, which only a sidecar can say", () => {
+  const scene = new Scene({ retry: { statusRanges: [], grpcCodes: [] } });
+  const lost = explain(fault("RESET", "the application closed its connection"), UNNAMED);
+  for (const [head, fields, isRetried] of [
+    [{ ...GET, method: "POST" }, meshAnswer(GET, lost).head.fields, true],
+    [call(), meshAnswer({ ...GET, ...call() }, lost).head.fields, true],
+    [GET, ["proxy-status", lost.proxyStatus], false],
+    [GET, meshAnswer(GET, explain(fault("PROTOCOL", "no HTTP"), UNNAMED)).head.fields, false],
+  ] as const) {
+    const count = scene.calls.length;
+    const { reply } = scene.ask(head);
+    scene.calls.at(-1)!.answer(502, [...fields], "");
+    assert.deepEqual(reply.events, isRetried ? [] : ["head 502 last"]);
+    scene.clock.advance(20);
+    assert.equal(scene.calls.length, count + (isRetried ? 2 : 1));
+  }
+});
+
 test("a fault counts as the status that it would be answered with", () => {
   const scene = new Scene({ retry: { onConnectionError: false, statusRanges: [[502, 502]] } });
   scene.ask();

@@ -27,6 +27,7 @@ export function isRetryableAnswer(
   fields: Fields,
 ): boolean {
   if (isInRanges(policy, status)) return true;
+  if (policy.onConnectionError && (isCall || status >= 500) && isLostBehind(fields)) return true;
   if (!isCall || policy.grpcCodes.length === 0) return false;
   const code = grpcStatusIn(fields);
   return policy.grpcCodes.includes(code ?? (status === 200 ? 0 : grpcStatusOfHttp(status)));
@@ -73,6 +74,13 @@ export function hintMs(policy: RetryPolicy, isCall: boolean, fields: Fields, wal
 export function backoffMs({ minMs, maxMs, jitterRatio }: Backoff, retry: number, random: number): number {
   const base = Math.min(minMs * 2 ** Math.min(retry - 1, 30), Math.max(minMs, maxMs));
   return base * (1 + jitterRatio * random);
+}
+
+/** A far sidecar says that it has no answer because of its connection to the application. Nobody else can say so (decision 7). */
+function isLostBehind(fields: Fields): boolean {
+  if (fieldValue(fields, "l5d-proxy-error") === null) return false;
+  const code = /^pillion;.*;pillion-code=([A-Z_]+)/.exec(fieldValue(fields, "proxy-status") ?? "")?.[1];
+  return CONNECTION.has(code as FaultCode);
 }
 
 function isInRanges(policy: RetryPolicy, status: number): boolean {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Server } from "node:tls";
 import { create, fromBinary, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { encodeOutboundPolicy } from "#/control/answers/encode-outbound.ts";
 import { RpcServer, type MethodHandler, type Watcher } from "#/control/rpc/server.ts";
 import { RpcError } from "#/control/rpc/status.ts";
 import {
@@ -21,6 +22,7 @@ import {
 import { CertifyRequestSchema, CertifyResponseSchema } from "#/gen/linkerd/identity_pb.ts";
 import { PortSpecSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
 import { OutboundPolicySchema, TrafficSpecSchema, type BackendSchema } from "#/gen/linkerd/outbound_pb.ts";
+import type { OutboundPolicy } from "#/model/policy.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { SILENT } from "#/net/log.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
@@ -40,6 +42,8 @@ export type StubProtocol = "detect" | "opaque" | "http2" | "tls";
 export interface StubTable {
   /** By `ip:port` of a virtual address: the protocol and the path of its endpoints. */
   readonly services: Readonly<Record<string, { readonly protocol: StubProtocol; readonly path: string }>>;
+  /** By `ip:port` of a virtual address: all that policy says of it, in the model's words. Goes before `services`. */
+  readonly policies: Readonly<Record<string, OutboundPolicy>>;
   /** By path. */
   readonly endpoints: Readonly<Record<string, readonly StubEndpoint[]>>;
   /** By `ip:port`: an address that is a pod's own. */
@@ -54,6 +58,7 @@ export interface StubTable {
 const [folder = ".", ip = "127.0.0.1", port = "8086"] = process.argv.slice(2);
 let table: StubTable = {
   services: {},
+  policies: {},
   endpoints: {},
   pods: {},
   ports: {},
@@ -157,6 +162,8 @@ const watchOutbound: MethodHandler = {
     const raw = address?.ip?.ip.case === "ipv4" ? address.ip.ip.value : 0;
     const key = `${[24, 16, 8, 0].map((shift) => (raw >>> shift) & 255).join(".")}:${address?.port ?? 0}`;
     return watched(() => {
+      const policy = table.policies[key];
+      if (policy !== undefined) return toBinary(OutboundPolicySchema, encodeOutboundPolicy(policy));
       const service = table.services[key];
       const pod = table.pods[key];
       if (service === undefined && pod === undefined)

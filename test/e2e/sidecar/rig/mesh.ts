@@ -58,6 +58,7 @@ export class Mesh {
   #stubLines: string[] = [];
   #table: StubTable = {
     services: {},
+    policies: {},
     endpoints: {},
     pods: {},
     ports: {},
