@@ -9,7 +9,7 @@ export interface Timer {
 export interface Clock {
   /** Monotonic milliseconds, fractional. */
   nowMs(): number;
-  /** Wall-clock milliseconds since 1970, for certificates and logs only. */
+  /** Wall-clock milliseconds since 1970, for certificates, logs and dates in messages only. */
   wallMs(): number;
   /** Calls `fire` once, not before `afterMs` from now; never synchronously. */
   after(afterMs: number, fire: () => void): Timer;

@@ -12,9 +12,9 @@ export interface BackendTraffic {
   /** At most so many endpoints are used by one client, always the same; 0: all. */
   readonly subsetSize: number;
   readonly accrual: FailureAccrual | null;
-  /** At least this share of endpoints is never set aside, 0 … 1. */
+  /** At least this share of endpoints is never set aside for its answers, 0 … 1. What cannot be connected to is another matter. */
   readonly ejectionFloor: number;
-  /** Once so small a share is not set aside, all are used (panic), 0 … 1. */
+  /** Once a smaller share is in use, all are used that can be connected to (panic), 0 … 1. */
   readonly panicThreshold: number;
   readonly limits: BackendLimits;
   readonly retryBudget: RetryBudget;

@@ -23,6 +23,8 @@ export interface SidecarConfig {
   readonly policyService: ControlAddress;
   readonly workload: string;
   readonly destinationContext: string;
+  /** Where the workload runs, for zone preference; "" where that is not known. */
+  readonly zone: string;
   readonly meshNetworks: readonly Network[];
   readonly token: { readonly fd: number } | { readonly file: string };
   readonly intercept: "ebpf" | "nftables" | "explicit";
@@ -92,6 +94,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     policyService: read.service("POLICY"),
     workload: read.required(`${PREFIX}POLICY_WORKLOAD`),
     destinationContext: read.text(`${PREFIX}DESTINATION_CONTEXT`, ""),
+    zone: read.text("PILLION_ZONE", ""),
     meshNetworks: read
       .list(`${PREFIX}DESTINATION_PROFILE_NETWORKS`, clusterNetworks.join(","))
       .map((text) => parseNetwork(text) ?? read.fail(`${PREFIX}DESTINATION_PROFILE_NETWORKS`, text)),

@@ -3,6 +3,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, Listener, Transport } from "#/net/transport.ts";
+import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
@@ -86,6 +87,9 @@ export class Sidecar {
     });
     const outboundGuard = new Guard(config.limits, "outbound", clock, registry);
     const inboundGuard = new Guard(config.limits, "inbound", clock, registry);
+    const client = { id: workload, zone: config.zone };
+    const limitReached = (service: string, limit: BackendLimit): void =>
+      registry.count(FAMILIES.backendLimitReached, { service, limit });
     const outboundHttp: OutboundHttp = new OutboundHttpProxy({
       clock,
       random,
@@ -94,6 +98,8 @@ export class Sidecar {
       series: series.outbound,
       retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
+      client,
+      limitReached,
     });
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
     const inboundHttp: InboundHttp = new InboundHttpProxy({
@@ -109,6 +115,8 @@ export class Sidecar {
       random,
       dial: dialler.dial,
       waitTimeoutMs: config.discoveryTimeoutMs,
+      client,
+      limitReached,
     });
     this.outbound = new Outbound({
       clock,

@@ -69,7 +69,13 @@ export type DialProtocol = "http1" | "http2" | "opaque";
  * - "http1" to a meshed endpoint: genuine HTTP/1 (upgrades), announced so.
  * - "opaque": bytes; END and RESET are kept apart where the far side is ours.
  */
-export type Dial = (endpoint: Endpoint, protocol: DialProtocol, done: DialDone) => Cancel;
+export type Dial = (
+  endpoint: Endpoint,
+  protocol: DialProtocol,
+  done: DialDone,
+  /** What TCP's part of it may take; null: as long as anywhere. */
+  connectTimeoutMs?: number | null,
+) => Cancel;
 /** `spells`: the far side is a sidecar of ours, and told how HTTP/1 was spelled. Only where `peer` is proven. */
 export type DialDone = (
   error: ConnError | null,

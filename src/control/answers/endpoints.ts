@@ -6,6 +6,7 @@ import { portInRanges } from "#/kube/mesh-annotations.ts";
 import { CONTROL_NAMESPACE, dnsName } from "#/model/identity.ts";
 import type { ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
 import { ADMIN_PORT, INBOUND_PORT } from "../workloads/sidecar.ts";
+import { zoneOf } from "../zone.ts";
 import { byResource, millis, wireAddress } from "./wire.ts";
 
 /** Linkerd's unit: 10,000 is one. */
@@ -65,6 +66,8 @@ export function isOpaquePort(pod: ViewPod, port: number): boolean {
 /** Names as Linkerd's metrics have them, sorted, so that equal endpoints have equal bytes. */
 export function podLabels(pod: ViewPod): Record<string, string> {
   const labels: Record<string, string> = { pod: pod.name, serviceaccount: pod.identity.serviceAccount };
+  const zone = zoneOf(pod.labels);
+  if (zone !== "") labels["zone"] = zone;
   if (pod.isMeshed) labels["control_plane_ns"] = CONTROL_NAMESPACE;
   if (pod.workload !== null)
     labels[pod.workload.kind === "job" ? "k8s_job" : pod.workload.kind] = pod.workload.name;

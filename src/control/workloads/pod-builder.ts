@@ -7,6 +7,7 @@ import type { PodFacts } from "./downward.ts";
 import { environmentOf, expand } from "./environment.ts";
 import { MissingReference } from "./references.ts";
 import type { References } from "./references.ts";
+import { zoneOf } from "../zone.ts";
 import { sidecarPlan } from "./sidecar.ts";
 import { volumesOf } from "./volumes.ts";
 
@@ -91,7 +92,10 @@ export function buildPod(pod: PodToBuild, context: BuildContext): PodPlan {
     containers: spec.containers.map((c, i) => container(c, ["containers", i])),
     volumes: volumesOf(spec, facts, refs, pod.claims),
     sidecar: mesh.meshed
-      ? sidecarPlan({ namespace: pod.namespace, name: pod.name, serviceAccount, spec }, context)
+      ? sidecarPlan(
+          { namespace: pod.namespace, name: pod.name, serviceAccount, spec, zone: zoneOf(labels) },
+          context,
+        )
       : null,
   };
 }

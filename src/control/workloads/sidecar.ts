@@ -11,7 +11,7 @@ export const ADMIN_PORT = 4191;
 
 /** How a pod's sidecar boots: the environment that a linkerd2-proxy knows, so that either can ride beside the workload. */
 export function sidecarPlan(
-  pod: { namespace: string; name: string; serviceAccount: string; spec: PodSpec },
+  pod: { namespace: string; name: string; serviceAccount: string; spec: PodSpec; zone: string },
   context: Pick<BuildContext, "node" | "mesh" | "trustAnchorsPem">,
 ): SidecarPlan {
   const { node, mesh } = context;
@@ -62,6 +62,7 @@ export function sidecarPlan(
       ...(mesh.memoryLimitBytes !== null && mesh.memoryGuard
         ? { PILLION_MEMORY_LIMIT_BYTES: String(mesh.memoryLimitBytes) }
         : {}),
+      ...(pod.zone === "" ? {} : { PILLION_ZONE: pod.zone }),
       ...mesh.env,
     },
     cpuLimitMillis: mesh.cpuLimitMillis,

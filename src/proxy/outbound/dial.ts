@@ -35,8 +35,14 @@ export class Dialler {
   }
 
   /** `Dial` of `#/stack/discovery.ts`, which says what the connection carries. */
-  readonly dial = (endpoint: Endpoint, protocol: DialProtocol, done: DialDone): Cancel => {
-    const { transport, connectTimeoutMs: timeoutMs, keepAliveMs } = this.#parts;
+  readonly dial = (
+    endpoint: Endpoint,
+    protocol: DialProtocol,
+    done: DialDone,
+    connectTimeoutMs: number | null = null,
+  ): Cancel => {
+    const { transport, keepAliveMs } = this.#parts;
+    const timeoutMs = connectTimeoutMs ?? this.#parts.connectTimeoutMs;
     const { identity, tunnelPort } = endpoint;
     const isPlain = identity === null || this.#parts.localIps.includes(endpoint.address.ip);
     const address: SocketAddress =

@@ -4,7 +4,10 @@ import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
+import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
+import type { BalancedClient } from "#/stack/balance/balancer.ts";
 import type {
   Dial,
   EndpointSource,
@@ -41,6 +44,10 @@ export interface OutboundHttpParts {
   /** Counters for retries and timeouts of a route that is attached to a parent. */
   retrySeries(parent: PolicySource, route: PolicySource): RetrySeries;
   readonly guard: Guard;
+  /** Whose requests these are, for balancing. */
+  readonly client: BalancedClient;
+  /** A request to a service was refused by a bound of its traffic policy. */
+  limitReached(service: string, limit: BackendLimit): void;
 }
 
 /**
@@ -48,8 +55,12 @@ export interface OutboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from the application's connection
  *     RouteLayer                  routes of the target: which rule takes it, what is changed, which backend is drawn
+<<<<<<< HEAD
  *     RetryLayer                  its timeouts; sends it again as the rule says, within a budget
  *     Dispatch                    picks an endpoint (P2C, peak EWMA); sends on what reached nobody
+=======
+ *     Dispatch                    picks an endpoint as the service's traffic policy says; sends on what reached nobody
+>>>>>>> 85e6225 (Use endpoints as their service's traffic policy says, from the next request on)
  *     Measured                    counts it for that endpoint
  *     EndpointClient              one HTTP/2 connection to a far sidecar, or a pool of HTTP/1 ones
  */
@@ -74,7 +85,7 @@ export class OutboundHttpProxy implements OutboundHttp {
   ): HttpServing {
     const { answerer, clock, guard, random } = this.#parts;
     const backends = new ConnectionBackends(target, (source, backend) =>
-      this.#acquire(source, backend.kind === "balancer" ? backend.path : target.authority),
+      this.#acquire(source, backend, backend.kind === "balancer" ? backend.path : target.authority),
     );
     const routes = new RouteLayer({
       target,
@@ -103,10 +114,10 @@ export class OutboundHttpProxy implements OutboundHttp {
     return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
   }
 
-  #acquire(source: EndpointSource, authority: string): SharedDispatch {
+  #acquire(source: EndpointSource, backend: Backend, authority: string): SharedDispatch {
     let shared = this.#dispatches.get(source.key);
     if (shared === undefined) {
-      shared = new SharedDispatch(this.#dispatch(source, authority), this.#parts.clock, () =>
+      shared = new SharedDispatch(this.#dispatch(source, backend, authority), this.#parts.clock, () =>
         this.#dispatches.delete(source.key),
       );
       this.#dispatches.set(source.key, shared);
@@ -115,16 +126,19 @@ export class OutboundHttpProxy implements OutboundHttp {
     return shared;
   }
 
-  #dispatch(source: EndpointSource, authority: string): Dispatch {
-    const { clock, random, dial, guard } = this.#parts;
+  #dispatch(source: EndpointSource, backend: Backend, authority: string): Dispatch {
+    const { client: balanced, clock, random, dial, guard } = this.#parts;
     return new Dispatch({
       name: authority,
       source,
       clock,
       random,
-      settings: DISPATCH_DEFAULTS,
-      make: (endpoint) => {
-        const client = new EndpointClient(endpoint, dial, clock, random, guard);
+      settings: backend.kind === "balancer" ? { ...DISPATCH_DEFAULTS, balancer: backend } : DISPATCH_DEFAULTS,
+      traffic: trafficOf(backend),
+      client: balanced,
+      limitReached: (limit) => this.#parts.limitReached(authority, limit),
+      make: (endpoint, bounds) => {
+        const client = new EndpointClient(endpoint, dial, clock, random, guard, bounds);
         const measured = new Measured(client, this.#parts.series(authority, endpoint), clock);
         return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
       },
@@ -136,7 +150,7 @@ export class OutboundHttpProxy implements OutboundHttp {
 class ConnectionBackends implements BackendServices {
   readonly #target: OutboundTarget;
   readonly #acquire: (source: EndpointSource, backend: Backend) => SharedDispatch;
-  readonly #held = new Map<EndpointSource, SharedDispatch>();
+  readonly #held = new Map<EndpointSource, Held>();
 
   constructor(target: OutboundTarget, acquire: (source: EndpointSource, backend: Backend) => SharedDispatch) {
     this.#target = target;
@@ -148,17 +162,22 @@ class ConnectionBackends implements BackendServices {
   }
 
   budgetOf(backend: Backend): RetryBudgetWindow | null {
-    const traffic = backend.kind === "forbidden" ? null : backend.traffic;
-    return this.#sharedOf(backend)?.budgetOf((traffic ?? BACKEND_TRAFFIC_DEFAULTS).retryBudget) ?? null;
+    return this.#sharedOf(backend)?.budgetOf(trafficOf(backend).retryBudget) ?? null;
   }
 
   #sharedOf(backend: Backend): SharedDispatch | null {
     const source = this.#target.sourceOf(backend);
     if (source === null) return null;
-    let shared = this.#held.get(source);
-    if (shared === undefined) {
-      shared = this.#acquire(source, backend);
-      this.#held.set(source, shared);
+    let held = this.#held.get(source);
+    if (held === undefined) {
+      held = { shared: this.#acquire(source, backend), backend: null };
+      this.#held.set(source, held);
+    }
+    const { shared } = held;
+    if (held.backend !== backend) {
+      // A live update: what it says of the backend holds from the next request on.
+      held.backend = backend;
+      shared.dispatch.configure(trafficOf(backend));
     }
     return shared;
   }
@@ -169,7 +188,17 @@ class ConnectionBackends implements BackendServices {
   }
 
   releaseAll(): void {
-    for (const shared of this.#held.values()) shared.release();
+    for (const { shared } of this.#held.values()) shared.release();
     this.#held.clear();
   }
+}
+
+interface Held {
+  readonly shared: SharedDispatch;
+  /** As it was for the last request. */
+  backend: Backend | null;
+}
+
+function trafficOf(backend: Backend): BackendTraffic {
+  return (backend.kind === "forbidden" ? null : backend.traffic) ?? BACKEND_TRAFFIC_DEFAULTS;
 }

@@ -5,10 +5,12 @@ import { parseSocketAddress } from "#/base/address.ts";
 import { ConnError } from "#/base/errors.ts";
 import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { RECONNECT_WAIT_MS } from "#/stack/balance/reconnect-wait.ts";
 import type { Cancel, EndpointSource } from "#/stack/discovery.ts";
 import { ManualClock, memoryPair } from "#/stack/http/testing.ts";
-import { OpaqueDialler } from "./opaque.ts";
+import { OpaqueDialler, type OpaqueDialled } from "./opaque.ts";
 
 const WAIT_TIMEOUT_MS = 3_000;
 
@@ -17,6 +19,8 @@ class Scene implements EndpointSource {
   readonly key = "web.shop:80";
   readonly clock = new ManualClock();
   readonly dialled: number[] = [];
+  readonly reached: string[] = [];
+  readonly timeoutsMs = new Set<number | null>();
   readonly dialler: OpaqueDialler;
   state: EndpointSource["state"] = "known";
   endpoints: readonly Endpoint[] = [];
@@ -31,7 +35,10 @@ class Scene implements EndpointSource {
       clock: this.clock,
       random: new SeededRandom(7),
       waitTimeoutMs: WAIT_TIMEOUT_MS,
-      dial: ({ address }, _protocol, done) => {
+      client: { id: "front-1.shop", zone: "" },
+      limitReached: (service, limit) => this.reached.push(`${service} ${limit}`),
+      dial: ({ address }, _protocol, done, connectTimeoutMs = null) => {
+        this.timeoutsMs.add(connectTimeoutMs);
         const number = Number(address.ip.split(".").at(-1));
         this.dialled.push(number);
         this.clock.soon(() => {
@@ -56,10 +63,15 @@ class Scene implements EndpointSource {
   }
 
   /** What became of one connection; "" while it waits. */
-  connect(): { outcome: string } {
-    const own = { outcome: "" };
-    this.dialler.dial(this, (error, dialled) => {
+  connect(traffic: Partial<BackendTraffic> | null = null): {
+    outcome: string;
+    dialled: OpaqueDialled | null;
+  } {
+    const own = { outcome: "", dialled: null as OpaqueDialled | null };
+    const whole = traffic === null ? null : { ...BACKEND_TRAFFIC_DEFAULTS, ...traffic };
+    this.dialler.dial(this, whole, (error, dialled) => {
       assert.equal(own.outcome, "", "told once");
+      own.dialled = dialled;
       own.outcome = dialled === null ? (error?.message ?? "?") : `got ${dialled.endpoint.address.ip}`;
     });
     this.clock.settle();
@@ -141,10 +153,44 @@ test("a program without a sidecar that is not there is told of at once, and so i
 
 test("a connection whose client leaves while it waits is not dialled for", () => {
   const scene = new Scene([1]);
-  const attempt = scene.dialler.dial(scene, () => assert.fail("told nobody"));
+  const attempt = scene.dialler.dial(scene, null, () => assert.fail("told nobody"));
   scene.clock.settle();
   attempt.cancel();
   scene.set(1, 2);
   scene.clock.advance(60_000);
   assert.deepEqual(scene.dialled, [1]);
+});
+
+test("connections are balanced by the service's policy: as load, and hashed by their source", () => {
+  const scene = new Scene([1, 2, 3, 4, 5]);
+  for (const number of [1, 2, 3, 4, 5]) scene.up.add(number);
+  const roundRobin = { balancing: { algorithm: "round-robin", hashOn: [], boundedLoad: 0 } } as const;
+  for (let i = 0; i < 10; i++) scene.connect(roundRobin);
+  assert.deepEqual(scene.dialled.toSorted(), [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
+  const bySource = {
+    balancing: { algorithm: "consistent-hash", hashOn: [{ kind: "source" }], boundedLoad: 0 },
+    connectTimeoutMs: 77,
+  } as const;
+  scene.dialled.length = 0;
+  scene.timeoutsMs.clear();
+  for (let i = 0; i < 10; i++) scene.connect(bySource);
+  assert.equal(new Set(scene.dialled).size, 1);
+  assert.deepEqual([...scene.timeoutsMs], [77]);
+});
+
+test("a connection beyond connectionsMax, or one that would wait beyond pendingMax, is refused at once with the bound", () => {
+  const limits = { requestsMax: 0, pendingMax: 1, connectionsMax: 2 };
+  const scene = new Scene([1]);
+  scene.up.add(1);
+  const [first, , third] = [1, 2, 3].map(() => scene.connect({ limits }));
+  assert.match(third!.outcome, /2 connections are open .* \(connectionsMax=2\)$/);
+  first!.dialled!.release();
+  assert.equal(scene.connect({ limits }).outcome, "got 10.0.0.1");
+  const empty = new Scene([]);
+  assert.equal(empty.connect({ limits }).outcome, "");
+  assert.match(empty.connect({ limits }).outcome, /\(pendingMax=1\)$/);
+  assert.deepEqual(
+    [...scene.reached, ...empty.reached],
+    ["web.shop:80 connectionsMax", "web.shop:80 pendingMax"],
+  );
 });

@@ -4,9 +4,11 @@ import { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import { Balancer, type Member } from "#/stack/balance/balancer.ts";
+import { BACKEND_TRAFFIC_DEFAULTS, type BackendTraffic } from "#/model/traffic.ts";
+import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
+import { type BalancedClient, Balancer, type Member } from "#/stack/balance/balancer.ts";
 import { RECONNECT_WAIT_MS, ReconnectWait } from "#/stack/balance/reconnect-wait.ts";
-import type { Cancel, Dial, EndpointSource } from "#/stack/discovery.ts";
+import type { Cancel, Dial, DialDone, EndpointSource } from "#/stack/discovery.ts";
 
 export interface OpaqueParts {
   readonly clock: Clock;
@@ -14,6 +16,10 @@ export interface OpaqueParts {
   readonly dial: Dial;
   /** How long a connection waits for an endpoint when there is none. */
   readonly waitTimeoutMs: number;
+  /** Whose connections these are, for balancing. */
+  readonly client: BalancedClient;
+  /** A connection to a service was refused by a bound of its traffic policy. */
+  limitReached(source: string, limit: BackendLimit): void;
 }
 
 /** An opaque connection to a chosen endpoint. Counted as load there until `release`. */
@@ -30,8 +36,9 @@ const ATTEMPTS_MAX = 4;
 const IDLE_MS = 30_000;
 
 /**
- * Connections that are balanced as such: one choice each (P2C), another endpoint when the first cannot be reached, and
- * endpoints that failed are set aside for a while. If none with a sidecar can be reached, the connection waits a moment for
+ * Connections that are balanced as such, by the service's traffic policy: one choice each, where what is under way are
+ * connections and hashing has but their source; another endpoint when the first cannot be reached, and endpoints that failed are set
+ * aside for a while. If none with a sidecar can be reached, the connection waits a moment for
  * one, as a request does in `Dispatch`. One balancer per endpoint source.
  */
 export class OpaqueDialler {
@@ -42,8 +49,10 @@ export class OpaqueDialler {
     this.#parts = parts;
   }
 
+  /** `traffic`: null for the defaults. */
   dial(
     source: EndpointSource,
+    traffic: BackendTraffic | null,
     done: (error: ConnError | null, dialled: OpaqueDialled | null) => void,
   ): Cancel {
     let balancer = this.#balancers.get(source.key);
@@ -51,6 +60,7 @@ export class OpaqueDialler {
       balancer = new SharedBalancer(source, this.#parts, () => this.#balancers.delete(source.key));
       this.#balancers.set(source.key, balancer);
     }
+    balancer.balancer.configure(traffic ?? BACKEND_TRAFFIC_DEFAULTS, this.#parts.clock.nowMs());
     return new OpaqueAttempt(this.#parts, balancer, done);
   }
 }
@@ -65,11 +75,11 @@ class SharedBalancer {
   #users = 0;
   #idle: Timer | null = null;
 
-  constructor(source: EndpointSource, { clock, random }: OpaqueParts, dropped: () => void) {
+  constructor(source: EndpointSource, { client, clock, random }: OpaqueParts, dropped: () => void) {
     this.source = source;
     this.#clock = clock;
     this.#dropped = dropped;
-    this.balancer = new Balancer({ random, make: () => null, drop: () => undefined });
+    this.balancer = new Balancer({ client, random, make: () => null, drop: () => undefined });
     this.balancer.update(source.endpoints, clock.nowMs());
     this.#subscription = source.subscribe(() => {
       this.balancer.update(source.endpoints, clock.nowMs());
@@ -89,6 +99,10 @@ class SharedBalancer {
       this.#subscription.cancel();
       this.#dropped();
     });
+  }
+
+  get waitingCount(): number {
+    return this.#waiting.size;
   }
 
   whenChanged(wake: () => void): Cancel {
@@ -141,6 +155,11 @@ class OpaqueAttempt implements Cancel {
   #next(isDue: boolean): void {
     if (this.#isOver) return;
     const { balancer } = this.#shared;
+    const limit = this.#limit();
+    if (limit !== null) {
+      this.#refuse(limit);
+      return;
+    }
     const nowMs = this.#parts.clock.nowMs();
     const isFree = this.#tried.length < ATTEMPTS_MAX;
     const member =
@@ -148,6 +167,24 @@ class OpaqueAttempt implements Cancel {
     if (member !== null) this.#dial(member);
     else if (balancer.members.length > 0) this.#waitToReconnect(nowMs);
     else this.#waitForEndpoint();
+  }
+
+  /** The bound that is reached. One connection is one request. */
+  #limit(): BackendLimit | null {
+    const { pending, traffic } = this.#shared.balancer;
+    const { connectionsMax, requestsMax } = traffic.limits;
+    if (connectionsMax > 0 && pending >= connectionsMax) return "connectionsMax";
+    return requestsMax > 0 && pending >= requestsMax ? "requestsMax" : null;
+  }
+
+  #refuse(limit: BackendLimit): void {
+    const { balancer, source } = this.#shared;
+    const service = source.key.replace(/^balancer:|#\d+$/g, "");
+    this.#parts.limitReached(service, limit);
+    const max = balancer.traffic.limits[limit];
+    const what = limit === "pendingMax" ? "wait for an endpoint" : "are open or being made";
+    const message = `${service}: ${max} connections ${what}, as many as this client may have (${limit}=${max})`;
+    this.#fail(new ConnError("CONNECT_FAILED", message));
   }
 
   #waitForEndpoint(): void {
@@ -180,6 +217,11 @@ class OpaqueAttempt implements Cancel {
   }
 
   #whenChanged(isDue: boolean): void {
+    const { pendingMax } = this.#shared.balancer.traffic.limits;
+    if (pendingMax > 0 && this.#shared.waitingCount >= pendingMax) {
+      this.#refuse("pendingMax");
+      return;
+    }
     this.#current = this.#shared.whenChanged(() => {
       this.#current?.cancel();
       this.#next(isDue);
@@ -196,7 +238,7 @@ class OpaqueAttempt implements Cancel {
     balancer.begin(member);
     const startedAtMs = clock.nowMs();
     this.#startedAtMs = startedAtMs;
-    this.#current = this.#parts.dial(member.endpoint, "opaque", (error, conn, peer) => {
+    const opened: DialDone = (error, conn, peer) => {
       if (conn === null) {
         balancer.connectFailed(member, clock.nowMs());
         balancer.end(member, startedAtMs);
@@ -215,7 +257,9 @@ class OpaqueAttempt implements Cancel {
         endpoint: member.endpoint,
         release: this.#releaseOf(member, startedAtMs),
       });
-    });
+    };
+    const { connectTimeoutMs } = balancer.traffic;
+    this.#current = this.#parts.dial(member.endpoint, "opaque", opened, connectTimeoutMs);
   }
 
   #releaseOf(member: Member<null>, startedAtMs: number): () => void {

@@ -4,6 +4,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { TcpRoute } from "#/model/route.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted } from "#/net/transport.ts";
 import { detect, type ClientVerdict } from "#/stack/detection.ts";
@@ -154,7 +155,8 @@ class OutboundConnection implements ConnHandler {
     else {
       const way = this.#wayOf(target);
       const isByName = tcp.some(({ serverNames }) => serverNames.length > 0);
-      if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName) this.#dial(way.source);
+      if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName)
+        this.#dial(way.source, way.traffic);
       else if (protocol === "tls" && way.source === null && !isByName) this.#dialOpaque(target);
       else this.#detect(target, isByName && protocol === "tls" ? null : way);
     }
@@ -170,11 +172,13 @@ class OutboundConnection implements ConnHandler {
       (backend) => (target.sourceOf(backend)?.endpoints.length ?? 0) > 0,
       this.#parts.random,
     );
-    if (choice.kind === "refused") return { ...choice, route: null, source: null };
+    if (choice.kind === "refused") return { ...choice, route: null, source: null, traffic: null };
     const source = target.sourceOf(choice.backend);
-    if (source !== null) return { reason: "", message: "", route: choice.route, source };
+    const { backend } = choice;
+    const traffic = backend.kind === "forbidden" ? null : backend.traffic;
+    if (source !== null) return { reason: "", message: "", route: choice.route, source, traffic };
     const message = `${authority} has more backends than are followed`;
-    return { reason: "no_backend", message, route: choice.route, source };
+    return { reason: "no_backend", message, route: choice.route, source, traffic };
   }
 
   /** `early`: where it is dialled if the client is silent; null: nowhere before its first bytes are there. */
@@ -202,7 +206,7 @@ class OutboundConnection implements ConnHandler {
           if (hello.kind === "incomplete") return "more";
           return protocol === "tls" ? "opaque" : detectHttp(bytes);
         },
-        dial: source === null ? null : (done) => opaque.dial(source, done),
+        dial: source === null ? null : (done) => opaque.dial(source, early?.traffic ?? null, done),
       },
       (detected) => {
         if (detected.kind === "client-gone") {
@@ -270,13 +274,13 @@ class OutboundConnection implements ConnHandler {
   #dialOpaque(target: Target): void {
     const way = this.#wayOf(target);
     if (way.source === null) this.#fail(way.reason, way.message);
-    else this.#dial(way.source);
+    else this.#dial(way.source, way.traffic);
   }
 
-  #dial(source: EndpointSource): void {
+  #dial(source: EndpointSource, traffic: BackendTraffic | null): void {
     this.#client.pause();
     this.#client.setHandler(this);
-    this.#step = this.#parts.opaque.dial(source, (error, dialled) => {
+    this.#step = this.#parts.opaque.dial(source, traffic, (error, dialled) => {
       if (dialled === null) this.#failDial(error);
       else this.#pipe(dialled);
     });
@@ -319,6 +323,7 @@ class OutboundConnection implements ConnHandler {
 interface Way {
   readonly route: TcpRoute | null;
   readonly source: EndpointSource | null;
+  readonly traffic: BackendTraffic | null;
   readonly reason: string;
   readonly message: string;
 }

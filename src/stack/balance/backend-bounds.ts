@@ -1,4 +1,4 @@
-import type { BackendLimits } from "#/model/traffic.ts";
+import type { BackendLimits, BackendTraffic } from "#/model/traffic.ts";
 import type { Fault } from "../http/fault.ts";
 import { fault } from "../http/fault.ts";
 import type { MeteredConn } from "../metrics/transport.ts";
@@ -17,6 +17,8 @@ export class BackendBounds {
   readonly name: string;
   readonly #reached: (limit: BackendLimit) => void;
   limits: BackendLimits = NO_LIMITS;
+  /** What making a connection may take; null: as long as anywhere. */
+  connectTimeoutMs: number | null = null;
   waiting = 0;
   connections = 0;
 
@@ -24,6 +26,11 @@ export class BackendBounds {
   constructor(name: string, reached: (limit: BackendLimit) => void = () => {}) {
     this.name = name;
     this.#reached = reached;
+  }
+
+  configure({ limits, connectTimeoutMs }: BackendTraffic): void {
+    this.limits = limits;
+    this.connectTimeoutMs = connectTimeoutMs;
   }
 
   /** Why one more request may not come when so many are under way; null: it may. */

@@ -72,6 +72,8 @@ export class Balancer<T> {
   #others: Pool<T>;
   #sessions: Sessions<T> | null = null;
   #isPlain = true;
+  /** Settings that are equal to those in use: many targets bring them, each as an object of its own. */
+  #equals = new WeakSet<BackendTraffic>();
   #failing = 0;
   #unreachable = 0;
   #isPanicking = false;
@@ -154,8 +156,13 @@ export class Balancer<T> {
   /** Takes other settings from now on. Connections, statistics and who is set aside stay, as far as they still mean something. */
   configure(traffic: BackendTraffic, nowMs: number): void {
     const old = this.#traffic;
-    if (old === traffic || sameSettings(old, traffic)) return;
+    if (old === traffic || this.#equals.has(traffic)) return;
+    if (sameSettings(old, traffic)) {
+      this.#equals.add(traffic);
+      return;
+    }
     this.#traffic = traffic;
+    this.#equals = new WeakSet();
     if (!sameSettings(old.balancing, traffic.balancing)) {
       this.#pool = new Pool(this.#newPicker(), this.#random);
       this.#others = new Pool(this.#newPicker(), this.#random);

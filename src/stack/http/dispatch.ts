@@ -97,7 +97,7 @@ export class Dispatch implements HttpService {
     this.#source = options.source;
     this.bounds = new BackendBounds(options.name, options.limitReached);
     const traffic = options.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
-    this.bounds.limits = traffic.limits;
+    this.bounds.configure(traffic);
     this.balancer = new Balancer({
       settings: this.settings.balancer,
       traffic,
@@ -116,9 +116,8 @@ export class Dispatch implements HttpService {
    * ones it has.
    */
   configure(traffic: BackendTraffic): void {
-    if (traffic === this.balancer.traffic) return;
-    this.bounds.limits = traffic.limits;
     this.balancer.configure(traffic, this.clock.nowMs());
+    this.bounds.configure(this.balancer.traffic);
   }
 
   /** Endpoints in `tried` are taken only where there is no other; those that the request goes to are added. */

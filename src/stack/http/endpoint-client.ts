@@ -133,12 +133,13 @@ export class EndpointClient implements HttpService {
   /** Dials, and counts the connection for its service until it is closed. */
   #connect(protocol: DialProtocol, done: DialDone): Cancel {
     const over = this.#backend.connecting();
-    const attempt = this.#dial(this.#endpoint, protocol, (error, conn, peer, spells) => {
+    const opened: DialDone = (error, conn, peer, spells) => {
       // What does not tell of its close is not counted. All that reach the network do.
       if (conn === null || !isMetered(conn)) over();
       else whenClosed(conn, over);
       done(error, conn, peer, spells);
-    });
+    };
+    const attempt = this.#dial(this.#endpoint, protocol, opened, this.#backend.connectTimeoutMs);
     return {
       cancel: () => {
         over();

@@ -124,6 +124,10 @@ export const FAMILIES = {
     "Requests, and attempts of them, that a timeout of their route ended",
   ),
   limitReached: counter("pillion_limit_reached_total", "How often a bound on what a peer may do was reached"),
+  backendLimitReached: counter(
+    "pillion_backend_limit_reached_total",
+    "Requests and connections refused by a bound of the service's traffic policy",
+  ),
   memoryLimit: gauge("pillion_memory_limit_bytes", "Memory limit that the sidecar stays below"),
   memoryUsed: gauge(
     "pillion_memory_used_bytes",

@@ -1,0 +1,159 @@
+/** Traffic policy through whole sidecars: what a service's `BackendTraffic` says, heard live, is what its requests meet. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { SeededRandom } from "#/base/random.ts";
+import type { OutboundPolicy } from "#/model/policy.ts";
+import { policyTo } from "#/model/policy.ts";
+import type { BackendTraffic } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
+import { Http1Server } from "#/stack/http/http1-server.ts";
+import type { HttpService } from "#/stack/http/exchange.ts";
+import { SPENT } from "#/stack/http/exchange.ts";
+import { at, SimMesh, type SimPod } from "./sim-mesh.ts";
+
+const VIP = "10.9.0.1";
+const SOURCE = { group: "", kind: "Service", namespace: "shop", name: "web", section: "", port: 80 };
+
+interface Answer {
+  readonly status: number;
+  readonly pod: string;
+  readonly text: string;
+}
+
+/** Four replicas of a web service and a client, on one keep-alive connection that outlives every change. */
+class Scene {
+  readonly mesh: SimMesh = new SimMesh(new SeededRandom(11));
+  readonly client: SimPod;
+  readonly answers: Answer[] = [];
+  /** Pods that answer 500. */
+  readonly broken = new Set<string>();
+  #write: (text: string) => void = () => {};
+
+  constructor() {
+    const { mesh } = this;
+    this.client = mesh.pod("client", "10.1.0.1", { isMeshed: true });
+    const servers = [2, 3, 4, 5].map((n) => mesh.pod(`web-${n}`, `10.1.0.${n}`, { isMeshed: true }));
+    for (const pod of servers) {
+      const service: HttpService = {
+        call: (_head, _last, reply) => {
+          const status = this.broken.has(pod.name) ? 500 : 200;
+          reply.head(
+            { status, version: "1.1", reason: null, fields: ["x-pod", pod.name, "content-length", "0"] },
+            true,
+          );
+          return SPENT;
+        },
+      };
+      pod.host.listen(80, (conn) => void new Http1Server(conn, service, mesh.clock, () => undefined));
+    }
+    mesh.control.endpoints(
+      "web",
+      servers.map((pod) => mesh.endpoint(pod, 80)),
+    );
+    this.set({});
+    this.client.host.dial(at(VIP, 80), (error, conn) => {
+      assert(conn !== null, String(error));
+      let text = "";
+      conn.setHandler({
+        onData: (bytes) => {
+          text += Buffer.from(bytes).toString("latin1");
+          const head = /^HTTP\/1\.1 (\d+)[^]*?\r\n\r\n/.exec(text);
+          const length = head === null ? null : /content-length: (\d+)/i.exec(head[0]);
+          if (head === null || length === null || text.length < head[0].length + Number(length[1])) return;
+          const pod = /x-pod: (\S+)/i.exec(head[0])?.[1] ?? "";
+          this.answers.push({ status: Number(head[1]), pod, text });
+          text = "";
+        },
+        onEnd: () => assert.fail("the connection ended"),
+        onDrain: () => undefined,
+        onClose: () => assert.fail("the connection closed"),
+      });
+      this.#write = (request) => void conn.write(Buffer.from(request));
+    });
+    mesh.clock.run(50);
+  }
+
+  set(traffic: Partial<BackendTraffic>): void {
+    const backend = {
+      kind: "balancer",
+      source: SOURCE,
+      path: "web",
+      defaultRttMs: 30,
+      decayMs: 10_000,
+      traffic: { ...BACKEND_TRAFFIC_DEFAULTS, ...traffic },
+    } as const;
+    const policy: OutboundPolicy = policyTo(backend, SOURCE, "detect");
+    this.mesh.control.policy(at(VIP, 80), policy);
+    this.mesh.clock.run(20);
+  }
+
+  ask(fields: string = ""): Answer {
+    const before = this.answers.length;
+    this.#write(`GET / HTTP/1.1\r\nHost: web\r\n${fields}\r\n`);
+    this.mesh.clock.runUntil(() => this.answers.length > before, "an answer");
+    return this.answers.at(-1)!;
+  }
+
+  podsOf(count: number, fields: string = ""): Map<string, number> {
+    const pods = new Map<string, number>();
+    for (let i = 0; i < count; i++) {
+      const { pod } = this.ask(fields);
+      pods.set(pod, (pods.get(pod) ?? 0) + 1);
+    }
+    return pods;
+  }
+}
+
+test("changes of a service's traffic policy hold for the next request of an open connection", () => {
+  const scene = new Scene();
+  scene.set({ balancing: { algorithm: "round-robin", hashOn: [], boundedLoad: 0 } });
+  assert.deepEqual([...scene.podsOf(20).values()], [5, 5, 5, 5]);
+
+  const hashOn = [{ kind: "header", name: "x-user" }] as const;
+  scene.set({ balancing: { algorithm: "consistent-hash", hashOn, boundedLoad: 0 } });
+  assert.equal(scene.podsOf(10, "X-User: ann\r\n").size, 1);
+
+  const persistence = {
+    kind: "cookie",
+    name: "sid",
+    absoluteTimeoutMs: null,
+    isPermanent: false,
+    path: "/",
+  } as const;
+  scene.set({ persistence });
+  const first = scene.ask();
+  const cookie = /set-cookie: (sid=[^;\r]+)/i.exec(first.text)?.[1] ?? "";
+  assert.deepEqual([...scene.podsOf(10, `Cookie: ${cookie}\r\n`)], [[first.pod, 10]]);
+
+  scene.set({});
+  assert.doesNotMatch(scene.ask().text, /set-cookie/i);
+  assert.ok(
+    scene.answers.every(({ status }) => status === 200),
+    "and no request was lost",
+  );
+});
+
+test("an endpoint whose answers fail is set aside, tried by one request, and taken back", () => {
+  const scene = new Scene();
+  scene.set({
+    balancing: { algorithm: "round-robin", hashOn: [], boundedLoad: 0 },
+    accrual: {
+      consecutiveFailures: 2,
+      successRateMin: 0,
+      windowMs: 10_000,
+      requestsMin: 5,
+      backoff: { minMs: 60_000, maxMs: 60_000, jitterRatio: 0 },
+      respectsRetryAfter: false,
+    },
+  });
+  scene.broken.add("web-3");
+  const failuresOf = (count: number): number =>
+    Array.from({ length: count }, () => scene.ask()).filter(({ status }) => status === 500).length;
+  assert.equal(failuresOf(40), 2);
+  scene.mesh.clock.run(60_000);
+  assert.equal(failuresOf(40), 1, "the one that tried it");
+  scene.broken.clear();
+  scene.mesh.clock.run(60_000);
+  assert.equal(scene.ask().pod, "web-3");
+  assert.deepEqual([...scene.podsOf(40).values()], [10, 10, 10, 10]);
+});
