@@ -1,5 +1,6 @@
 import type { Clock } from "#/base/clock.ts";
-import type { RetryBudget } from "#/model/traffic.ts";
+import type { BackendTraffic, RetryBudget } from "#/model/traffic.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { Dispatch } from "#/stack/http/dispatch.ts";
 import { RetryBudgetWindow } from "#/stack/retry/retry-budget.ts";
 
@@ -13,8 +14,8 @@ export class SharedDispatch {
   readonly #dropped: () => void;
   #users = 0;
   #idleRun = 0;
-  /** Made when the first rule with retries asks for it. */
   #budget: RetryBudgetWindow | null = null;
+  #budgetSettings: RetryBudget = BACKEND_TRAFFIC_DEFAULTS.retryBudget;
 
   /** `dropped` is called when nobody has used it for long. */
   constructor(dispatch: Dispatch, clock: Clock, dropped: () => void) {
@@ -23,11 +24,22 @@ export class SharedDispatch {
     this.#dropped = dropped;
   }
 
-  /** What retries of all its users draw on. Other settings begin it anew. */
-  budgetOf(settings: RetryBudget): RetryBudgetWindow {
-    if (this.#budget === null || !isEqual(this.#budget.settings, settings))
-      this.#budget = new RetryBudgetWindow(settings);
-    return this.#budget;
+  get isReady(): boolean {
+    return this.dispatch.balancer.isReachable;
+  }
+
+  /** Made when first asked for: few rules retry. */
+  get budget(): RetryBudgetWindow {
+    return (this.#budget ??= new RetryBudgetWindow(this.#budgetSettings));
+  }
+
+  /** Takes other settings for the requests that come. A budget that changes begins anew. */
+  configure(traffic: BackendTraffic): void {
+    this.dispatch.configure(traffic);
+    const { retryBudget } = traffic;
+    if (isSameBudget(this.#budgetSettings, retryBudget)) return;
+    this.#budgetSettings = retryBudget;
+    this.#budget = null;
   }
 
   acquire(): void {
@@ -46,7 +58,7 @@ export class SharedDispatch {
   }
 }
 
-function isEqual(a: RetryBudget, b: RetryBudget): boolean {
+function isSameBudget(a: RetryBudget, b: RetryBudget): boolean {
   return (
     a === b ||
     (a.percent === b.percent &&

@@ -9,6 +9,7 @@ import { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import { RetryCounters } from "#/stack/metrics/retry-series.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
+import { RouteMetrics } from "#/stack/metrics/route-series.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import { workloadName, type SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
@@ -96,6 +97,7 @@ export class Sidecar {
       dial: dialler.dial,
       answerer: { side: "client", workload },
       series: series.outbound,
+      metrics: new RouteMetrics(registry),
       retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
       client,

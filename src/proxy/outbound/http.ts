@@ -25,10 +25,9 @@ import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
-import type { RetryBudgetWindow } from "#/stack/retry/retry-budget.ts";
 import { RetryLayer } from "#/stack/retry/retry-layer.ts";
 import type { RetrySeries } from "#/stack/retry/retry-rule.ts";
-import { RouteLayer, type BackendServices, type BalancedService } from "#/stack/route/layer.ts";
+import { RouteLayer, type Backends, type HeldBackend, type RuleMetrics } from "#/stack/route/layer.ts";
 import { Mirrors } from "#/stack/route/mirror.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
@@ -41,11 +40,12 @@ export interface OutboundHttpParts {
   readonly answerer: Answerer;
   /** Counters for requests of one target to one endpoint. The same pair gives the same counters. */
   series(target: string, endpoint: Endpoint): HttpSeries;
+  readonly metrics: RuleMetrics;
   /** Counters for retries and timeouts of a route that is attached to a parent. */
   retrySeries(parent: PolicySource, route: PolicySource): RetrySeries;
-  readonly guard: Guard;
   /** Whose requests these are, for balancing. */
   readonly client: BalancedClient;
+  readonly guard: Guard;
   /** A request to a service was refused by a bound of its traffic policy. */
   limitReached(service: string, limit: BackendLimit): void;
 }
@@ -55,12 +55,8 @@ export interface OutboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from the application's connection
  *     RouteLayer                  routes of the target: which rule takes it, what is changed, which backend is drawn
-<<<<<<< HEAD
  *     RetryLayer                  its timeouts; sends it again as the rule says, within a budget
- *     Dispatch                    picks an endpoint (P2C, peak EWMA); sends on what reached nobody
-=======
  *     Dispatch                    picks an endpoint as the service's traffic policy says; sends on what reached nobody
->>>>>>> 85e6225 (Use endpoints as their service's traffic policy says, from the next request on)
  *     Measured                    counts it for that endpoint
  *     EndpointClient              one HTTP/2 connection to a far sidecar, or a pool of HTTP/1 ones
  */
@@ -83,16 +79,18 @@ export class OutboundHttpProxy implements OutboundHttp {
     first: FirstDialled | null,
     closed: () => void,
   ): HttpServing {
-    const { answerer, clock, guard, random } = this.#parts;
+    const { answerer, clock, guard, metrics, random } = this.#parts;
     const backends = new ConnectionBackends(target, (source, backend) =>
-      this.#acquire(source, backend, backend.kind === "balancer" ? backend.path : target.authority),
+      this.#acquire(source, backend, target.authority),
     );
     const routes = new RouteLayer({
       target,
       backends,
+      clock,
       random,
       mirrors: this.#mirrors,
       retries: this.#retries,
+      metrics,
       retrySeries: (route) => this.#parts.retrySeries(target.policy.source, route),
     });
     const service =
@@ -117,86 +115,67 @@ export class OutboundHttpProxy implements OutboundHttp {
   #acquire(source: EndpointSource, backend: Backend, authority: string): SharedDispatch {
     let shared = this.#dispatches.get(source.key);
     if (shared === undefined) {
-      shared = new SharedDispatch(this.#dispatch(source, backend, authority), this.#parts.clock, () =>
+      const name = backend.kind === "balancer" ? backend.path : authority;
+      shared = new SharedDispatch(this.#dispatch(source, backend, name), this.#parts.clock, () =>
         this.#dispatches.delete(source.key),
       );
       this.#dispatches.set(source.key, shared);
     }
+    // Of a live update the table is another one, and what it leads to is acquired anew.
+    shared.configure(trafficOf(backend));
     shared.acquire();
     return shared;
   }
 
-  #dispatch(source: EndpointSource, backend: Backend, authority: string): Dispatch {
-    const { client: balanced, clock, random, dial, guard } = this.#parts;
+  #dispatch(source: EndpointSource, backend: Backend, name: string): Dispatch {
+    const { client, clock, random, dial, guard } = this.#parts;
     return new Dispatch({
-      name: authority,
+      name,
       source,
       clock,
       random,
-      settings: backend.kind === "balancer" ? { ...DISPATCH_DEFAULTS, balancer: backend } : DISPATCH_DEFAULTS,
+      client,
       traffic: trafficOf(backend),
-      client: balanced,
-      limitReached: (limit) => this.#parts.limitReached(authority, limit),
+      settings: backend.kind === "balancer" ? { ...DISPATCH_DEFAULTS, balancer: backend } : DISPATCH_DEFAULTS,
+      limitReached: (limit) => this.#parts.limitReached(name, limit),
       make: (endpoint, bounds) => {
-        const client = new EndpointClient(endpoint, dial, clock, random, guard, bounds);
-        const measured = new Measured(client, this.#parts.series(authority, endpoint), clock);
-        return { call: (head, last, reply) => measured.call(head, last, reply), close: () => client.close() };
+        const service = new EndpointClient(endpoint, dial, clock, random, guard, bounds);
+        const measured = new Measured(service, this.#parts.series(name, endpoint), clock);
+        return {
+          call: (head, last, reply) => measured.call(head, last, reply),
+          close: () => service.close(),
+        };
       },
     });
   }
 }
 
 /** One client connection's hold on the dispatches that its requests went to. */
-class ConnectionBackends implements BackendServices {
+class ConnectionBackends implements Backends {
   readonly #target: OutboundTarget;
   readonly #acquire: (source: EndpointSource, backend: Backend) => SharedDispatch;
-  readonly #held = new Map<EndpointSource, Held>();
+  readonly #held = new Map<EndpointSource, SharedDispatch>();
 
   constructor(target: OutboundTarget, acquire: (source: EndpointSource, backend: Backend) => SharedDispatch) {
     this.#target = target;
     this.#acquire = acquire;
   }
 
-  serviceOf(backend: Backend): BalancedService | null {
-    return this.#sharedOf(backend)?.dispatch ?? null;
-  }
-
-  budgetOf(backend: Backend): RetryBudgetWindow | null {
-    return this.#sharedOf(backend)?.budgetOf(trafficOf(backend).retryBudget) ?? null;
-  }
-
-  #sharedOf(backend: Backend): SharedDispatch | null {
+  hold(backend: Backend): HeldBackend | null {
     const source = this.#target.sourceOf(backend);
     if (source === null) return null;
-    let held = this.#held.get(source);
-    if (held === undefined) {
-      held = { shared: this.#acquire(source, backend), backend: null };
-      this.#held.set(source, held);
-    }
-    const { shared } = held;
-    if (held.backend !== backend) {
-      // A live update: what it says of the backend holds from the next request on.
-      held.backend = backend;
-      shared.dispatch.configure(trafficOf(backend));
+    let shared = this.#held.get(source);
+    if (shared === undefined) {
+      shared = this.#acquire(source, backend);
+      this.#held.set(source, shared);
     }
     return shared;
   }
 
-  isReady(backend: Backend): boolean {
-    const source = this.#target.sourceOf(backend);
-    return source !== null && source.endpoints.length > 0;
-  }
-
   releaseAll(): void {
-    for (const { shared } of this.#held.values()) shared.release();
+    for (const shared of this.#held.values()) shared.release();
     this.#held.clear();
   }
-}
-
-interface Held {
-  readonly shared: SharedDispatch;
-  /** As it was for the last request. */
-  backend: Backend | null;
 }
 
 function trafficOf(backend: Backend): BackendTraffic {

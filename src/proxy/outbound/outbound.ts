@@ -15,7 +15,7 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
-import { isPlain } from "#/stack/route/layer.ts";
+import { isStraight } from "#/stack/route/rule-service.ts";
 import { chooseTcp, findTcpRoute } from "#/stack/route/tcp.ts";
 import { detectHttp } from "#/wire/detect.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
@@ -248,10 +248,10 @@ class OutboundConnection implements ConnHandler {
     dialled: OpaqueDialled | null,
   ): OpaqueDialled | null {
     if (dialled === null) return null;
-    const rule = target.table.only?.rule;
-    const isStraight =
-      rule !== undefined && isPlain(rule) && target.sourceOf(rule.backends[0]!.backend) === source;
-    if (dialled.peer === null && isStraight) return dialled;
+    const { only } = target.table;
+    const goesThere =
+      only !== null && isStraight(only) && target.sourceOf(only.rule.backends[0]!.backend) === source;
+    if (dialled.peer === null && goesThere) return dialled;
     discard(dialled);
     return null;
   }

@@ -106,6 +106,11 @@ export class Balancer<T> {
     return this.#isPlain;
   }
 
+  /** There is an endpoint, and not every one failed to connect of late. */
+  get isReachable(): boolean {
+    return this.#unreachable < this.#members.length;
+  }
+
   /** Requests under way at endpoints of the present set. */
   get pending(): number {
     return this.#pool.pending + this.#others.pending;

@@ -26,16 +26,16 @@ export class Measured implements HttpService {
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    this.series.request();
-    const record = new Record(this, isGrpc(head), reply);
-    const sink = this.inner.call(head, last, record);
-    record.sink = sink;
-    return record;
+    const exchange = new MeasuredExchange(this.series, this.clock, head, reply);
+    exchange.sink = this.inner.call(head, last, exchange);
+    return exchange;
   }
 }
 
-class Record implements RequestSink, ResponseSink {
-  readonly #measured: Measured;
+/** One request that is counted. Whoever makes it sends the request with it as `reply`, and then sets `sink`. */
+export class MeasuredExchange implements RequestSink, ResponseSink {
+  readonly #series: HttpSeries;
+  readonly #clock: Clock;
   readonly #grpc: boolean;
   readonly #reply: ResponseSink;
   readonly #startedAtMs: number;
@@ -44,11 +44,13 @@ class Record implements RequestSink, ResponseSink {
   #grpcStatus = -1;
   #recorded = false;
 
-  constructor(measured: Measured, grpc: boolean, reply: ResponseSink) {
-    this.#measured = measured;
-    this.#grpc = grpc;
+  constructor(series: HttpSeries, clock: Clock, head: RequestHead, reply: ResponseSink) {
+    series.request();
+    this.#series = series;
+    this.#clock = clock;
+    this.#grpc = isGrpc(head);
     this.#reply = reply;
-    this.#startedAtMs = measured.clock.nowMs();
+    this.#startedAtMs = clock.nowMs();
   }
 
   data(bytes: Uint8Array, start: number, stop: number): void {
@@ -106,11 +108,10 @@ class Record implements RequestSink, ResponseSink {
   #record(error: string): void {
     if (this.#recorded) return;
     this.#recorded = true;
-    const { series, clock } = this.#measured;
-    series.response(
+    this.#series.response(
       this.#status,
       this.#grpcStatus,
-      clock.nowMs() - this.#startedAtMs,
+      this.#clock.nowMs() - this.#startedAtMs,
       error === "" && !isFailedAnswer(this.#status, this.#grpcStatus),
       error,
     );

@@ -43,6 +43,38 @@ export const FAMILIES = {
     "outbound_http_errors_total",
     "The total number of outbound HTTP requests that could not be processed due to a proxy error.",
   ),
+  httpRouteRequests: counter(
+    "outbound_http_route_requests_total",
+    "HTTP requests that a rule of a route took",
+  ),
+  httpRouteStatuses: counter(
+    "outbound_http_route_request_statuses_total",
+    "Answers to HTTP requests that a rule of a route took",
+  ),
+  httpRouteBackendRequests: counter(
+    "outbound_http_route_backend_requests_total",
+    "HTTP requests that a rule of a route sent to a backend",
+  ),
+  httpRouteBackendStatuses: counter(
+    "outbound_http_route_backend_response_statuses_total",
+    "Answers of a backend of a rule to HTTP requests",
+  ),
+  grpcRouteRequests: counter(
+    "outbound_grpc_route_requests_total",
+    "gRPC requests that a rule of a route took",
+  ),
+  grpcRouteStatuses: counter(
+    "outbound_grpc_route_request_statuses_total",
+    "Answers to gRPC requests that a rule of a route took",
+  ),
+  grpcRouteBackendRequests: counter(
+    "outbound_grpc_route_backend_requests_total",
+    "gRPC requests that a rule of a route sent to a backend",
+  ),
+  grpcRouteBackendStatuses: counter(
+    "outbound_grpc_route_backend_response_statuses_total",
+    "Answers of a backend of a rule to gRPC requests",
+  ),
   inboundTcpAuthzAllow: counter(
     "inbound_tcp_authz_allow_total",
     "The total number of inbound TCP connections that were authorized",

@@ -2,6 +2,7 @@ import type { Labels } from "#/model/identity.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import { FAMILIES } from "./families.ts";
 import type { Family, Registry } from "./registry.ts";
+import { sourceLabels } from "./source-labels.ts";
 
 /**
  * What the retry layer counts for one rule (facts §17.2). Satisfies `RetrySeries`. Nothing is held: these are rare, and a rule
@@ -14,7 +15,7 @@ export class RetryCounters {
 
   constructor(registry: Registry, parent: PolicySource, route: PolicySource) {
     this.#registry = registry;
-    this.#labels = { ...labelsOf("parent", parent), ...labelsOf("route", route) };
+    this.#labels = { ...sourceLabels("parent", parent), ...sourceLabels("route", route) };
     this.#isGrpc = route.kind === "GRPCRoute";
   }
 
@@ -42,15 +43,4 @@ export class RetryCounters {
   #count(http: Family, grpc: Family): void {
     this.#registry.count(this.#isGrpc ? grpc : http, this.#labels);
   }
-}
-
-function labelsOf(role: "parent" | "route", source: PolicySource): Labels {
-  return {
-    [`${role}_group`]: source.group,
-    [`${role}_kind`]: source.kind,
-    [`${role}_namespace`]: source.namespace,
-    [`${role}_name`]: source.name,
-    [`${role}_port`]: source.port === 0 ? "" : String(source.port),
-    [`${role}_section_name`]: source.section,
-  };
 }

@@ -93,7 +93,7 @@ export function nameOf({ route, rule, ruleIndex }: Candidate): string {
 }
 
 /** GEP-1426: where kinds compete for a call, GRPCRoute goes first. */
-function isGrpcRoute(route: HttpRoute): boolean {
+export function isGrpcRoute(route: HttpRoute): boolean {
   return route.source.kind === "GRPCRoute";
 }
 

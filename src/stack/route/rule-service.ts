@@ -1,0 +1,249 @@
+import { ruleOf } from "#/model/policy.ts";
+import type { HttpRule, RouteBackend } from "#/model/route.ts";
+import type { TriedEndpoints } from "../http/dispatch.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
+import { SPENT } from "../http/exchange.ts";
+import { fault } from "../http/fault.ts";
+import { MeasuredExchange, type HttpSeries } from "../http/measure.ts";
+import type { RetryBudgetWindow } from "../retry/retry-budget.ts";
+import { needsRetryLayer, type Destination, type Destinations, type RetryRule } from "../retry/retry-rule.ts";
+import type { Candidate } from "./candidate.ts";
+import { filtersOf, type Filters } from "./filters.ts";
+import type { HeldBackend, RouteLayerParts, RuleSeries } from "./layer.ts";
+import { MirroredRequest, type MirrorCopy } from "./mirror.ts";
+import { drawBackend, type SplitState } from "./split.ts";
+import { nameOf } from "./table.ts";
+
+/** Whether all that becomes of requests is that they go to the one backend of a target without routes of its own. */
+export function isStraight({ route, rule }: Candidate): boolean {
+  const [only] = rule.backends;
+  return (
+    route.source.kind === DEFAULT &&
+    only !== undefined &&
+    rule.backends.length === 1 &&
+    only.weight > 0 &&
+    only.filters.length === 0 &&
+    rule.filters.length === 0 &&
+    !isRetried(rule)
+  );
+}
+
+function isRetried(rule: HttpRule): boolean {
+  return needsRetryLayer(
+    rule,
+    rule.backends.map(({ attemptTimeoutMs }) => attemptTimeoutMs),
+  );
+}
+
+/** Serves what one match takes, on one client connection. */
+export class RuleService implements HttpService, SplitState, Destinations {
+  readonly #parts: RouteLayerParts;
+  readonly #candidate: Candidate;
+  readonly #filters: Filters | null;
+  readonly #backends: BackendService[];
+  readonly #nowhere: Nowhere;
+  /** Null where nothing is to be kept or sent again. */
+  readonly #retryRule: RetryRule | null;
+  /** Null for the default rule of a target without routes. */
+  readonly #series: RuleSeries | null;
+
+  constructor(candidate: Candidate, parts: RouteLayerParts) {
+    const { route, rule } = candidate;
+    const { metrics, random, target } = parts;
+    const label = ruleOf(route.source);
+    const context = { candidate, port: target.address.port, random, label };
+    this.#parts = parts;
+    this.#candidate = candidate;
+    this.#series = route.source.kind === DEFAULT ? null : metrics.rule(target.policy.source, candidate);
+    this.#filters = filtersOf(rule.filters, context);
+    this.#backends = rule.backends.map((backend) => {
+      const of = this.#series?.backend(backend.backend.source) ?? null;
+      return new BackendService(backend, filtersOf(backend.filters, context), parts, label, of);
+    });
+    this.#nowhere = new Nowhere(candidate, target.authority, label);
+    const { timeouts, retry, allowsRequestHeaders } = rule;
+    this.#retryRule = isRetried(rule)
+      ? {
+          timeouts,
+          retry,
+          allowsRequestHeaders,
+          label: nameOf(candidate),
+          series: parts.retrySeries(route.source),
+        }
+      : null;
+  }
+
+  /** Where all requests of this rule go unchanged and uncounted; null where something is to be done to them, or they are refused. */
+  get straight(): HttpService | null {
+    return isStraight(this.#candidate) ? (this.#backends[0]!.held?.dispatch ?? null) : null;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    if (this.#series === null) return this.#pass(head, last, reply);
+    const measured = new MeasuredExchange(this.#series, this.#parts.clock, head, reply);
+    measured.sink = this.#pass(head, last, measured);
+    return measured;
+  }
+
+  #pass(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    if (this.#filters === null) return this.send(head, last, reply);
+    return throughFilters(this.#filters, this.#parts, this, head, last, reply, null);
+  }
+
+  send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    if (this.#retryRule !== null) return this.#parts.retries.call(this.#retryRule, this, head, last, reply);
+    return this.draw().call(head, last, reply, null);
+  }
+
+  /** Where an attempt goes. */
+  draw(): Destination {
+    const { rule } = this.#candidate;
+    const index = drawBackend(rule.choice, rule.backends, this, this.#parts.random);
+    return this.#backends[index] ?? this.#nowhere;
+  }
+
+  isReady(index: number): boolean {
+    const { filters, held } = this.#backends[index]!;
+    return filters?.alwaysAnswer === true || held?.isReady === true;
+  }
+
+  isInvalid(index: number): boolean {
+    const { backend, filters } = this.#backends[index]!;
+    return backend.backend.kind === "forbidden" && filters?.alwaysAnswer !== true;
+  }
+}
+
+/** One backend of a rule, behind its own filters. */
+class BackendService implements Destination {
+  readonly backend: RouteBackend;
+  readonly filters: Filters | null;
+  readonly attemptTimeoutMs: number | null;
+  readonly #parts: RouteLayerParts;
+  readonly #label: string;
+  readonly #series: HttpSeries | null;
+  #held: HeldBackend | null = null;
+
+  constructor(
+    backend: RouteBackend,
+    filters: Filters | null,
+    parts: RouteLayerParts,
+    label: string,
+    series: HttpSeries | null,
+  ) {
+    this.backend = backend;
+    this.filters = filters;
+    this.attemptTimeoutMs = backend.attemptTimeoutMs;
+    this.#parts = parts;
+    this.#label = label;
+    this.#series = series;
+  }
+
+  get held(): HeldBackend | null {
+    return (this.#held ??= this.#parts.backends.hold(this.backend.backend));
+  }
+
+  get budget(): RetryBudgetWindow | null {
+    return this.held?.budget ?? null;
+  }
+
+  call(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
+    if (this.#series === null) return this.#pass(head, last, reply, tried);
+    const measured = new MeasuredExchange(this.#series, this.#parts.clock, head, reply);
+    measured.sink = this.#pass(head, last, measured, tried);
+    return measured;
+  }
+
+  #pass(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
+    if (this.filters === null) return this.send(head, last, reply, tried);
+    return throughFilters(this.filters, this.#parts, this, head, last, reply, tried);
+  }
+
+  send(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
+    const { held } = this;
+    if (held !== null) return held.dispatch.call(head, last, reply, tried);
+    const { backend } = this.backend;
+    const { authority } = this.#parts.target;
+    const isForbidden = backend.kind === "forbidden";
+    // A default forbids a target as a whole; what a route names and does not exist is an error of the route.
+    const code = isForbidden && backend.source.kind === DEFAULT ? "FORBIDDEN_TARGET" : "NO_BACKEND";
+    const why = isForbidden ? backend.reason : "there are more backends than are followed";
+    reply.fail(fault(code, `${authority}: ${why}`, { safe: true, rule: this.#label }));
+    return SPENT;
+  }
+}
+
+/** Of a rule that has no backend to draw. */
+class Nowhere implements Destination {
+  readonly budget = null;
+  readonly attemptTimeoutMs = null;
+  readonly #candidate: Candidate;
+  readonly #authority: string;
+  readonly #label: string;
+
+  constructor(candidate: Candidate, authority: string, label: string) {
+    this.#candidate = candidate;
+    this.#authority = authority;
+    this.#label = label;
+  }
+
+  call(_head: RequestHead, _last: boolean, reply: ResponseSink): RequestSink {
+    const { rule } = this.#candidate;
+    const why = rule.backends.length === 0 ? "has no backend" : "has only backends of weight 0";
+    reply.fail(
+      fault("NO_BACKEND", `${this.#authority}: ${nameOf(this.#candidate)} ${why}`, {
+        safe: true,
+        rule: this.#label,
+      }),
+    );
+    return SPENT;
+  }
+}
+
+/** Kind of what made the one rule of a target without routes; its requests are counted by endpoint alone. */
+const DEFAULT = "default";
+
+/** What stands behind filters. */
+interface Filtered {
+  send(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink;
+}
+
+function throughFilters(
+  filters: Filters,
+  parts: RouteLayerParts,
+  behind: Filtered,
+  head: RequestHead,
+  last: boolean,
+  reply: ResponseSink,
+  tried: TriedEndpoints | null,
+): RequestSink {
+  const answered = filters.answer(head, last, reply);
+  if (answered !== null) return answered;
+  const changed = filters.change(head);
+  const answerTo = filters.replyTo(head, reply);
+  // A request that is sent again is not copied again.
+  const isAgain = tried !== null && tried.attempts > 1;
+  const copies = isAgain ? NO_COPIES : startCopies(filters, changed, last, parts);
+  if (copies.length === 0 || last) return behind.send(changed, last, answerTo, tried);
+  const mirrored = new MirroredRequest(copies, answerTo);
+  mirrored.main = behind.send(changed, last, mirrored, tried);
+  return mirrored;
+}
+
+const NO_COPIES: readonly MirrorCopy[] = [];
+
+function startCopies(
+  filters: Filters,
+  head: RequestHead,
+  last: boolean,
+  { backends, mirrors }: RouteLayerParts,
+): MirrorCopy[] {
+  const copies: MirrorCopy[] = [];
+  // What turns a connection over cannot be copied: its bytes are a conversation.
+  if (filters.mirrors.length === 0 || head.upgrade !== null || head.method === "CONNECT") return copies;
+  for (const { backend, ratio } of filters.mirrors) {
+    if (!filters.isHit(ratio)) continue;
+    const held = backends.hold(backend);
+    if (held !== null) copies.push(mirrors.begin(held.dispatch, head, last));
+  }
+  return copies;
+}
