@@ -85,7 +85,7 @@ export class Daemon {
       this.#process = null;
       if (this.#stopping) break;
       if (!adopted) {
-        const words = tail(spec.logFile, 300).trim().split("\n").at(-1) ?? "";
+        const words = lastWords(tail(spec.logFile, 4_000));
         log("warn", `${name} ended with exit code ${exit.code}${words === "" ? "" : `: ${words}`}`);
       }
       retryMs =
@@ -95,6 +95,12 @@ export class Daemon {
       if (retryMs > 0) await delay(retryMs);
     }
   }
+}
+
+/** Of a program that died by an exception the exception, which Node prints before its stack; else its last line. */
+function lastWords(text: string): string {
+  const lines = text.trim().split("\n");
+  return (lines.findLast((line) => /^\w*Error\b.*: /.test(line)) ?? lines.at(-1) ?? "").slice(0, 300);
 }
 
 function readRecord(file: string): LaunchRecord | null {

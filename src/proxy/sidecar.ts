@@ -100,6 +100,7 @@ export class Sidecar {
       metrics: new RouteMetrics(registry),
       retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
+      localIps: config.inboundIps,
       client,
       limitReached,
     });

@@ -333,6 +333,15 @@ function browse(mesh: SimMesh, from: SimPod, count: number): { answers: string[]
   return own;
 }
 
+forSeeds("a pod that asks its own service is spoken to as an application, as are its siblings", (mesh) => {
+  const { servers } = meshOfThree(mesh);
+  for (const pod of servers) web(mesh, pod, 80);
+  publish(mesh, 80, servers);
+  const users = Array.from({ length: 6 }, () => browse(mesh, servers[0] as SimPod, 5));
+  mesh.clock.runUntil(() => users.every(({ answers }) => answers.length === 5), "all are answered");
+  for (const { answers } of users) for (const answer of answers) assert.match(answer, /^200 /);
+});
+
 forSeeds(
   "HTTP is balanced over what is there, through a rollout and an absent control plane, without a failed request",
   (mesh) => {

@@ -26,6 +26,11 @@ export interface DiallerParts {
   readonly localIps: readonly IpAddress[];
 }
 
+/** How the application beside us is spoken to: no sidecar stands before it, whatever discovery says of the pod. */
+export function asUnmeshed(endpoint: Endpoint): Endpoint {
+  return { ...endpoint, identity: null, protocolHint: "unknown", tunnelPort: null, authorityOverride: null };
+}
+
 /** Opens connections to endpoints: the one place that knows how a meshed endpoint is reached (facts §4, §6). */
 export class Dialler {
   readonly #parts: DiallerParts;
@@ -44,7 +49,8 @@ export class Dialler {
     const { transport, keepAliveMs } = this.#parts;
     const timeoutMs = connectTimeoutMs ?? this.#parts.connectTimeoutMs;
     const { identity, tunnelPort } = endpoint;
-    const isPlain = identity === null || this.#parts.localIps.includes(endpoint.address.ip);
+    const isLocal = this.#parts.localIps.includes(endpoint.address.ip);
+    const isPlain = identity === null || isLocal;
     const address: SocketAddress =
       isPlain || tunnelPort === null ? endpoint.address : { ip: endpoint.address.ip, port: tunnelPort };
     let current: Cancel = transport.connect(address, { timeoutMs, keepAliveMs }, (error, conn) => {
@@ -58,7 +64,7 @@ export class Dialler {
           conn,
           this.#labels(
             endpoint,
-            tlsLabels(null, "server", identity === null ? "not_provided_by_service_discovery" : "loopback"),
+            tlsLabels(null, "server", isLocal ? "loopback" : "not_provided_by_service_discovery"),
           ),
         );
         done(null, conn, null);

@@ -1,3 +1,4 @@
+import type { IpAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Random } from "#/base/random.ts";
@@ -31,6 +32,7 @@ import { RouteLayer, type Backends, type HeldBackend, type RuleMetrics } from "#
 import { Mirrors } from "#/stack/route/mirror.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
+import { asUnmeshed } from "./dial.ts";
 
 export interface OutboundHttpParts {
   readonly clock: Clock;
@@ -46,6 +48,8 @@ export interface OutboundHttpParts {
   /** Whose requests these are, for balancing. */
   readonly client: BalancedClient;
   readonly guard: Guard;
+  /** The pod's own addresses: a service that it calls may be itself. */
+  readonly localIps: readonly IpAddress[];
   /** A request to a service was refused by a bound of its traffic policy. */
   limitReached(service: string, limit: BackendLimit): void;
 }
@@ -128,7 +132,7 @@ export class OutboundHttpProxy implements OutboundHttp {
   }
 
   #dispatch(source: EndpointSource, backend: Backend, name: string): Dispatch {
-    const { client, clock, random, dial, guard } = this.#parts;
+    const { client, clock, random, dial, guard, localIps } = this.#parts;
     return new Dispatch({
       name,
       source,
@@ -139,7 +143,8 @@ export class OutboundHttpProxy implements OutboundHttp {
       settings: backend.kind === "balancer" ? { ...DISPATCH_DEFAULTS, balancer: backend } : DISPATCH_DEFAULTS,
       limitReached: (limit) => this.#parts.limitReached(name, limit),
       make: (endpoint, bounds) => {
-        const service = new EndpointClient(endpoint, dial, clock, random, guard, bounds);
+        const spoken = localIps.includes(endpoint.address.ip) ? asUnmeshed(endpoint) : endpoint;
+        const service = new EndpointClient(spoken, dial, clock, random, guard, bounds);
         const measured = new Measured(service, this.#parts.series(name, endpoint), clock);
         return {
           call: (head, last, reply) => measured.call(head, last, reply),
