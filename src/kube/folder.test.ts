@@ -113,11 +113,6 @@ const REFUSED: readonly [name: string, text: string, expected: readonly (string 
     [/^a\.yaml:7: .*spec\.selector does not match/],
   ],
   [
-    "no command",
-    deployment("").replace("          command: [main]\n", "          image: nginx\n"),
-    [/^a\.yaml:13: .*containers\[0\] command is missing; there is no image/],
-  ],
-  [
     "a boolean as variable",
     deployment("", "          env: [{name: A, value: yes}]\n"),
     [/^a\.yaml:15: .*env\[0\]\.value must be text: put it in quotes$/],

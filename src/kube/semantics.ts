@@ -198,8 +198,6 @@ function checkContainer(
   volumes: ReadonlySet<string>,
   say: Say,
 ): void {
-  if (container.command === undefined)
-    say([...path], "command is missing; there is no image that could say which program to run");
   for (const [i, mount] of (container.volumeMounts ?? []).entries()) {
     if (!volumes.has(mount.name))
       say([...path, "volumeMounts", i, "name"], `the pod has no volume ${mount.name}; add it to volumes`);

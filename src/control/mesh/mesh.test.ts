@@ -278,6 +278,18 @@ test("what a template lacks is told with its line, new pods wait, running ones s
   assert.ok(world.pods.every((pod) => !before.includes(pod.uid)));
 });
 
+test("a container that only names an image waits for a command, and the rest of its file is taken", () => {
+  using world = new World();
+  world.folder(
+    `${deployment().replace("          command: [main]\n", "          image: nginx\n")}---\n${service("ports: [{port: 80}]")}`,
+  );
+  assert.equal(world.pods.length, 0);
+  assert.deepEqual(world.problems, [
+    "0.yaml:11: Deployment default/front: spec.template.spec.containers[0] command is missing; there is no image that could say which program to run",
+  ]);
+  assert.ok(world.view?.servicesByName.has("default/front"));
+});
+
 test("a service account must exist: it is an identity", () => {
   using world = new World();
   world.folder(deployment({ pod: "      serviceAccountName: web\n" }));
@@ -536,4 +548,57 @@ test("unready endpoints are out, a status of a pod that nobody planned is of no 
     world.services[0]!.endpoints.map((endpoint) => [endpoint.ip, endpoint.ready]),
     [[status!.ip, false]],
   );
+});
+
+const route = (backend: string, weight = 1): string => `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{group: "", kind: Service, name: front}]
+  rules: [{backendRefs: [{name: ${backend}, port: 80, weight: ${weight}}]}]
+`;
+
+test("routes reach the view with their conditions in the status; what they lack is no problem of the folder", () => {
+  using world = new World();
+  world.folder(service("ports: [{port: 80}]"), route("front"));
+  assert.deepEqual(world.problems, []);
+  assert.equal(
+    world.mesh.objects.find((each) => each.kind === "HTTPRoute")?.summary,
+    "accepted by Service default/front",
+  );
+  assert.equal(world.view?.policy.services.get("default/front")?.producer.get(80)?.http.length, 1);
+  world.folder(service("ports: [{port: 80}]"), route("gone"));
+  assert.deepEqual(world.problems, []);
+  const status = world.mesh.objects.find((each) => each.kind === "HTTPRoute");
+  assert.deepEqual([status?.ok, status?.summary], [false, "ResolvedRefs=False (BackendNotFound)"]);
+  assert.deepEqual(status?.findings.map(describeProblem), [
+    "1.yaml:6: HTTPRoute default/r: spec.rules[0].backendRefs[0].name Service default/gone does not exist; check the name and the namespace",
+  ]);
+  world.folder(
+    service("ports: [{port: 80}]"),
+    service("ports: [{port: 80}]").replace("front", "gone"),
+    route("gone"),
+  );
+  assert.equal(world.mesh.objects.find((each) => each.kind === "HTTPRoute")?.ok, true);
+});
+
+test("a bad route changes nothing that runs: its file's last good state counts", () => {
+  using world = new World();
+  world.folder(service("ports: [{port: 80}]"), route("front"));
+  const before = world.view?.policy.services.get("default/front")?.producer.get(80)?.http;
+  world.folder(service("ports: [{port: 80}]"), route("front", 1_000_001));
+  assert.deepEqual(world.problems, [
+    "1.yaml:6: HTTPRoute default/r: spec.rules[0].backendRefs[0].weight must be at most 1000000",
+  ]);
+  assert.deepEqual(world.view?.policy.services.get("default/front")?.producer.get(80)?.http, before);
+});
+
+test("policy is compiled anew when the folder changes, and only then", () => {
+  using world = new World();
+  world.folder(deployment(), service("ports: [{port: 80, targetPort: http}]"), route("front"));
+  const before = world.view?.policy;
+  world.report();
+  assert.equal(world.view?.policy, before);
+  world.folder(deployment(), service("ports: [{port: 80, targetPort: http}]"), route("front", 2));
+  assert.notEqual(world.view?.policy, before);
 });

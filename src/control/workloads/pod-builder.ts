@@ -111,13 +111,18 @@ function containerPlan(
   refs: References,
   path: readonly (string | number)[],
 ): ContainerPlan {
+  if (container.command === undefined)
+    throw new MissingReference(
+      path,
+      "command is missing; there is no image that could say which program to run",
+    );
   const env = environmentOf(container, spec, facts, refs, path);
   const known = new Map(env.map((one) => [one.name, one]));
   const security = container.securityContext;
   const { limits, requests } = container.resources ?? {};
   return {
     name: container.name,
-    argv: [...(container.command ?? []), ...(container.args ?? [])].map((word) => expand(word, known)),
+    argv: [...container.command, ...(container.args ?? [])].map((word) => expand(word, known)),
     workingDir: container.workingDir ?? null,
     env,
     ports: (container.ports ?? []).map((port) => ({
