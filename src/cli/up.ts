@@ -193,7 +193,7 @@ async function waitReady(
     if (status.controlConnected) {
       if (!isJudged && (status.planned || status.pods.length > 0)) {
         isJudged = true;
-        await refuseBadFolder(paths, isFresh);
+        await refuseBadFolder(paths, isFresh, options.say);
       }
       const settled = status.pods.filter((pod) => isSettled(pod)).length;
       for (const pod of status.pods) {
@@ -222,9 +222,15 @@ async function waitReady(
 }
 
 /** A folder with a mistake is refused whole at the first `up`: nothing half-started is what was asked for. */
-async function refuseBadFolder(paths: InstancePaths, isFresh: boolean): Promise<void> {
+async function refuseBadFolder(
+  paths: InstancePaths,
+  isFresh: boolean,
+  say: (line: string) => void,
+): Promise<void> {
   const { answer } = await ask(paths, { kind: "ask", question: { kind: "status" } }, "control");
-  if (answer.kind !== "status" || answer.problems.length === 0) return;
+  if (answer.kind !== "status") return;
+  for (const object of answer.objects) for (const each of object.findings) say(`! ${describeProblem(each)}`);
+  if (answer.problems.length === 0) return;
   const lines = answer.problems.map((problem) => `  ${describeProblem(problem)}`);
   if (isFresh) await down(paths, () => {});
   throw new CommandError(

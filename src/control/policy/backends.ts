@@ -94,7 +94,7 @@ export function resolveBackend(
     return fail(
       "InvalidKind",
       "name",
-      `Service ${namespace}/${ref.name} has type ExternalName, which is no backend; write an XBackend`,
+      `Service ${namespace}/${ref.name} has type ExternalName, which is no backend; give it endpoints of its own (an EndpointSlice)`,
     );
   const port = ref.port ?? 0;
   if (!service.ports.some((each) => each.port === port))

@@ -3,7 +3,7 @@ import { isRoute, namespaceOf, objectKey } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import { trafficAnnotations } from "#/kube/traffic-annotations.ts";
 import type { TrafficAnnotations } from "#/kube/traffic-annotations.ts";
-import type { Condition, ParentStatus } from "#/model/node-protocol.ts";
+import type { Condition, ParentReference, ParentStatus } from "#/model/node-protocol.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import type { HttpRoute, TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
@@ -100,6 +100,7 @@ class Compiler {
     const services = this.#routes(trafficOf);
     const faults = faultIndex(this.#targets("FaultPolicy"));
     const limits = this.#limits();
+    this.#egress();
     for (const loaded of objects.values())
       if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
         this.#statuses.set(objectKey(loaded.object), []);
@@ -147,18 +148,27 @@ class Compiler {
       const { object } = loaded;
       if (object.kind === "RateLimitPolicy" && object.spec.selector !== undefined)
         this.#add(loaded, {
-          parent: {
-            group: "",
-            kind: "Pod",
-            namespace: namespaceOf(object),
-            name: "",
-            section: null,
-            port: null,
-          },
+          parent: podsOf(namespaceOf(object)),
           conditions: [condition("Accepted", "Accepted")],
         });
     }
     return limitIndex(policies, targets, (key) => this.#input.objects.get(`Service/${key}`));
+  }
+
+  /** Nothing keeps egress to these yet, and nobody may believe so. */
+  #egress(): void {
+    for (const loaded of this.#byKind.get("EgressPolicy") ?? []) {
+      const finding: Finding = {
+        reason: "Pending",
+        message: "is read and not kept: what leaves the mesh is not held to policies yet",
+        path: ["spec", "mode"],
+      };
+      this.#add(loaded, {
+        parent: podsOf(namespaceOf(loaded.object)),
+        conditions: [condition("Accepted", finding.reason, finding.message)],
+      });
+      this.#tell(loaded, finding);
+    }
   }
 
   /** The targets of all policies of a kind, told of. Policies of some kinds add up, of others one counts (`settle`). */
@@ -304,6 +314,10 @@ class Compiler {
 }
 
 type CycleOf = RouteContext["mirrorRefusal"];
+
+function podsOf(namespace: string): ParentReference {
+  return { group: "", kind: "Pod", namespace, name: "", section: null, port: null };
+}
 
 interface MutableServicePolicy {
   readonly producer: Map<number, PortRoutes>;

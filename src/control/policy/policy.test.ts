@@ -49,11 +49,17 @@ test("parentRef.port and sectionName choose ports; without them all are meant (G
 test("routes come by age, then by name (Gateway API, HTTPRouteRule)", () => {
   const world = new PolicyWorld(
     service("web") +
+      route("z", parent("web"), to("web")) +
       route("a", parent("web"), to("web")) +
       route("b", parent("web"), to("web"), "shop", ", creationTimestamp: 2026-01-02T00:00:00Z") +
       route("c", parent("web"), to("web"), "shop", ", creationTimestamp: 2026-01-01T00:00:00Z"),
   );
-  assert.deepEqual(world.routes("shop/web"), ["HTTPRoute/shop/c", "HTTPRoute/shop/b", "HTTPRoute/shop/a"]);
+  assert.deepEqual(world.routes("shop/web"), [
+    "HTTPRoute/shop/c",
+    "HTTPRoute/shop/b",
+    "HTTPRoute/shop/a",
+    "HTTPRoute/shop/z",
+  ]);
 });
 
 test("one kind of route counts for a port: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute (GEP-1294)", () => {
