@@ -5,6 +5,8 @@ import type { Endpoint } from "#/model/endpoint.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { ConsistentHash } from "./consistent-hash.ts";
+import type { PickExplanation } from "./explain-pick.ts";
+import { explainPick } from "./explain-pick.ts";
 import { Member } from "./member.ts";
 import { PeakEwma } from "./peak-ewma.ts";
 import type { Picker } from "./pool.ts";
@@ -271,6 +273,31 @@ export class Balancer<T> {
     return this.#sessions === null ? null : this.#sessions.begun(request, answer, member);
   }
 
+  /**
+   * Why `picked` was picked for such a request just now (null: nobody was), or, without it, whom a pick would give. Changes
+   * nothing; costs a look at every endpoint.
+   */
+  explainPick(
+    nowMs: number,
+    tried: readonly Member<T>[],
+    fields: Fields | null,
+    picked?: Member<T> | null,
+  ): PickExplanation {
+    const state = {
+      traffic: this.#traffic,
+      zone: this.#client.zone,
+      client: this.#client.id,
+      members: this.#members,
+      pool: this.#pool,
+      others: this.#others,
+      spills: this.#others.members.length > 0 && this.#spills(),
+      isPanicking: this.#isPanicking,
+      isStrict: this.#isStrict,
+      sessionMember: fields === null ? null : (this.#sessions?.memberOf(fields) ?? null),
+    };
+    return explainPick(state, nowMs, tried, fields, picked);
+  }
+
   // --- who may be picked ---
 
   #pickFrom(
@@ -313,8 +340,7 @@ export class Balancer<T> {
 
   /** Nobody in use is left: whoever is nearest to being taken back, unless the policy forbids those whose answers failed. */
   #lastResort(tried: readonly Member<T>[]): Member<T> | null {
-    const { ejectionFloor, panicThreshold } = this.#traffic;
-    const isStrict = ejectionFloor <= 0 && panicThreshold <= 0;
+    const isStrict = this.#isStrict;
     let best: Member<T> | null = null;
     for (const member of this.#members) {
       const { aside, untilMs } = member.standing;
@@ -322,6 +348,11 @@ export class Balancer<T> {
       if (best === null || untilMs < best.standing.untilMs) best = member;
     }
     return best;
+  }
+
+  /** Even when all are set aside for their answers none of them is used. */
+  get #isStrict(): boolean {
+    return this.#traffic.ejectionFloor <= 0 && this.#traffic.panicThreshold <= 0;
   }
 
   // --- standing ---

@@ -26,8 +26,8 @@ export class ConsistentHash<T> implements Picker<T> {
   readonly #keyOf: (fields: Fields | null) => number;
   readonly #boundedLoad: number;
   readonly #without: Picker<T>;
-  /** By slot, the place of its member in `#known`, and one more; 0: not looked for yet. */
-  readonly #slots: Uint32Array = new Uint32Array(SLOTS);
+  /** By slot, the place of its member in `#known`, and one more; 0: not looked for yet. Empty until there is a key. */
+  #slots: Uint32Array = new Uint32Array(0);
   /** Null: nobody, any more. Places are used again. */
   readonly #known: (Member<T> | null)[] = [];
   readonly #weights: number[] = [];
@@ -58,7 +58,7 @@ export class ConsistentHash<T> implements Picker<T> {
       this.#known[place] = null;
     }
     if (gone.size > 0) {
-      for (let slot = 0; slot < SLOTS; slot++)
+      for (let slot = 0; slot < this.#slots.length; slot++)
         if (gone.has((this.#slots[slot] as number) - 1)) this.#slots[slot] = 0;
     }
     const joining = pool.members.filter((member) => !this.#places.has(member));
@@ -75,7 +75,7 @@ export class ConsistentHash<T> implements Picker<T> {
     }
     for (const member of joining) {
       const place = this.#places.get(member) as number;
-      for (let slot = 0; slot < SLOTS; slot++) {
+      for (let slot = 0; slot < this.#slots.length; slot++) {
         const owner = (this.#slots[slot] as number) - 1;
         if (owner >= 0 && this.#beats(member, this.#known[owner] as Member<T>, slot))
           this.#slots[slot] = place + 1;
@@ -104,6 +104,7 @@ export class ConsistentHash<T> implements Picker<T> {
   }
 
   #ownerOf(slot: number): Member<T> {
+    if (this.#slots.length === 0) this.#slots = new Uint32Array(SLOTS);
     const known = this.#slots[slot] as number;
     if (known !== 0) return this.#known[known - 1] as Member<T>;
     let best: Member<T> | null = null;

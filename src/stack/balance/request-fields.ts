@@ -19,11 +19,22 @@ export function cookieValue(fields: Fields, name: string): string | null {
 /** 32 bits of the first part of `hashOn` that the request has; -1 when it has none. `source`: the client's own name. */
 export function hashKeyOf(hashOn: readonly HashKey[], source: string, fields: Fields | null): number {
   for (const key of hashOn) {
-    if (key.kind === "source") return hashText(source);
-    if (fields === null) continue;
-    const value =
-      key.kind === "header" ? fieldValue(fields, key.name.toLowerCase()) : cookieValue(fields, key.name);
-    if (value !== null && value !== "") return hashText(value);
+    const value = partOf(key, source, fields);
+    if (value !== null) return hashText(value);
   }
   return -1;
+}
+
+/** That part's name, for people; null where there is none. Never its value, which may be a secret. */
+export function hashedPart(hashOn: readonly HashKey[], source: string, fields: Fields | null): string | null {
+  const key = hashOn.find((each) => partOf(each, source, fields) !== null);
+  return key === undefined ? null : key.kind === "source" ? "source" : `${key.kind} ${key.name}`;
+}
+
+function partOf(key: HashKey, source: string, fields: Fields | null): string | null {
+  if (key.kind === "source") return source;
+  if (fields === null) return null;
+  const value =
+    key.kind === "header" ? fieldValue(fields, key.name.toLowerCase()) : cookieValue(fields, key.name);
+  return value === "" ? null : value;
 }
