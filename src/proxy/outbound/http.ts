@@ -4,7 +4,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { PolicySource } from "#/model/policy.ts";
-import type { Backend } from "#/model/route.ts";
+import type { Backend, FaultAction } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
@@ -17,6 +17,7 @@ import type {
   OutboundHttp,
   OutboundTarget,
 } from "#/stack/discovery.ts";
+import { FaultInjector } from "#/stack/fault/injector.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
@@ -52,6 +53,8 @@ export interface OutboundHttpParts {
   readonly localIps: readonly IpAddress[];
   /** A request to a service was refused by a bound of its traffic policy. */
   limitReached(service: string, limit: BackendLimit): void;
+  /** A FaultPolicy has hit a request. */
+  injected(source: PolicySource, kind: FaultAction["kind"]): void;
 }
 
 /**
@@ -70,10 +73,17 @@ export class OutboundHttpProxy implements OutboundHttp {
   readonly #dispatches = new Map<string, SharedDispatch>();
   readonly #mirrors = new Mirrors();
   readonly #retries: RetryLayer;
+  readonly #faults: FaultInjector;
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
     this.#retries = new RetryLayer(parts);
+    const { clock, random } = parts;
+    this.#faults = new FaultInjector({
+      clock,
+      random,
+      injected: (source, kind) => parts.injected(source, kind),
+    });
   }
 
   serve(
@@ -96,6 +106,7 @@ export class OutboundHttpProxy implements OutboundHttp {
       retries: this.#retries,
       metrics,
       retrySeries: (route) => this.#parts.retrySeries(target.policy.source, route),
+      faults: this.#faults,
     });
     const service =
       first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);

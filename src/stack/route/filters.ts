@@ -28,12 +28,13 @@ export interface FilterContext {
 /**
  * The filters of a rule, or of one of its backends, in the order in which they act, however they are listed:
  *
- *     CORS preflight > failure injector > redirect > change of the request > mirror > … > change of the answer
+ *     CORS preflight > failure injector > redirect > injected faults > change of the request > mirror > … > change of the answer
  *
  * One per rule and client connection. Null from `filtersOf` where there is nothing to do, which is nearly always.
  */
 export class Filters {
   readonly mirrors: readonly FilterOf<"mirror">[];
+  readonly faults: readonly FilterOf<"fault">[];
   /** These answer whatever comes, so that no backend is needed. */
   readonly alwaysAnswer: boolean;
   readonly #context: FilterContext;
@@ -50,6 +51,7 @@ export class Filters {
   constructor(filters: readonly HttpFilter[], context: FilterContext) {
     this.#context = context;
     this.mirrors = filters.filter((filter) => filter.kind === "mirror");
+    this.faults = filters.filter((filter) => filter.kind === "fault");
     this.#cors = filters.find((filter) => filter.kind === "cors")?.cors ?? null;
     this.#fails = filters.filter((filter) => filter.kind === "fail");
     this.#redirect = filters.find((filter) => filter.kind === "redirect") ?? null;

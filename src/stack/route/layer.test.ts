@@ -17,6 +17,7 @@ import { fault } from "../http/fault.ts";
 import { headerChangeProblem } from "./header-change.ts";
 import { policyTo } from "#/model/policy.ts";
 import type { RequestHead, RequestSink } from "../http/exchange.ts";
+import { FaultInjector } from "../fault/injector.ts";
 import { ManualClock, RecordingReply, ScriptedService } from "../http/testing.ts";
 import { Registry } from "../metrics/registry.ts";
 import { RouteMetrics } from "../metrics/route-series.ts";
@@ -96,6 +97,7 @@ function rig(routes: readonly HttpRoute[]): Rig {
     retries: new RetryLayer({ clock, random }),
     metrics: new RouteMetrics(registry),
     retrySeries: (route) => new RetryCounters(registry, target.policy.source, route),
+    faults: new FaultInjector({ clock, random, injected: () => undefined }),
   });
   const ask = (head: RequestHead): RecordingReply => {
     const reply = new RecordingReply();
@@ -771,4 +773,46 @@ test("requests and answers are counted by route, rule and backend; those of a ta
   const plain = rig([routeOf("http", [ruleTo("v1")], { kind: "default" })]);
   plain.ask(headOf("/"));
   assert.equal(plain.registry.render(), "");
+});
+
+test("a fault hits requests by what the client sent, whatever filters make of it, and what it ends is neither sent nor mirrored", () => {
+  const fault: HttpFilter = {
+    kind: "fault",
+    source: sourceNamed("drill", "FaultPolicy"),
+    ratio: { numerator: 1, denominator: 1 },
+    headers: [{ name: "x-drill", value: { kind: "exact", value: "yes" } }],
+    action: { kind: "abort", status: 503, grpcStatus: 14, message: "" },
+  };
+  const filters: HttpFilter[] = [
+    { kind: "request-headers", change: { add: [], set: [], remove: ["x-drill"] } },
+    { kind: "mirror", backend: balancerTo("copy"), ratio: { numerator: 1, denominator: 1 } },
+    fault,
+  ];
+  const { ask, backends } = rig([routeOf("web", [ruleTo("v1", [], filters)])]);
+  const hit = ask(headOf("/", { fields: ["Host", "web.shop", "X-Drill", "yes"] }));
+  assert.equal(hit.fault?.code, "FAULT_INJECTED");
+  assert.equal(hit.fault.rule, "FaultPolicy/shop/drill");
+  assert.equal(backends.services.size, 0);
+  assert.equal(ask(headOf("/")).body_, "v1");
+  assert.equal(backends.service("copy").calls.length, 1);
+});
+
+test("a fault of one backend hits what is sent there alone", () => {
+  const fault: HttpFilter = {
+    kind: "fault",
+    source: sourceNamed("drill", "FaultPolicy"),
+    ratio: { numerator: 1, denominator: 1 },
+    headers: [],
+    action: { kind: "reset" },
+  };
+  const backend = [backendOf(balancerTo("v1"), 1, [fault]), backendOf(balancerTo("v2"), 1)];
+  const { ask } = rig([routeOf("web", [ruleTo(backend)])]);
+  const counts = new Map<string, number>();
+  for (let i = 0; i < 200; i++) {
+    const reply = ask(headOf("/"));
+    const what = reply.fault?.cuts === true ? "cut" : reply.body_;
+    counts.set(what, (counts.get(what) ?? 0) + 1);
+  }
+  assert.deepEqual([...counts.keys()].toSorted(), ["cut", "v2"]);
+  for (const count of counts.values()) assert.ok(count > 60, String(count));
 });

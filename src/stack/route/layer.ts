@@ -3,6 +3,7 @@ import type { Random } from "#/base/random.ts";
 import { ruleOf, type PolicySource } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
 import type { OutboundTarget } from "../discovery.ts";
+import type { FaultInjector } from "../fault/injector.ts";
 import type { TriedEndpoints } from "../http/dispatch.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import { SPENT } from "../http/exchange.ts";
@@ -60,6 +61,7 @@ export interface RouteLayerParts {
   readonly metrics: RuleMetrics;
   /** Counters for a route's retries and timeouts. */
   retrySeries(route: PolicySource): RetrySeries;
+  readonly faults: FaultInjector;
 }
 
 /**

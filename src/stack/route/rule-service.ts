@@ -218,6 +218,23 @@ function throughFilters(
 ): RequestSink {
   const answered = filters.answer(head, last, reply);
   if (answered !== null) return answered;
+  if (filters.faults.length === 0) return onward(filters, parts, behind, head, last, reply, tried);
+  const rest: HttpService = {
+    call: (sent, isLast, to) => onward(filters, parts, behind, sent, isLast, to, tried),
+  };
+  return parts.faults.around(rest, filters.faults, head).call(head, last, reply);
+}
+
+/** What comes after the answers in a backend's place, and after faults. */
+function onward(
+  filters: Filters,
+  parts: RouteLayerParts,
+  behind: Filtered,
+  head: RequestHead,
+  last: boolean,
+  reply: ResponseSink,
+  tried: TriedEndpoints | null,
+): RequestSink {
   const changed = filters.change(head);
   const answerTo = filters.replyTo(head, reply);
   // A request that is sent again is not copied again.
