@@ -19,6 +19,8 @@ import { destinationMethods } from "./rpc/destination.ts";
 import { identityMethods } from "./rpc/identity.ts";
 import { LiveView } from "./rpc/live-view.ts";
 import { policyMethods } from "./rpc/policy.ts";
+import { inboundLimitsFor } from "./policy/policy.ts";
+import { quotaMethods } from "./rpc/quota.ts";
 import { SecureListener } from "./rpc/secure-listener.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { unavailable } from "./rpc/status.ts";
@@ -157,6 +159,7 @@ class Control {
         ...identityMethods(authority, tokens, isInUse, log),
         ...destinationMethods(live),
         ...policyMethods(live),
+        ...quotaMethods(live, clock, inboundLimitsFor),
       ]),
     });
     const secure = new SecureListener({

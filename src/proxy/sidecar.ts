@@ -16,6 +16,7 @@ import type { ControlApi } from "./control/control-api.ts";
 import { dialApplication } from "./inbound/application.ts";
 import { Inbound } from "./inbound/inbound.ts";
 import { InboundHttpProxy } from "./inbound/http.ts";
+import { WorkloadLimits } from "./inbound/limits.ts";
 import { Ports } from "./inbound/ports.ts";
 import { Dialler } from "./outbound/dial.ts";
 import { Discovery } from "./outbound/discovery.ts";
@@ -103,6 +104,13 @@ export class Sidecar {
       localIps: config.inboundIps,
       client,
       limitReached,
+      injected: ({ group, kind, name }, fault) =>
+        registry.count(FAMILIES.faultsInjected, {
+          policy_group: group,
+          policy_kind: kind,
+          policy_name: name,
+          fault,
+        }),
     });
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
     const inboundHttp: InboundHttp = new InboundHttpProxy({
@@ -110,6 +118,7 @@ export class Sidecar {
       random,
       dial: (target, done) => dialApplication({ transport, metrics, connectTimeoutMs }, target, done),
       answerer: { side: "server", workload },
+      limits: new WorkloadLimits({ clock, log, registry, control }).of,
       series: series.inbound,
       guard: inboundGuard,
     });

@@ -6,7 +6,16 @@ import { policyTo } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
 import { SILENT } from "#/net/log.ts";
 import { readConfig } from "#/proxy/config.ts";
-import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "#/proxy/control/control-api.ts";
+import { QuotaPools } from "#/control/quota/quota-pools.ts";
+import type {
+  ControlApi,
+  EndpointsSink,
+  OutboundSink,
+  Profile,
+  QuotaAnswer,
+  QuotaReport,
+} from "#/proxy/control/control-api.ts";
+import { limitIds } from "#/stack/limits/rate-limiter.ts";
 import { Sidecar } from "#/proxy/sidecar.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
@@ -67,7 +76,7 @@ export class SimMesh {
       random: this.random,
       log: SILENT,
       transport,
-      control: this.control,
+      control: new SimMember(this.control, name),
       registry,
       memory: null,
     });
@@ -91,7 +100,7 @@ export class SimMesh {
 }
 
 /** The control plane as a table. `isAway`: it answers nothing, and changes are heard when it is back. */
-export class SimControl implements ControlApi {
+export class SimControl implements Omit<ControlApi, "leaseQuota"> {
   readonly #clock: VirtualClock;
   readonly #random: Random;
   readonly #policies = new Map<string, OutboundPolicy>();
@@ -99,6 +108,9 @@ export class SimControl implements ControlApi {
   readonly #ports = new Map<number, InboundPolicy>();
   readonly #watches = new Set<() => void>();
   #isAway = false;
+  #quota = new QuotaPools();
+  /** That share limits for all pods. */
+  replicas = 1;
 
   constructor(clock: VirtualClock, random: Random) {
     this.#clock = clock;
@@ -138,6 +150,7 @@ export class SimControl implements ControlApi {
 
   setAway(isAway: boolean): void {
     this.#isAway = isAway;
+    this.#quota = new QuotaPools();
     if (!isAway) this.#changed();
   }
 
@@ -164,6 +177,32 @@ export class SimControl implements ControlApi {
     return this.#watch(() => policy(this.#ports.get(port) ?? ALLOW_ALL));
   }
 
+  /** A control plane that was away has forgotten what it gave. */
+  leaseQuota(
+    member: string,
+    reports: readonly QuotaReport[],
+    done: (answer: QuotaAnswer | null) => void,
+  ): Cancel {
+    let isCancelled = false;
+    const later = (then: () => void): void => {
+      this.#clock.after(0.1 + 2 * this.#random.next(), () => {
+        if (!isCancelled && !this.#isAway) then();
+      });
+    };
+    later(() => {
+      const nowMs = this.#clock.nowMs();
+      const grants = reports.map(({ port, limitId, key, report }) => {
+        const rates = this.#ports.get(port)?.limits?.rates ?? [];
+        const limit = rates[limitIds(rates).indexOf(limitId)];
+        if (limit === undefined) return null;
+        const lease = this.#quota.lease(`${port} ${limitId}`, limit, member, key, report, nowMs);
+        return { ...lease, replicas: this.replicas };
+      });
+      later(() => done({ intervalMs: this.#quota.intervalMs, grants }));
+    });
+    return { cancel: () => void (isCancelled = true) };
+  }
+
   #watch(tell: () => void): Cancel {
     let isCancelled = false;
     const watch = (): void => {
@@ -186,7 +225,37 @@ export class SimControl implements ControlApi {
   }
 }
 
-const ALLOW_ALL: InboundPolicy = {
+/** The control plane as one pod sees it. */
+export class SimMember implements ControlApi {
+  readonly #control: SimControl;
+  readonly #name: string;
+
+  constructor(control: SimControl, name: string) {
+    this.#control = control;
+    this.#name = name;
+  }
+
+  get isConnected(): boolean {
+    return this.#control.isConnected;
+  }
+  watchOutbound(address: SocketAddress, sink: OutboundSink): Cancel {
+    return this.#control.watchOutbound(address, sink);
+  }
+  watchProfile(address: SocketAddress, profile: (profile: Profile | null) => void): Cancel {
+    return this.#control.watchProfile(address, profile);
+  }
+  watchEndpoints(path: string, sink: EndpointsSink): Cancel {
+    return this.#control.watchEndpoints(path, sink);
+  }
+  watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel {
+    return this.#control.watchPort(port, policy);
+  }
+  leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel {
+    return this.#control.leaseQuota(this.#name, reports, done);
+  }
+}
+
+export const ALLOW_ALL: InboundPolicy = {
   protocol: "detect",
   labels: { name: "all" },
   limits: null,

@@ -145,7 +145,7 @@ function clientOf(view: MeshView, pod: string | null, call: CallContext): Policy
 }
 
 /** What a workload's policy is, is told to that workload alone. */
-function checkIsOwn(pod: ViewPod, { caller }: CallContext): void {
+export function checkIsOwn(pod: ViewPod, { caller }: CallContext): void {
   if (caller !== null && !sameIdentity(caller.identity, pod.identity))
     throw permissionDenied(
       `${pod.namespace}/${pod.name} does not run as ${dnsName(caller.identity)}; a workload may ask for its own policy only`,
@@ -161,7 +161,7 @@ function keyOfCaller({ caller }: CallContext): string {
 }
 
 /** `{"ns":"shop","pod":"web-0"}` or `shop:web-0`, as `shop/web-0`. */
-function parseWorkload(text: string): string | null {
+export function parseWorkload(text: string): string | null {
   if (!text.startsWith("{")) {
     const match = /^([a-z0-9-]+):([a-z0-9.-]+)$/.exec(text);
     return match === null ? null : `${match[1]}/${match[2]}`;

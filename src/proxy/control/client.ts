@@ -10,10 +10,18 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
 import { ProtoReader, ProtoWriter } from "#/wire/proto.ts";
 import type { Channel } from "./channel.ts";
-import type { ControlApi, EndpointsSink, OutboundSink, Profile } from "./control-api.ts";
+import type {
+  ControlApi,
+  EndpointsSink,
+  OutboundSink,
+  Profile,
+  QuotaAnswer,
+  QuotaReport,
+} from "./control-api.ts";
 import { decodeAddress, decodeEndpoint, decodeLabel } from "./decode-endpoint.ts";
 import { decodeInboundPolicy } from "./decode-inbound.ts";
 import { decodeOutboundPolicy } from "./decode-outbound.ts";
+import { decodeQuotaAnswer, encodeQuotaRequest } from "./quota-wire.ts";
 
 export interface ControlClientParts {
   readonly clock: Clock;
@@ -106,6 +114,16 @@ export class ControlClient implements ControlApi {
           status,
           reason,
         }),
+    });
+  }
+
+  leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel {
+    const { workload, policy } = this.#parts;
+    const request = encodeQuotaRequest(workload, reports).finish();
+    let answer: QuotaAnswer | null = null;
+    return policy.call("/dev.pillion.quota.Quota/Lease", request, {
+      message: (bytes) => void (answer = decodeQuotaAnswer(bytes, reports)),
+      ended: () => done(answer),
     });
   }
 

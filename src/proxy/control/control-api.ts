@@ -2,6 +2,7 @@ import type { SocketAddress } from "#/base/address.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy, OutboundPolicy } from "#/model/policy.ts";
 import type { Cancel } from "#/stack/discovery.ts";
+import type { ShareGrant, ShareReport } from "#/stack/limits/quota-share.ts";
 
 /**
  * The control plane as a sidecar sees it, free of its wire form: answers that stay current until cancelled. While the
@@ -14,6 +15,27 @@ export interface ControlApi {
   watchProfile(address: SocketAddress, profile: (profile: Profile | null) => void): Cancel;
   watchEndpoints(path: string, sink: EndpointsSink): Cancel;
   watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel;
+  /**
+   * Says what limits for all pods of the workload need here, and asks for more. `done` is called once, with null where no
+   * answer can be had; never synchronously.
+   */
+  leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel;
+}
+
+/** Of one share. Reports of one limit stand together. */
+export interface QuotaReport {
+  readonly port: number;
+  readonly limitId: string;
+  /** Null: of all keys that are not counted apart. */
+  readonly key: string | null;
+  readonly report: ShareReport;
+}
+
+export interface QuotaAnswer {
+  /** Until the next report. */
+  readonly intervalMs: number;
+  /** In the order of the reports; null where the control plane knows no such limit. */
+  readonly grants: readonly (ShareGrant | null)[];
 }
 
 export interface OutboundSink {

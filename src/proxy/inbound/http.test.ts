@@ -5,12 +5,16 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { SeededRandom } from "#/base/random.ts";
 import { LIMITS } from "#/model/limits.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
+import type { InboundLimits } from "#/model/traffic.ts";
+import { SILENT } from "#/net/log.ts";
 import type { InboundPort } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { ManualClock, memoryPair, ScriptedService, type MemoryConn } from "#/stack/http/testing.ts";
 import { Http1Server } from "#/stack/http/http1-server.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
+import type { ControlApi } from "../control/control-api.ts";
 import { InboundHttpProxy } from "./http.ts";
+import { WorkloadLimits } from "./limits.ts";
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
 const TARGET = parseSocketAddress("10.0.0.9:80") as SocketAddress;
@@ -23,12 +27,38 @@ const ANYBODY: InboundPolicy["authorizations"] = [
   },
 ];
 
+function portWith(
+  authorizations: InboundPolicy["authorizations"],
+  limits: InboundLimits | null,
+): InboundPort & { policy: InboundPolicy } {
+  const policy: InboundPolicy = { protocol: "detect", authorizations, labels: { name: "test" }, limits };
+  return { port: 80, policy, subscribe: () => ({ cancel: () => {} }) };
+}
+
+/** Answers nothing. */
+class NoControl implements ControlApi {
+  readonly isConnected = false;
+  readonly #never = { cancel: () => undefined };
+  watchOutbound = () => this.#never;
+  watchProfile = () => this.#never;
+  watchEndpoints = () => this.#never;
+  watchPort = () => this.#never;
+  leaseQuota = () => this.#never;
+}
+
 /** A client against the proxy, with the application behind it. */
 class Scene {
   readonly clock = new ManualClock();
   /** Connections that the application accepted. */
   readonly accepted: MemoryConn[] = [];
   readonly application = new ScriptedService((call) => call.answer(200, ["Content-Length", "2"], "ok"));
+  readonly registry = new Registry();
+  readonly limits = new WorkloadLimits({
+    clock: this.clock,
+    log: SILENT,
+    registry: this.registry,
+    control: new NoControl(),
+  });
   readonly proxy = new InboundHttpProxy({
     clock: this.clock,
     random: new SeededRandom(1),
@@ -39,6 +69,7 @@ class Scene {
     },
     answerer: { side: "server", workload: "web-1.shop" },
     series: () => ({ request() {}, response() {} }),
+    limits: (port) => this.limits.of(port),
     guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 
@@ -49,12 +80,14 @@ class Scene {
     return ours;
   }
 
-  talk(isPermitted: boolean, early: Conn | null): { client: MemoryConn; answer: () => string } {
+  talk(
+    isPermitted: boolean,
+    early: Conn | null,
+    port: InboundPort = portWith(isPermitted ? ANYBODY : [], null),
+  ): { client: MemoryConn; answer: () => string } {
     const [client, server] = memoryPair(this.clock);
     let answer = "";
     client.setHandler({ ...NOBODY, onData: (bytes) => (answer += Buffer.from(bytes).toString("latin1")) });
-    const policy = { authorizations: isPermitted ? ANYBODY : [], labels: {} } as unknown as InboundPolicy;
-    const port: InboundPort = { port: 80, policy, subscribe: () => ({ cancel: () => {} }) };
     const context = {
       target: TARGET,
       client: CLIENT,
@@ -111,4 +144,72 @@ test("the connection that detection opened serves the first request, so that non
   client.end();
   scene.clock.settle();
   assert.ok(scene.accepted[0]?.isClosed);
+});
+
+const SOURCE = {
+  group: "pillion.dev",
+  kind: "RateLimitPolicy",
+  namespace: "shop",
+  name: "web",
+  section: "",
+  port: 0,
+};
+
+function limitsOf(requests: number): InboundLimits {
+  const key = { kind: "total" } as const;
+  const rate = {
+    source: SOURCE,
+    matches: [],
+    key,
+    requests,
+    windowMs: 1_000,
+    burst: 2,
+    scope: "local",
+  } as const;
+  return { exempt: [], rates: [rate], concurrency: null };
+}
+
+test("a port's limits hold on open connections from the next request on, are counted, and outlast changes of policy", () => {
+  const scene = new Scene();
+  const port = portWith(ANYBODY, null);
+  const { client, answer } = scene.talk(true, null, port);
+  const ask = (): string => {
+    const before = answer().length;
+    client.write(GET);
+    scene.clock.settle();
+    return answer().slice(before);
+  };
+  for (let i = 0; i < 5; i++) assert.match(ask(), /^HTTP\/1.1 200 /);
+  port.policy = { ...port.policy, limits: limitsOf(1) };
+  assert.match(ask(), /^HTTP\/1.1 200 /);
+  assert.match(ask(), /^HTTP\/1.1 200 /);
+  const refused = ask();
+  assert.match(refused, /^HTTP\/1.1 429 /);
+  assert.match(refused, /retry-after: 1\r\n/i);
+  assert.match(refused, /more than 1 requests in 1 s \[RateLimitPolicy\/shop\/web\]/);
+  assert.doesNotMatch(refused, /connection: close/i);
+  assert.match(
+    scene.registry.render(),
+    /inbound_http_local_ratelimit_total\{target_port="80",ratelimit_group="pillion.dev",ratelimit_kind="RateLimitPolicy",ratelimit_name="web",ratelimit_scope="total"\} 1/,
+  );
+  port.policy = { ...port.policy, limits: limitsOf(2) };
+  assert.match(ask(), /^HTTP\/1.1 429 /);
+  scene.clock.advance(500);
+  assert.match(ask(), /^HTTP\/1.1 200 /);
+  port.policy = { ...port.policy, limits: null };
+  for (let i = 0; i < 5; i++) assert.match(ask(), /^HTTP\/1.1 200 /);
+});
+
+test("a client that policy refuses takes nothing from the limits of others", () => {
+  const scene = new Scene();
+  const port = portWith([], limitsOf(1));
+  const denied = scene.talk(false, null, port);
+  for (let i = 0; i < 5; i++) denied.client.write(GET);
+  scene.clock.settle();
+  assert.match(denied.answer(), /^HTTP\/1.1 403 /);
+  port.policy = { ...port.policy, authorizations: ANYBODY };
+  const { client, answer } = scene.talk(true, null, port);
+  client.write(GET);
+  scene.clock.settle();
+  assert.match(answer(), /^HTTP\/1.1 200 /);
 });

@@ -9,7 +9,14 @@ import type { InboundPolicy } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { AuthorizationDecision } from "#/stack/authorize.ts";
 import { authorize } from "#/stack/authorize.ts";
-import type { Cancel, EndpointSource, HttpServing, InboundContext, InboundHttp } from "#/stack/discovery.ts";
+import type {
+  Cancel,
+  EndpointSource,
+  HttpServing,
+  InboundContext,
+  InboundHttp,
+  InboundPort,
+} from "#/stack/discovery.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
@@ -22,6 +29,7 @@ import { keepAlive } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
+import type { PortLimits } from "#/stack/limits/port-limits.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 
@@ -35,6 +43,8 @@ export interface InboundHttpParts {
   ) => Cancel;
   /** Who we are, in answers that no application gave. */
   readonly answerer: Answerer;
+  /** What the workload takes in on that port by its policy of this moment; null: whatever comes. */
+  readonly limits: (port: InboundPort) => PortLimits | null;
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
   readonly guard: Guard;
@@ -45,6 +55,7 @@ export interface InboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
  *     Authorized                  may this client? asked for every request, by the policy of this moment
+ *     PortLimits                  rate limits and adaptive concurrency, where the policy has any
  *     Measured                    counts it for that client
  *     ByAddress                   finds the application, from the first request that may reach it
  *     Dispatch → EndpointClient   the application's own connections; a stale one is replaced without anybody noticing
@@ -71,7 +82,7 @@ export class InboundHttpProxy implements InboundHttp {
       this.#parts.series(context.target, clientId ?? ""),
       clock,
     );
-    const service = new Authorized(measured, context);
+    const service = new Authorized(measured, context, this.#parts.limits);
     const over = (): void => {
       byAddress.release();
       first?.close();
@@ -152,17 +163,21 @@ class ByAddress implements HttpService {
   }
 }
 
-/** Asks the port's policy for each request, so that a change holds for open connections too. */
+/** Asks the port's policy for each request, so that a change holds for open connections too; then its limits. */
 class Authorized implements HttpService {
   readonly #inner: HttpService;
   readonly #context: InboundContext;
   /** The policy that `#decision` was made by: client and identity never change on a connection, so the answer is remembered. */
   #policy: InboundPolicy | null = null;
   #decision: AuthorizationDecision = { allowed: false, reason: "not decided yet" };
+  readonly #limitsOf: InboundHttpParts["limits"];
+  /** Null where the policy has none. */
+  #limits: PortLimits | null = null;
 
-  constructor(inner: HttpService, context: InboundContext) {
+  constructor(inner: HttpService, context: InboundContext, limitsOf: InboundHttpParts["limits"]) {
     this.#inner = inner;
     this.#context = context;
+    this.#limitsOf = limitsOf;
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
@@ -170,8 +185,12 @@ class Authorized implements HttpService {
     if (port.policy !== this.#policy) {
       this.#policy = port.policy;
       this.#decision = authorize(port.policy, client.ip, peer);
+      this.#limits = this.#limitsOf(port);
     }
-    if (this.#decision.allowed) return this.#inner.call(head, last, reply);
+    if (this.#decision.allowed) {
+      if (this.#limits === null) return this.#inner.call(head, last, reply);
+      return this.#limits.call(this.#inner, peer?.name ?? null, head, last, reply);
+    }
     reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason, { rule: ruleOf(port.policy.labels) }));
     return SPENT;
   }

@@ -26,6 +26,9 @@ class Control implements ControlApi {
     this.profiles.add(profile);
     return { cancel: () => void this.profiles.delete(profile) };
   }
+  leaseQuota(): { cancel(): void } {
+    return { cancel: () => undefined };
+  }
   watchEndpoints(path: string, sink: EndpointsSink): { cancel(): void } {
     this.endpoints.set(path, sink);
     return { cancel: () => void this.endpoints.delete(path) };

@@ -91,6 +91,27 @@ export const FAMILIES = {
     "inbound_http_authz_deny_total",
     "The total number of inbound HTTP requests that could not be processed due to being denied by policy",
   ),
+  faultsInjected: counter("pillion_faults_injected_total", "Requests that a FaultPolicy has hit"),
+  inboundLocalRateLimit: counter(
+    "inbound_http_local_ratelimit_total",
+    "The total number of inbound HTTP requests that could not be processed due to being rate-limited.",
+  ),
+  inboundGlobalRateLimit: counter(
+    "pillion_inbound_global_ratelimit_total",
+    "Inbound HTTP requests refused by a rate limit for all pods of the workload",
+  ),
+  inboundShed: counter(
+    "pillion_inbound_shed_total",
+    "Inbound HTTP requests refused because the workload has as many as it serves well",
+  ),
+  concurrencyLimit: gauge(
+    "pillion_concurrency_limit",
+    "Requests that the workload is found to serve without queueing",
+  ),
+  concurrencyUnderWay: gauge(
+    "pillion_concurrency_under_way",
+    "Requests under way that count against pillion_concurrency_limit",
+  ),
   transportHeaderConnections: counter(
     "inbound_tcp_transport_header_connections_total",
     "TCP connections with transport headers",
