@@ -341,6 +341,7 @@ Begin with:
             json: options.output === "json",
           },
           print,
+          printProgress,
         );
       },
     );

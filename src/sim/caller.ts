@@ -25,6 +25,9 @@ export interface CallWatch {
   faulted(cause: Fault): void;
 }
 
+/** Told once of each call, at its end. */
+export type CallEnd = (isGood: boolean, outcome: string, tookMs: number) => void;
+
 /**
  * One request as a program makes it, watched: exactly one answer, nothing after it, and none later than the settings allow.
  */
@@ -33,20 +36,14 @@ export class Caller implements ResponseSink {
   readonly #watch: CallWatch;
   readonly #flow: Flow;
   readonly #plan: CallPlan;
-  readonly #done: (isGood: boolean) => void;
+  readonly #done: CallEnd;
   readonly #startedAtMs: number;
   #sink: RequestSink = SPENT;
   #timer: Timer | null = null;
   #status = 0;
   #isOver = false;
 
-  constructor(parts: {
-    clock: Clock;
-    watch: CallWatch;
-    flow: Flow;
-    plan: CallPlan;
-    done: (isGood: boolean) => void;
-  }) {
+  constructor(parts: { clock: Clock; watch: CallWatch; flow: Flow; plan: CallPlan; done: CallEnd }) {
     this.#clock = parts.clock;
     this.#watch = parts.watch;
     this.#flow = parts.flow;
@@ -129,7 +126,7 @@ export class Caller implements ResponseSink {
       this.#watch.violated(`an answer after ${tookMs.toFixed(3)} ms where the settings allow ${boundMs} ms`);
     this.#flow.ended(this.#startedAtMs, outcome, tookMs);
     this.#watch.ended();
-    this.#done(outcome === GOOD);
+    this.#done(outcome === GOOD, outcome, tookMs);
   }
 }
 

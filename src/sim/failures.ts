@@ -13,6 +13,8 @@ export function startFailures(world: World): void {
 function apply(world: World, { forMs, what }: FailurePlan): void {
   const { clock } = world;
   const pods = podsOf(world, what);
+  world.observer?.noted(`failure: ${JSON.stringify(what)}`);
+  clock.after(forMs, () => world.observer?.noted(`over: ${JSON.stringify(what)}`));
   if (what.kind === "death" || what.kind === "zone") {
     for (const pod of pods) {
       pod.lose(what.kind === "death" ? "dead" : "silent");

@@ -1,4 +1,5 @@
 import { Histogram } from "#/base/histogram.ts";
+import type { RetrySeries, TimeoutKind } from "#/stack/retry/retry-rule.ts";
 
 /** What became of some requests, as their senders saw it. */
 export class Tally {
@@ -19,6 +20,36 @@ export class Tally {
 
 /** The outcome of a request that went well. */
 export const GOOD = "ok";
+
+/** Counts what sidecars did by their rules and limits, all of them together. */
+export class RuleEvents implements RetrySeries {
+  readonly counts: Map<string, number> = new Map();
+
+  retried(): void {
+    this.#count("retries");
+  }
+  retrySucceeded(): void {
+    this.#count("answered well after a retry");
+  }
+  retryLimitExceeded(): void {
+    this.#count("failed on the last retry that the rule allows");
+  }
+  retryOverflowed(why: "budget" | "body"): void {
+    this.#count(
+      why === "budget" ? "not retried: the budget was spent" : "not retried: the body was not kept",
+    );
+  }
+  timedOut(kind: TimeoutKind): void {
+    this.#count(`ended by the ${kind} timeout`);
+  }
+  limitReached(limit: string): void {
+    this.#count(`refused at ${limit}`);
+  }
+
+  #count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
+  }
+}
 
 /** How virtual time is divided: the phases around the failures, and even bins for curves. */
 export class Timeline {

@@ -1,6 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
 import { LIMITS } from "#/model/limits.ts";
+import type { BackendBounds } from "#/stack/balance/backend-bounds.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import type {
   HttpService,
@@ -36,8 +37,8 @@ export interface Far {
 export interface LinkCounts {
   /** A request was put on the wire, or waits for the connection to be. */
   sent(head: RequestHead): void;
-  /** It is over, however. */
-  over(): void;
+  /** It is over. `isGivenBack`: untouched, so that it may go to another endpoint without being a retry. */
+  over(head: RequestHead, isGivenBack: boolean): void;
 }
 
 /**
@@ -50,20 +51,34 @@ export class Link implements EndpointService {
   readonly far: Far;
   readonly latencyMs: number;
   readonly counts: LinkCounts;
+  readonly bounds: BackendBounds;
   /** When the connection was, or will be, made; -1: there is none. */
   #connectedAtMs = -1;
 
-  constructor(parts: { clock: Clock; far: Far; latencyMs: number; counts: LinkCounts }) {
+  constructor(parts: {
+    clock: Clock;
+    far: Far;
+    latencyMs: number;
+    counts: LinkCounts;
+    bounds: BackendBounds;
+  }) {
     this.clock = parts.clock;
     this.far = parts.far;
     this.latencyMs = parts.latencyMs;
     this.counts = parts.counts;
+    this.bounds = parts.bounds;
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    const afterMs = this.connectMs();
+    const refusal = afterMs === 0 ? null : this.bounds.refuseWaiting();
+    if (refusal !== null) {
+      reply.fail(refusal);
+      return SPENT;
+    }
     const request = new LinkRequest(this, head, last, reply);
     this.counts.sent(head);
-    request.connect();
+    request.connect(afterMs);
     return request;
   }
 
@@ -71,7 +86,7 @@ export class Link implements EndpointService {
     this.#connectedAtMs = -1;
   }
 
-  /** Until the connection is there: 0 when it is. A connection that is silent is used like any other. */
+  /** Until the connection is there: 0 when it is, -1 when it cannot be made. One that is silent is used like any other. */
   connectMs(): number {
     const nowMs = this.clock.nowMs();
     const { lostAtMs, reach } = this.far;
@@ -91,6 +106,8 @@ export class LinkRequest implements RequestSink, ResponseSink {
   readonly #head: RequestHead;
   readonly #reply: ResponseSink;
   #sink: RequestSink = SPENT;
+  /** Ends its waiting for a connection; null: it did not wait. */
+  #waited: (() => void) | null = null;
   #isEnded: boolean;
   /** The connection is there and the request was put on it. */
   #isSent = false;
@@ -105,9 +122,10 @@ export class LinkRequest implements RequestSink, ResponseSink {
     this.#reply = reply;
   }
 
-  connect(): void {
-    const { clock, far, latencyMs } = this.#link;
-    const afterMs = this.#link.connectMs();
+  /** `afterMs`: as `Link.connectMs`. */
+  connect(afterMs: number): void {
+    const { bounds, clock, far, latencyMs } = this.#link;
+    if (afterMs !== 0) this.#waited = bounds.wait();
     if (afterMs < 0) {
       const isRefused = far.reach === "dead";
       clock.after(isRefused ? 2 * latencyMs : CONNECT_TIMEOUT_MS, () =>
@@ -185,6 +203,7 @@ export class LinkRequest implements RequestSink, ResponseSink {
   }
 
   #put(): void {
+    this.#waited?.();
     this.#isSent = true;
     this.#send();
   }
@@ -214,14 +233,15 @@ export class LinkRequest implements RequestSink, ResponseSink {
 
   #failNear(cause: Fault): void {
     if (this.#isOver) return;
-    this.#close();
+    this.#close(cause.safe);
     this.#reply.fail(cause);
   }
 
-  #close(): void {
+  #close(isGivenBack = false): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#waited?.();
     this.#link.far.open.delete(this);
-    this.#link.counts.over();
+    this.#link.counts.over(this.#head, isGivenBack);
   }
 }

@@ -1,84 +1,116 @@
+import type { IpAddress, SocketAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
-import { ruleOf } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
+import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
+import { SharedDispatch } from "#/proxy/shared-dispatch.ts";
+import type { BackendBounds, BackendLimit } from "#/stack/balance/backend-bounds.ts";
+import type { BalancedClient } from "#/stack/balance/balancer.ts";
 import type { EndpointSource } from "#/stack/discovery.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
-import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
-import { SPENT } from "#/stack/http/exchange.ts";
-import { fault } from "#/stack/http/fault.ts";
+import type { HttpService } from "#/stack/http/exchange.ts";
+import type { HttpSeries } from "#/stack/http/measure.ts";
+import { RetryLayer } from "#/stack/retry/retry-layer.ts";
+import type { RetrySeries } from "#/stack/retry/retry-rule.ts";
+import type { Backends, RuleMetrics } from "#/stack/route/layer.ts";
+import { RouteLayer } from "#/stack/route/layer.ts";
+import { Mirrors } from "#/stack/route/mirror.ts";
+import { RouteTable } from "#/stack/route/table.ts";
 
 export interface OutboundStackParts {
   readonly clock: Clock;
   readonly random: Random;
+  readonly client: BalancedClient;
   /** By the path of a service. */
   readonly policyOf: (path: string) => OutboundPolicy;
   readonly sourceOf: (path: string) => EndpointSource;
   /** In place of an `EndpointClient`. */
-  readonly make: (endpoint: Endpoint, path: string) => EndpointService;
+  readonly make: (endpoint: Endpoint, path: string, bounds: BackendBounds) => EndpointService;
+  readonly seriesOf: (path: string) => RetrySeries;
+  readonly limitReached: (path: string, limit: BackendLimit) => void;
 }
 
-/** The outbound side of one sidecar: the layers that a request meets there, from the route to the endpoint. */
-export class OutboundStack {
+/**
+ * The outbound side of one sidecar: the layers that a request meets there, in the order that `OutboundHttpProxy` has them.
+ *
+ *     RouteLayer > RetryLayer > Dispatch > what `make` gives
+ */
+export class OutboundStack implements Backends {
+  readonly retries: RetryLayer;
+  readonly mirrors: Mirrors = new Mirrors();
   readonly #parts: OutboundStackParts;
   readonly #targets = new Map<string, HttpService>();
-  readonly #dispatches = new Map<string, Dispatch>();
+  readonly #dispatches = new Map<string, SharedDispatch>();
 
   constructor(parts: OutboundStackParts) {
     this.#parts = parts;
+    this.retries = new RetryLayer(parts);
+  }
+
+  /** By the path of a service. */
+  get dispatches(): ReadonlyMap<string, SharedDispatch> {
+    return this.#dispatches;
   }
 
   /** What takes requests that were meant for a service. */
   target(path: string): HttpService {
     let target = this.#targets.get(path);
     if (target === undefined) {
-      target = this.#backend(this.#parts.policyOf(path).backend);
+      const { clock, policyOf, random, seriesOf } = this.#parts;
+      const policy = policyOf(path);
+      target = new RouteLayer({
+        target: { table: new RouteTable(policy.http), authority: path, address: NO_ADDRESS, policy },
+        backends: this,
+        clock,
+        random,
+        metrics: UNCOUNTED,
+        mirrors: this.mirrors,
+        retries: this.retries,
+        retrySeries: () => seriesOf(path),
+      });
       this.#targets.set(path, target);
     }
     return target;
   }
 
-  get dispatches(): ReadonlyMap<string, Dispatch> {
-    return this.#dispatches;
-  }
-
   close(): void {
-    for (const dispatch of this.#dispatches.values()) dispatch.close();
+    for (const shared of this.#dispatches.values()) shared.dispatch.close();
   }
 
-  #backend(backend: Backend): HttpService {
-    if (backend.kind !== "balancer") return new Nowhere(backend);
+  /** Addresses outside the mesh are not simulated. */
+  hold(backend: Backend): SharedDispatch | null {
+    if (backend.kind !== "balancer") return null;
     const known = this.#dispatches.get(backend.path);
     if (known !== undefined) return known;
-    const { clock, make, random, sourceOf } = this.#parts;
+    const { client, clock, limitReached, make, random, sourceOf } = this.#parts;
+    const traffic = backend.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
     const dispatch = new Dispatch({
       name: backend.path,
       source: sourceOf(backend.path),
       clock,
       random,
-      make: (endpoint) => make(endpoint, backend.path),
+      client,
+      traffic,
       settings: { ...DISPATCH_DEFAULTS, balancer: backend },
+      limitReached: (limit) => limitReached(backend.path, limit),
+      make: (endpoint, bounds) => make(endpoint, backend.path, bounds),
     });
-    this.#dispatches.set(backend.path, dispatch);
-    return dispatch;
+    const shared = new SharedDispatch(dispatch, clock, () => this.#dispatches.delete(backend.path));
+    shared.configure(traffic);
+    this.#dispatches.set(backend.path, shared);
+    return shared;
   }
+
+  releaseAll(): void {}
 }
 
-/** A backend that is none. */
-class Nowhere implements HttpService {
-  readonly #backend: Backend;
-
-  constructor(backend: Backend) {
-    this.#backend = backend;
-  }
-
-  call(_head: RequestHead, _last: boolean, reply: ResponseSink): RequestSink {
-    const { kind, source } = this.#backend;
-    const reason = kind === "forbidden" ? this.#backend.reason : "an address outside is not simulated";
-    reply.fail(fault("FORBIDDEN_TARGET", reason, { safe: true, rule: ruleOf(source) }));
-    return SPENT;
-  }
-}
+/** Callers and links count by themselves. */
+const UNCOUNTED: RuleMetrics = {
+  rule: () => ({ ...NO_SERIES, backend: () => NO_SERIES }),
+};
+const NO_SERIES: HttpSeries = { request: () => undefined, response: () => undefined };
+/** Routes are asked about requests alone. */
+const NO_ADDRESS: SocketAddress = { ip: "0.0.0.0" as IpAddress, port: 80 };

@@ -61,7 +61,11 @@ export interface CallPlan {
   readonly isOptional: boolean;
   /** The longest that the mesh may take by its settings: held against what it took. 0: no such bound. */
   readonly boundMs: number;
+  /** Each request carries a number of its own (`REQUEST_NUMBER`), by which an observer follows it through retries. */
+  readonly isNumbered: boolean;
 }
+
+export const REQUEST_NUMBER = "x-simulated-request";
 
 export interface ServicePlan {
   /** `svc.ns.svc.cluster.local:port`. */

@@ -46,6 +46,8 @@ export interface ServiceReport {
     /** `attempts / requests`; null without requests. */
     readonly loadFactor: number | null;
   }[];
+  /** What sidecars did by the rules of its routes, by name of the event. */
+  readonly events: Readonly<Record<string, number>>;
   readonly endpoints: readonly EndpointReport[];
 }
 
@@ -142,6 +144,7 @@ function serviceReport(service: SimService, flows: readonly Flow[]): ServiceRepo
         loadFactor: requests === 0 ? null : round(attempts / requests, 3),
       };
     }),
+    events: Object.fromEntries([...service.events.counts].toSorted(([a], [b]) => compare(a, b))),
     endpoints: service.pods.map(endpointReport),
   };
 }

@@ -42,7 +42,7 @@ export function workload(
       protocolHint: "http2",
       tunnelPort: null,
       authorityOverride: null,
-      labels: { pod: `${name}-${i}` },
+      labels: { pod: `${name}-${i}`, zone: zones[i % zones.length]! },
     },
   });
   return {
@@ -97,6 +97,7 @@ export function call(to: string, over: Partial<CallPlan> = {}): CallPlan {
     timeoutMs: 0,
     isOptional: false,
     boundMs: 0,
+    isNumbered: false,
     ...over,
   };
 }

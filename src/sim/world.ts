@@ -2,18 +2,20 @@ import { assert } from "#/base/assert.ts";
 import { SeededRandom } from "#/base/random.ts";
 import { VirtualClock } from "#/base/virtual-clock.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import type { BackendBounds } from "#/stack/balance/backend-bounds.ts";
 import type { Cancel, EndpointSource } from "#/stack/discovery.ts";
 import type { HttpService, RequestHead } from "#/stack/http/exchange.ts";
 import type { Fault } from "#/stack/http/fault.ts";
 import type { Condition } from "./application.ts";
 import { PlayedApplication } from "./application.ts";
-import type { CallWatch } from "./caller.ts";
+import type { CallEnd, CallWatch } from "./caller.ts";
 import { Caller } from "./caller.ts";
-import { Counts, Flow, Timeline } from "./figures.ts";
+import { Counts, Flow, RuleEvents, Timeline } from "./figures.ts";
 import type { Far, LinkCounts, LinkRequest, Reach } from "./link.ts";
 import { Link } from "./link.ts";
 import { OutboundStack } from "./outbound-stack.ts";
 import type { CallPlan, ReplicaPlan, ServicePlan, WorkloadPlan, WorldPlan } from "./plan.ts";
+import { REQUEST_NUMBER } from "./plan.ts";
 
 /** After the load has ended, so much time is given to what is under way. */
 const DRAIN_MS = 600_000;
@@ -38,8 +40,9 @@ export class World implements CallWatch {
   /** What must never happen. At most `VIOLATIONS_MAX`. */
   readonly violations: string[] = [];
   underWay = 0;
-  /** Looks on at each request that a sidecar sends; for tests. */
-  onSent: ((sent: Sent) => void) | null = null;
+  #numbered = 0;
+  /** Looks on; null: nobody does, and nothing is told. */
+  observer: Observer | null = null;
   /** By address: the port is of no matter, a pod has one program here. */
   readonly #pods = new Map<string, SimPod>();
 
@@ -94,6 +97,11 @@ export class World implements CallWatch {
     this.#checkNothingLeft();
   }
 
+  /** `head` with the next number of this world. */
+  number(head: RequestHead): RequestHead {
+    return { ...head, fields: [...head.fields, REQUEST_NUMBER, String(++this.#numbered)] };
+  }
+
   begun(): void {
     this.underWay++;
   }
@@ -116,6 +124,12 @@ export class World implements CallWatch {
     if (this.underWay !== 0) this.violated(`${this.underWay} requests were never answered`);
     if (this.clock.timers !== 0) this.violated(`${this.clock.timers} timers are left`);
     for (const pod of this.pods) {
+      const { deadlines, keptBytes } = pod.outbound.retries;
+      if (deadlines.size !== 0) this.violated(`${pod.plan.name}: ${deadlines.size} deadlines are left`);
+      if (keptBytes !== 0) this.violated(`${pod.plan.name}: ${keptBytes} bytes are kept for retries`);
+      for (const [path, { dispatch }] of pod.outbound.dispatches)
+        if (dispatch.bounds.waiting !== 0)
+          this.violated(`${pod.plan.name}: ${dispatch.bounds.waiting} requests to ${path} still wait`);
       if (pod.underWay !== 0)
         this.violated(`${pod.plan.name}: ${pod.underWay} requests of its sidecar are left`);
       if (pod.open.size !== 0) this.violated(`${pod.plan.name}: ${pod.open.size} requests to it are left`);
@@ -123,6 +137,20 @@ export class World implements CallWatch {
         this.violated(`${pod.plan.name}: its program still has requests`);
     }
   }
+}
+
+/** Somebody who looks on. */
+export interface Observer {
+  /** A program made a request, and how it ended. */
+  called(from: SimPod, to: string, head: RequestHead): void;
+  ended(from: SimPod, to: string, head: RequestHead, outcome: string, tookMs: number): void;
+  /** A sidecar sent it to an endpoint, where it may or may not arrive. */
+  sent(sent: Sent): void;
+  arrived(at: SimPod, head: RequestHead): void;
+  /** It came back from the endpoint untouched. */
+  givenBack(service: SimService, head: RequestHead): void;
+  /** A failure began or ended. */
+  noted(what: string): void;
 }
 
 /** One request that a sidecar put on its way to an endpoint. */
@@ -175,15 +203,19 @@ export class SimPod implements Far {
     this.inbound = {
       call: (head, last, reply) => {
         this.arrivals.add(world.nowMs);
+        world.observer?.arrived(this, head);
         return this.application.call(head, last, reply);
       },
     };
     this.outbound = new OutboundStack({
       clock,
       random,
+      client: { id: plan.name, zone: plan.zone },
       policyOf: (path) => world.service(path).plan.policyFor(workload.plan.name),
       sourceOf: (path) => world.service(path),
-      make: (endpoint, path) => this.#link(endpoint, world.service(path)),
+      make: (endpoint, path, bounds) => this.#link(endpoint, world.service(path), bounds),
+      limitReached: (path, limit) => world.service(path).events.limitReached(limit),
+      seriesOf: (path) => world.service(path).events,
     });
   }
 
@@ -191,8 +223,18 @@ export class SimPod implements Far {
   call(plan: CallPlan, head: RequestHead, done: (isGood: boolean) => void): Caller {
     const world = this.#world;
     const flow = world.flow(this.workload.plan.name, plan.to);
-    const caller = new Caller({ clock: world.clock, watch: world, flow, plan, done });
-    caller.start(this.outbound.target(plan.to), head);
+    const sent = plan.isNumbered ? world.number(head) : head;
+    const { observer } = world;
+    const told: CallEnd =
+      observer === null
+        ? done
+        : (isGood, outcome, tookMs) => {
+            observer.ended(this, plan.to, sent, outcome, tookMs);
+            done(isGood);
+          };
+    observer?.called(this, plan.to, sent);
+    const caller = new Caller({ clock: world.clock, watch: world, flow, plan, done: told });
+    caller.start(this.outbound.target(plan.to), sent);
     return caller;
   }
 
@@ -217,7 +259,7 @@ export class SimPod implements Far {
     this.application.proceed();
   }
 
-  #link(endpoint: Endpoint, service: SimService): Link {
+  #link(endpoint: Endpoint, service: SimService, bounds: BackendBounds): Link {
     const world = this.#world;
     const to = world.podAt(endpoint);
     const { latencyMs, zoneLatencyMs } = world.plan.network;
@@ -227,9 +269,10 @@ export class SimPod implements Far {
         this.underWay++;
         this.underWayTo.set(path, (this.underWayTo.get(path) ?? 0) + 1);
         service.attempts.add(world.nowMs);
-        world.onSent?.({ from: this, to, service, head });
+        world.observer?.sent({ from: this, to, service, head });
       },
-      over: () => {
+      over: (head, isGivenBack) => {
+        if (isGivenBack) world.observer?.givenBack(service, head);
         this.underWay--;
         this.underWayTo.set(path, this.underWayTo.get(path)! - 1);
       },
@@ -237,6 +280,7 @@ export class SimPod implements Far {
     return new Link({
       clock: world.clock,
       far: to,
+      bounds,
       latencyMs: to.plan.zone === this.plan.zone ? latencyMs : zoneLatencyMs,
       counts,
     });
@@ -250,6 +294,8 @@ export class SimService implements EndpointSource {
   readonly state = "known";
   /** Requests that sidecars sent to its endpoints: more than those of the programs where there are retries. */
   readonly attempts: Counts;
+  /** What sidecars did about requests for it, by the rules of its routes. */
+  readonly events: RuleEvents = new RuleEvents();
   readonly pods: readonly SimPod[];
   endpoints: readonly Endpoint[];
   readonly #subscribers = new Set<() => void>();

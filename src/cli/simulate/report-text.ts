@@ -10,6 +10,8 @@ export function reportText(report: Report, findings: readonly Finding[]): string
     serviceTable(report),
     endpointTable(report),
   ];
+  if (report.services.some((service) => Object.keys(service.events).length > 0))
+    parts.push(eventTable(report));
   if (report.faults.length > 0) parts.push(faultTable(report));
   if (findings.length > 0)
     parts.push(findings.map(({ isMet, line }) => `${isMet ? "✓" : "✗"} ${line}`).join("\n"));
@@ -92,6 +94,16 @@ function endpointRows({ endpoints, service }: ServiceReport): string[][] {
   if (rows.length <= ENDPOINTS_MAX) return rows;
   const left = rows.length - ENDPOINTS_MAX;
   return [...rows.slice(0, half), ["", `… ${left} more`], ...rows.slice(-half)];
+}
+
+function eventTable(report: Report): string {
+  return table(
+    ["FOR", "WHAT SIDECARS DID", "REQUESTS"],
+    report.services.flatMap(({ events, service }) =>
+      Object.entries(events).map(([what, count], i) => [i === 0 ? short(service) : "", what, String(count)]),
+    ),
+    [2],
+  );
 }
 
 function faultTable(report: Report): string {

@@ -24,7 +24,8 @@ after(() => rmSync(scratch, { recursive: true }));
 
 function run(over: Partial<SimulateOptions>): { code: number; text: string } {
   let text = "";
-  const code = simulateFolder({ ...OPTIONS, ...over }, (line) => (text += `${line}\n`));
+  const print = (line: string): void => void (text += `${line}\n`);
+  const code = simulateFolder({ ...OPTIONS, ...over }, print, print);
   return { code, text };
 }
 

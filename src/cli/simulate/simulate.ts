@@ -27,8 +27,12 @@ export interface SimulateOptions {
   readonly plot: string | null;
 }
 
-/** Plays a scenario with a folder's mesh and prints what came out. The exit code: 1 where an expectation was not met. */
-export function simulateFolder(options: SimulateOptions, print: (text: string) => void): number {
+/** Plays a scenario with a folder's mesh and prints what came out; `warn` hears of policies that count in part. The exit code: 1 where an expectation was not met. */
+export function simulateFolder(
+  options: SimulateOptions,
+  print: (text: string) => void,
+  warn: (text: string) => void,
+): number {
   const content = readFolder(options.folder);
   const loaded = loadFolder(content.files, new Map());
   complain([...content.problems, ...loaded.problems.map(describeProblem)]);
@@ -37,6 +41,7 @@ export function simulateFolder(options: SimulateOptions, print: (text: string) =
   const made = worldPlanOf(loaded.objects, scenario);
   // Names in the scenario that the folder does not have are among its problems by now.
   complain([...problems, ...made.problems].map(describeProblem));
+  for (const warning of made.warnings) warn(`warning: ${describeProblem(warning)}`);
   const report = reportOf(simulate(options.seed === null ? made.plan : { ...made.plan, seed: options.seed }));
   const findings = checkExpectations(report, scenario.expectations);
   if (options.plot !== null) writeFileSync(options.plot, plotOf(report));

@@ -1,18 +1,22 @@
 import type { IpAddress } from "#/base/address.ts";
+import { compilePolicy } from "#/control/policy/compile.ts";
 import { compileServices } from "#/control/services/compile.ts";
 import type { KnownPod } from "#/control/services/compile.ts";
-import type { MeshView, ViewPod, ViewService, ViewServicePort } from "#/control/services/mesh-view.ts";
+import type { MeshView, ViewService, ViewServicePort } from "#/control/services/mesh-view.ts";
 import { serviceFqdn } from "#/control/services/mesh-view.ts";
 import { allocateVirtualIps } from "#/control/services/virtual-ips.ts";
 import { buildPod } from "#/control/workloads/pod-builder.ts";
 import { MissingReference, referencesIn } from "#/control/workloads/references.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import { problemOf } from "#/kube/folder.ts";
-import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE, meshSettings } from "#/kube/mesh-annotations.ts";
+import {
+  MESH_CONFIG_NAME,
+  MESH_CONFIG_NAMESPACE,
+  meshSettings,
+  REFERENCE_GRANTS,
+} from "#/kube/mesh-annotations.ts";
 import { isWorkload, namespaceOf, objectKey, templateOf, templatePath } from "#/kube/objects.ts";
 import type { WorkloadObject } from "#/kube/objects.ts";
-import type { Endpoint } from "#/model/endpoint.ts";
-import { dnsName } from "#/model/identity.ts";
 import type { FolderProblem, NodeInfo } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus } from "#/model/pod-plan.ts";
 
@@ -38,11 +42,14 @@ export interface FolderTarget {
   readonly path: string;
 }
 
-/** `replicasOf` overrides what a workload asks for: null where it does not. */
+/**
+ * `replicasOf` overrides what a workload asks for: null where it does not. Problems keep a pod from being made; warnings are of
+ * policies of which the rest counts, as in a real mesh.
+ */
 export function meshOfFolder(
   objects: ReadonlyMap<string, LoadedObject>,
   replicasOf: (workload: string) => number | null,
-): { mesh: FolderMesh; problems: FolderProblem[] } {
+): { mesh: FolderMesh; problems: FolderProblem[]; warnings: FolderProblem[] } {
   const problems: FolderProblem[] = [];
   const annotationsOf = (namespace: string): Readonly<Record<string, string>> =>
     objects.get(`Namespace//${namespace}`)?.object.metadata.annotations ?? {};
@@ -93,7 +100,7 @@ export function meshOfFolder(
     }
     workloads.push({ name, namespace, pods });
   }
-  const { view } = compileServices({
+  const compiled = compileServices({
     node: NODE,
     objects,
     pods: known,
@@ -101,24 +108,21 @@ export function meshOfFolder(
     namespaceAnnotations: annotationsOf,
     meshAnnotations,
   });
+  const policy = compilePolicy({
+    objects,
+    view: compiled.view,
+    needsGrant: (namespace) =>
+      (annotationsOf(namespace)[REFERENCE_GRANTS] ?? meshAnnotations[REFERENCE_GRANTS]) === "required",
+  });
+  const view = { ...compiled.view, policy };
+  const warnings = [...policy.findings].flatMap(([key, findings]) => {
+    const loaded = objects.get(key);
+    return loaded === undefined ? [] : findings.map(({ message, path }) => problemOf(loaded, path, message));
+  });
   const targets = [...view.servicesByName.values()].flatMap((service) =>
     service.ports.map((port) => ({ service, port, path: `${serviceFqdn(view, service)}:${port.port}` })),
   );
-  return { mesh: { view, workloads, targets }, problems };
-}
-
-/** As a sidecar is told of it. A pod has one program here, whatever the port that a Service reaches it by. */
-export function endpointOf(pod: ViewPod): Endpoint {
-  const name = pod.isMeshed ? dnsName(pod.identity) : null;
-  return {
-    address: { ip: pod.ip as IpAddress, port: 0 },
-    weight: 10_000,
-    identity: name === null ? null : { name, serverName: name },
-    protocolHint: name === null ? "unknown" : "http2",
-    tunnelPort: name === null ? null : 4143,
-    authorityOverride: null,
-    labels: { pod: pod.name },
-  };
+  return { mesh: { view, workloads, targets }, problems, warnings };
 }
 
 function replicasIn(object: WorkloadObject): number {

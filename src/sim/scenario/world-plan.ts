@@ -1,7 +1,9 @@
+import type { IpAddress } from "#/base/address.ts";
+import { endpointOf } from "#/control/policy/endpoint.ts";
+import { outboundPolicyFor } from "#/control/policy/policy.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import type { FolderProblem } from "#/model/node-protocol.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
-import { policyTo } from "#/model/policy.ts";
 import type {
   Behaviour,
   CallPlan,
@@ -12,25 +14,25 @@ import type {
   WorldPlan,
 } from "../plan.ts";
 import type { FolderMesh, FolderTarget, FolderWorkload } from "./folder-mesh.ts";
-import { endpointOf, meshOfFolder } from "./folder-mesh.ts";
+import { meshOfFolder } from "./folder-mesh.ts";
 import type { CallScene, Complain, FailureScene, LoadScene, Scenario, WorkloadScene } from "./scenario.ts";
 import { DEFAULT_LATENCY } from "./scenario.ts";
 
 /**
  * What a scenario makes of a folder. Problems with the scenario go where `readScenario` put its own; those with the folder's
- * objects are returned.
+ * objects are returned, and warnings are of policies that only count in part.
  */
 export function worldPlanOf(
   objects: ReadonlyMap<string, LoadedObject>,
   scenario: Scenario,
-): { plan: WorldPlan; problems: FolderProblem[] } {
+): { plan: WorldPlan; problems: FolderProblem[]; warnings: FolderProblem[] } {
   const scenes = new Map<string, WorkloadScene>();
   const names = workloadNames(objects);
   for (const scene of scenario.workloads) {
     const name = resolveWorkload(names, scene.name, scene.complain);
     if (name !== null) scenes.set(name, scene);
   }
-  const { mesh, problems } = meshOfFolder(objects, (name) => scenes.get(name)?.replicas ?? null);
+  const { mesh, problems, warnings } = meshOfFolder(objects, (name) => scenes.get(name)?.replicas ?? null);
   const find = new Finder(mesh, names);
   const workloads = mesh.workloads.map((workload) =>
     workloadPlan(workload, scenes.get(workload.name), mesh, find),
@@ -47,7 +49,7 @@ export function worldPlanOf(
       return what === null ? [] : [{ atMs: failure.atMs, forMs: failure.forMs, what }];
     }),
   };
-  return { plan, problems };
+  return { plan, problems, warnings };
 }
 
 /** Says which workload or service a name in the scenario means. */
@@ -104,6 +106,7 @@ class Finder {
       timeoutMs: scene.timeoutMs,
       isOptional: scene.isOptional,
       boundMs: 0,
+      isNumbered: false,
     };
   }
 }
@@ -129,11 +132,10 @@ function workloadPlan(
     inbound: null,
     pods: workload.pods.map((pod, i) => {
       const view = mesh.view.podsByName.get(`${pod.namespace}/${pod.name}`)!;
-      return {
-        name: pod.name,
-        zone: zones.length === 0 ? "" : zones[i % zones.length]!,
-        endpoint: endpointOf(view),
-      };
+      const zone = zones.length === 0 ? "" : zones[i % zones.length]!;
+      // It has one program here, whatever the port that a Service reaches it by.
+      const endpoint = endpointOf({ ip: view.ip as IpAddress, port: ANY_PORT, hostname: null, pod: view });
+      return { name: pod.name, zone, endpoint: { ...endpoint, labels: { ...endpoint.labels, zone } } };
     }),
   };
 }
@@ -142,25 +144,21 @@ function servicePlan(target: FolderTarget, mesh: FolderMesh): ServicePlan {
   const owners = new Set(
     target.port.endpoints.flatMap(({ pod }) => (pod === null ? [] : [`${pod.namespace}/${pod.name}`])),
   );
-  const source = {
-    group: "core",
-    kind: "Service",
-    namespace: target.service.namespace,
-    name: target.service.name,
-    section: "",
-    port: target.port.port,
-  };
-  const policy: OutboundPolicy = policyTo(
-    { kind: "balancer", source, path: target.path, defaultRttMs: 30, decayMs: 10_000, traffic: null },
-    source,
-    target.port.protocol,
-  );
+  const policies = new Map<string, OutboundPolicy>();
   return {
     path: target.path,
     workloads: mesh.workloads
       .filter((workload) => workload.pods.some((pod) => owners.has(`${pod.namespace}/${pod.name}`)))
       .map((workload) => workload.name),
-    policyFor: () => policy,
+    policyFor: (name) => {
+      let policy = policies.get(name);
+      if (policy === undefined) {
+        const [client] = mesh.workloads.find((workload) => workload.name === name)!.pods;
+        policy = outboundPolicyFor(mesh.view, { kind: "service", ...target }, client ?? null);
+        policies.set(name, policy);
+      }
+      return policy;
+    },
   };
 }
 
@@ -209,4 +207,5 @@ function listed(names: readonly string[]): string {
   return names.length === 0 ? "none" : names.slice(0, 20).join(", ");
 }
 
+const ANY_PORT = 80;
 const WORKLOAD_KINDS = new Set(["Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"]);
