@@ -3,12 +3,14 @@ import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
+import { ruleOf } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { SharedDispatch } from "#/proxy/shared-dispatch.ts";
 import type { BackendBounds, BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import type { BalancedClient } from "#/stack/balance/balancer.ts";
 import type { EndpointSource } from "#/stack/discovery.ts";
+import { FaultInjector } from "#/stack/fault/injector.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import type { HttpService } from "#/stack/http/exchange.ts";
@@ -30,6 +32,8 @@ export interface OutboundStackParts {
   /** In place of an `EndpointClient`. */
   readonly make: (endpoint: Endpoint, path: string, bounds: BackendBounds) => EndpointService;
   readonly seriesOf: (path: string) => RetrySeries;
+  /** A fault of this FaultPolicy hit a request. */
+  readonly injected: (rule: string, kind: string) => void;
   readonly limitReached: (path: string, limit: BackendLimit) => void;
 }
 
@@ -41,6 +45,7 @@ export interface OutboundStackParts {
 export class OutboundStack implements Backends {
   readonly retries: RetryLayer;
   readonly mirrors: Mirrors = new Mirrors();
+  readonly faults: FaultInjector;
   readonly #parts: OutboundStackParts;
   readonly #targets = new Map<string, HttpService>();
   readonly #dispatches = new Map<string, SharedDispatch>();
@@ -48,6 +53,11 @@ export class OutboundStack implements Backends {
   constructor(parts: OutboundStackParts) {
     this.#parts = parts;
     this.retries = new RetryLayer(parts);
+    this.faults = new FaultInjector({
+      clock: parts.clock,
+      random: parts.random,
+      injected: (source, kind) => parts.injected(ruleOf(source), kind),
+    });
   }
 
   /** By the path of a service. */
@@ -68,6 +78,7 @@ export class OutboundStack implements Backends {
         random,
         metrics: UNCOUNTED,
         mirrors: this.mirrors,
+        faults: this.faults,
         retries: this.retries,
         retrySeries: () => seriesOf(path),
       });

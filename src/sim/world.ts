@@ -35,7 +35,7 @@ export class World implements CallWatch {
   readonly services: ReadonlyMap<string, SimService>;
   /** Requests as programs make them, by sender and target. */
   readonly flows: Map<string, Flow> = new Map();
-  /** Faults that reached a program, by code and rule. */
+  /** Faults that reached a program, by code and rule, and those that policy put in. */
   readonly faults: Map<string, number> = new Map();
   /** What must never happen. At most `VIOLATIONS_MAX`. */
   readonly violations: string[] = [];
@@ -116,8 +116,11 @@ export class World implements CallWatch {
   }
 
   faulted(cause: Fault): void {
-    const key = cause.rule === "" ? cause.code : `${cause.code} [${cause.rule}]`;
-    this.faults.set(key, (this.faults.get(key) ?? 0) + 1);
+    this.count(cause.rule === "" ? cause.code : `${cause.code} [${cause.rule}]`);
+  }
+
+  count(what: string): void {
+    this.faults.set(what, (this.faults.get(what) ?? 0) + 1);
   }
 
   #checkNothingLeft(): void {
@@ -130,6 +133,10 @@ export class World implements CallWatch {
       for (const [path, { dispatch }] of pod.outbound.dispatches)
         if (dispatch.bounds.waiting !== 0)
           this.violated(`${pod.plan.name}: ${dispatch.bounds.waiting} requests to ${path} still wait`);
+      const { held } = pod.outbound.faults;
+      if (held !== 0) this.violated(`${pod.plan.name}: ${held} requests are held by faults`);
+      const copies = pod.outbound.mirrors.count;
+      if (copies !== 0) this.violated(`${pod.plan.name}: ${copies} copies for mirrors are left`);
       if (pod.underWay !== 0)
         this.violated(`${pod.plan.name}: ${pod.underWay} requests of its sidecar are left`);
       if (pod.open.size !== 0) this.violated(`${pod.plan.name}: ${pod.open.size} requests to it are left`);
@@ -214,6 +221,7 @@ export class SimPod implements Far {
       policyOf: (path) => world.service(path).plan.policyFor(workload.plan.name),
       sourceOf: (path) => world.service(path),
       make: (endpoint, path, bounds) => this.#link(endpoint, world.service(path), bounds),
+      injected: (rule, kind) => world.count(`${kind} by ${rule}`),
       limitReached: (path, limit) => world.service(path).events.limitReached(limit),
       seriesOf: (path) => world.service(path).events,
     });
