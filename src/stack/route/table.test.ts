@@ -241,6 +241,30 @@ const CASES: Readonly<Record<string, Case>> = {
       [headOf("*", { method: "OPTIONS" }), "none"],
     ],
   },
+  "regular expressions, between prefixes and what takes everything": {
+    routes: [
+      routeOf("regexes", [
+        rule("all", matchOf("/*")),
+        rule("version", matchOf("~/v[0-9]+/.*")),
+        rule("prefix", matchOf("/v2*")),
+        rule("exact", matchOf("/v1/exact")),
+        rule("header", matchOf("~/v[0-9]+/.*", { headers: { "user-agent": "~curl/8[.].*" } })),
+        rule("never", matchOf("~/x(", { headers: { x: "1" } })),
+        rule("query", matchOf("/q*", { query: { id: "~[0-9]{3}" } })),
+      ]),
+    ],
+    rows: [
+      [headOf("/v1/a?x=/v2"), "version"],
+      [headOf("/v1"), "all"],
+      [headOf("/v2/a"), "prefix"],
+      [headOf("/v1/exact"), "exact"],
+      [headOf("/v1/a", { fields: ["User-Agent", "curl/8.1"] }), "header"],
+      [headOf("/v1/a", { fields: ["User-Agent", "curl/7.1"] }), "version"],
+      [headOf("/x(", { fields: ["x", "1"] }), "all"],
+      [headOf("/q?id=123"), "query"],
+      [headOf("/q?id=1234"), "all"],
+    ],
+  },
   "the older route, then the first rule": {
     routes: [
       routeOf("older", [rule("first", matchOf("/a*")), rule("second", matchOf("/a/*"))]),
@@ -281,6 +305,16 @@ test("a target without routes of its own has nothing to look up", () => {
   for (const some of [matchOf("/a*"), matchOf(null, { method: "GET" }), matchOf("/*", { query: { a: "1" } })])
     assert.equal(new RouteTable([routeOf("web", [ruleTo("web", [some])])]).only, null);
   assert.equal(new RouteTable([routeOf("web", [ruleTo("web")], { hosts: ["a.b"] })]).only, null);
+});
+
+test("a match that cannot be followed never holds, and the table says why", () => {
+  const { problems } = new RouteTable([
+    routeOf("web", [rule("a", matchOf("~/a(")), rule("b", matchOf("/b", { headers: { x: "~*" } }))]),
+  ]);
+  assert.deepEqual(problems, [
+    "HTTPRoute/shop/web, rule 1, match 1 never holds: the regular expression /a( cannot be used: missing ), at character 4",
+    "HTTPRoute/shop/web, rule 2, match 1 never holds: the regular expression * cannot be used: nothing to repeat before *, at character 1",
+  ]);
 });
 
 test("every candidate says why it does not win, and the winner why it does", () => {
