@@ -198,6 +198,7 @@ test("with neither floor nor panic, endpoints that all fail get one request each
   fail(over, first!, 0);
   fail(over, second!, 10);
   assert.equal(over.pick(500, []), null);
+  assert.equal(over.isReachable, false, "a split may send its requests elsewhere");
   assert.equal(over.pick(1_005, []), first);
   assert.equal(over.pick(1_005, []), null);
   assert.equal(over.pick(1_010, []), second);

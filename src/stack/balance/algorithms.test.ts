@@ -147,3 +147,41 @@ test("an alias table draws by weight", () => {
   for (const [i, weight] of weights.entries())
     assert.ok(Math.abs(got[i]! / draws - weight / 41.501) < 0.004, `${i}: ${got[i]}`);
 });
+
+/** Ten replicas, one of which takes ten times as long; requests come by chance. The 99th percentile of answers, in ms. */
+function p99WithSlowReplica(algorithm: BalancingAlgorithm): number {
+  const over = balancerOf(endpoints(10), balancing(algorithm), { seed: 17 });
+  const random = new SeededRandom(23);
+  const exponential = (mean: number): number => -mean * Math.log(1 - random.next());
+  const under: { endMs: number; startMs: number; member: Member<string> }[] = [];
+  const latencies: number[] = [];
+  const end = (untilMs: number): void => {
+    under.sort((a, b) => a.endMs - b.endMs);
+    while (under.length > 0 && under[0]!.endMs <= untilMs) {
+      const { endMs, startMs, member } = under.shift()!;
+      over.observe(member, endMs - startMs, false, endMs);
+      over.end(member, startMs);
+      latencies.push(endMs - startMs);
+    }
+  };
+  let nowMs = 0;
+  for (let i = 0; i < 10_000; i++) {
+    nowMs += exponential(2);
+    end(nowMs);
+    const member = over.pick(nowMs, [])!;
+    over.begin(member);
+    const serviceMs = exponential(member.extra === "10.1.0.0" ? 100 : 10);
+    under.push({ endMs: nowMs + serviceMs, startMs: nowMs, member });
+  }
+  end(Infinity);
+  return latencies.toSorted((a, b) => a - b)[Math.floor(latencies.length * 0.99)]!;
+}
+
+test("with one of ten replicas ten times slower, the default's p99 is less than half of round robin's", () => {
+  const roundRobin = p99WithSlowReplica("round-robin");
+  const ewma = p99WithSlowReplica("p2c-ewma");
+  const leastRequest = p99WithSlowReplica("least-request");
+  assert.ok(ewma < roundRobin / 2, `${ewma} and ${roundRobin}`);
+  assert.ok(leastRequest < roundRobin, `${leastRequest} and ${roundRobin}`);
+  assert.ok(ewma < leastRequest, `${ewma} and ${leastRequest}`);
+});

@@ -108,9 +108,9 @@ export class Balancer<T> {
     return this.#isPlain;
   }
 
-  /** There is an endpoint, and not every one failed to connect of late. */
+  /** There is an endpoint that may be picked, and not every one failed to connect of late. */
   get isReachable(): boolean {
-    return this.#unreachable < this.#members.length;
+    return this.#unreachable + (this.#isStrict ? this.#failing : 0) < this.#members.length;
   }
 
   /** Requests under way at endpoints of the present set. */

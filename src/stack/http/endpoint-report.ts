@@ -1,5 +1,6 @@
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
+import { parseGrpcStatus } from "#/wire/grpc.ts";
 import type { Balancer, Member } from "../balance/balancer.ts";
 import { isFailedAnswer } from "./classify.ts";
 import type { RequestHead, ResponseHead } from "./exchange.ts";
@@ -56,9 +57,8 @@ export function reportTrailers<T>(of: Attempted<T>, trailers: Fields, nowMs: num
 
 function reportCall<T>(of: Attempted<T>, fields: Fields, nowMs: number, wallMs: number): void {
   const { balancer, member, startedAtMs } = of;
-  const text = fieldValue(fields, "grpc-status");
-  if (text === null) return;
-  const grpcStatus = Number(text);
+  const grpcStatus = parseGrpcStatus(fieldValue(fields, "grpc-status") ?? "");
+  if (grpcStatus === null) return;
   const isFailure = isFailedAnswer(200, grpcStatus);
   const pauseMs = isFailure || grpcStatus === RESOURCE_EXHAUSTED ? pauseAskedMs(fields, wallMs) : 0;
   if (grpcStatus === RESOURCE_EXHAUSTED || pauseMs > 0) balancer.overloaded(member, pauseMs, nowMs);

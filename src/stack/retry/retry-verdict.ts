@@ -4,6 +4,7 @@ import type { Backoff, RetryPolicy } from "#/model/route.ts";
 import { grpcStatusOfHttp, parseGrpcStatus } from "#/wire/grpc.ts";
 import type { Fault, FaultCode } from "../http/fault.ts";
 import { explain, UNNAMED } from "../http/mesh-answer.ts";
+import { retryAfterMs } from "../http/retry-after.ts";
 
 /** Ends that another attempt cannot better: the client's own, and bounds that it would meet again. */
 const FINAL: ReadonlySet<FaultCode> = new Set([
@@ -63,11 +64,7 @@ export function hintMs(policy: RetryPolicy, isCall: boolean, fields: Fields, wal
     return policy.respectsRetryAfter ? Number(pushback) : 0;
   }
   if (!policy.respectsRetryAfter) return 0;
-  const after = fieldValue(fields, "retry-after")?.trim() ?? "";
-  if (/^\d{1,10}$/.test(after)) return Number(after) * 1_000;
-  // RFC 9110 §5.6.7: a date says its day of the week first.
-  const dateMs = /^[A-Z][a-z]{2}/.test(after) ? Date.parse(after) : Number.NaN;
-  return Number.isNaN(dateMs) ? 0 : Math.max(0, dateMs - wallMs);
+  return retryAfterMs(fields, wallMs);
 }
 
 /** Before the `retry`-th retry, from 1: doubled each time up to the bound, and a share at random, so that many do not come at once. */
