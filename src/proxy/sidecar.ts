@@ -10,6 +10,7 @@ import { FAMILIES } from "#/stack/metrics/families.ts";
 import { RetryCounters } from "#/stack/metrics/retry-series.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { RouteMetrics } from "#/stack/metrics/route-series.ts";
+import { RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import { workloadName, type SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
@@ -92,6 +93,7 @@ export class Sidecar {
     const client = { id: workload, zone: config.zone };
     const limitReached = (service: string, limit: BackendLimit): void =>
       registry.count(FAMILIES.backendLimitReached, { service, limit });
+    const retryPressure = new RetryPressure();
     const outboundHttp: OutboundHttp = new OutboundHttpProxy({
       clock,
       random,
@@ -99,6 +101,7 @@ export class Sidecar {
       answerer: { side: "client", workload },
       series: series.outbound,
       metrics: new RouteMetrics(registry),
+      retryPressure,
       retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
       localIps: config.inboundIps,
@@ -120,6 +123,7 @@ export class Sidecar {
       answerer: { side: "server", workload },
       limits: new WorkloadLimits({ clock, log, registry, control }).of,
       series: series.inbound,
+      retryPressure,
       guard: inboundGuard,
     });
     const opaque = new OpaqueDialler({

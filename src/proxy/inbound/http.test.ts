@@ -13,6 +13,7 @@ import { ManualClock, memoryPair, ScriptedService, type MemoryConn } from "#/sta
 import { Http1Server } from "#/stack/http/http1-server.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import type { ControlApi } from "../control/control-api.ts";
+import { RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { InboundHttpProxy } from "./http.ts";
 import { WorkloadLimits } from "./limits.ts";
 
@@ -70,6 +71,7 @@ class Scene {
     answerer: { side: "server", workload: "web-1.shop" },
     series: () => ({ request() {}, response() {} }),
     limits: (port) => this.limits.of(port),
+    retryPressure: new RetryPressure(),
     guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 

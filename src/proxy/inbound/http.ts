@@ -30,6 +30,7 @@ import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
 import type { PortLimits } from "#/stack/limits/port-limits.ts";
+import { RetryDamping, type RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 
@@ -48,6 +49,8 @@ export interface InboundHttpParts {
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
   readonly guard: Guard;
+  /** Whether the workload's own requests are out of retries. */
+  readonly retryPressure: RetryPressure;
 }
 
 /**
@@ -56,6 +59,7 @@ export interface InboundHttpParts {
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
  *     Authorized                  may this client? asked for every request, by the policy of this moment
  *     PortLimits                  rate limits and adaptive concurrency, where the policy has any
+ *     RetryDamping                tells a far sidecar not to ask again while the workload is out of retries itself
  *     Measured                    counts it for that client
  *     ByAddress                   finds the application, from the first request that may reach it
  *     Dispatch → EndpointClient   the application's own connections; a stale one is replaced without anybody noticing
@@ -82,7 +86,9 @@ export class InboundHttpProxy implements InboundHttp {
       this.#parts.series(context.target, clientId ?? ""),
       clock,
     );
-    const service = new Authorized(measured, context, this.#parts.limits);
+    const { limits, retryPressure } = this.#parts;
+    const damped = clientId === null ? measured : new RetryDamping(measured, retryPressure, clock);
+    const service = new Authorized(damped, context, limits);
     const over = (): void => {
       byAddress.release();
       first?.close();

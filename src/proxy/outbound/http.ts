@@ -28,6 +28,7 @@ import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
 import { RetryLayer } from "#/stack/retry/retry-layer.ts";
+import type { RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import type { RetrySeries } from "#/stack/retry/retry-rule.ts";
 import { RouteLayer, type Backends, type HeldBackend, type RuleMetrics } from "#/stack/route/layer.ts";
 import { Mirrors } from "#/stack/route/mirror.ts";
@@ -55,6 +56,8 @@ export interface OutboundHttpParts {
   limitReached(service: string, limit: BackendLimit): void;
   /** A FaultPolicy has hit a request. */
   injected(source: PolicySource, kind: FaultAction["kind"]): void;
+  /** Told when a retry is withheld. */
+  readonly retryPressure: RetryPressure;
 }
 
 /**
@@ -77,8 +80,8 @@ export class OutboundHttpProxy implements OutboundHttp {
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
-    this.#retries = new RetryLayer(parts);
-    const { clock, random } = parts;
+    const { clock, random, retryPressure: pressure } = parts;
+    this.#retries = new RetryLayer({ clock, random, pressure });
     this.#faults = new FaultInjector({
       clock,
       random,

@@ -1,6 +1,5 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
-import { keepNeverIndexed } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
 import type { RetryPolicy, Timeouts } from "#/model/route.ts";
@@ -17,6 +16,8 @@ import { Deadline } from "./deadline-wheel.ts";
 import { grpcTimeoutMs, withGrpcTimeout } from "./grpc-deadline.ts";
 import type { Overridden } from "./request-overrides.ts";
 import type { Destination, Destinations, RetryRule, TimeoutKind } from "./retry-rule.ts";
+import type { RetryPressure } from "./retry-pressure.ts";
+import { isWithheldBehind, WITHHELD, withWithheld } from "./retry-pressure.ts";
 import {
   awaitsTrailers,
   backoffMs,
@@ -32,6 +33,7 @@ export interface RetryRoom {
   readonly random: Random;
   readonly deadlines: DeadlineWheel;
   readonly keptBytesMax: number;
+  readonly pressure: RetryPressure;
   /** Of all bodies that are kept now. */
   keptBytes: number;
   /** Runs it at the end of this turn. One task of the clock for all of them. */
@@ -253,7 +255,12 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     const policy = this.#policy;
     if (policy === null) this.#pass(head, last);
     else if (isRetryableAnswer(policy, this.#isCall, head.status, head.fields)) {
-      if (this.#retryAnswer(policy, head.fields)) this.#discard(attempt, last);
+      if (isWithheldBehind(head.fields)) {
+        // What failed is out of retries itself. Whoever waits for us is to know it as well.
+        this.#room.pressure.withheld(this.#room.clock.nowMs());
+        this.#rule.series.retryOverflowed("behind");
+        this.#pass(head, last);
+      } else if (this.#retryAnswer(policy, head.fields)) this.#discard(attempt, last);
       else this.#pass(this.#signed(head), last);
     } else if (!last && this.#isCall && awaitsTrailers(policy, head.status, head.fields)) {
       // Trailers may have come with it, and say that it is none to be passed on. Not a turn longer: a stream may begin so.
@@ -350,16 +357,8 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#room.deadlines.clear(this);
   }
 
-  /** RFC 9209 §2: the answer is another's, and this member says what the mesh did not do. */
   #signed(head: ResponseHead): ResponseHead {
-    if (this.#withheld === "") return head;
-    const fields: Fields = [...head.fields];
-    keepNeverIndexed(head.fields, fields);
-    fields.push(
-      "proxy-status",
-      `pillion;received-status=${head.status};pillion-side=client;pillion-retry=withheld;details="${this.#withheld}"`,
-    );
-    return { ...head, fields };
+    return this.#withheld === "" ? head : withWithheld(head, "client", this.#withheld);
   }
 
   #explained(cause: Fault): Fault {
@@ -374,7 +373,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
           : {
               ...explanation,
               line: `${explanation.line}; ${this.#withheld}`,
-              proxyStatus: `${explanation.proxyStatus};pillion-retry=withheld`,
+              proxyStatus: `${explanation.proxyStatus};${WITHHELD}`,
             },
     };
   }
@@ -409,6 +408,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     if (!budget.tryRetry(nowMs)) {
       const { percent, intervalMs } = budget.settings;
       this.#withheld = `not sent again: retries are at ${percent}% of requests within ${intervalMs} ms`;
+      this.#room.pressure.withheld(nowMs);
       series.retryOverflowed("budget");
       return false;
     }

@@ -712,6 +712,28 @@ test("… where there was none, the fault says it too", () => {
   assert.match(reply.fault!.message, /^lost; not sent again: retries are at 20% of requests/);
 });
 
+test("what failed for want of retries of its own is not asked again, and whoever waits for us may know it", () => {
+  const scene = new Scene();
+  const { reply } = scene.ask();
+  const said = ["proxy-status", "pillion;received-status=503;pillion-side=server;pillion-retry=withheld"];
+  assert.ok(!scene.layer.pressure.isOn(scene.clock));
+  scene.calls[0]!.answer(503, said, "");
+  assert.deepEqual(reply.events, ["head 503 last"]);
+  assert.deepEqual(reply.fields, said);
+  assert.deepEqual(scene.events, ["overflow behind"]);
+  assert.ok(scene.layer.pressure.isOn(scene.clock));
+});
+
+test("a retry that is withheld is known to the inbound side, and none that is made", () => {
+  const scene = new Scene({ budget: { ...NOTHING, floorCount: 1 } });
+  scene.ask();
+  scene.calls[0]!.answer(503, [], "");
+  assert.ok(!scene.layer.pressure.isOn(scene.clock));
+  scene.ask();
+  scene.calls[1]!.answer(503, [], "");
+  assert.ok(scene.layer.pressure.isOn(scene.clock));
+});
+
 test("over budget a head that is late is waited for", () => {
   const scene = new Scene({ budget: NOTHING, retry: { attemptTimeoutMs: 100 } });
   const { reply } = scene.ask();

@@ -6,6 +6,7 @@ import { DeadlineWheel } from "./deadline-wheel.ts";
 import { readOverrides } from "./request-overrides.ts";
 import type { RetryRoom, SoonTask } from "./retried-exchange.ts";
 import { RetriedExchange } from "./retried-exchange.ts";
+import { RetryPressure } from "./retry-pressure.ts";
 import type { Destinations, RetryRule } from "./retry-rule.ts";
 
 export interface RetryLayerSettings {
@@ -29,12 +30,20 @@ export class RetryLayer implements RetryRoom {
   readonly random: Random;
   readonly deadlines: DeadlineWheel;
   readonly keptBytesMax: number;
+  readonly pressure: RetryPressure;
   keptBytes = 0;
   #soon: SoonTask[] = [];
 
-  constructor(options: { clock: Clock; random: Random; settings?: RetryLayerSettings }) {
+  /** `pressure`: shared with the inbound side; by default nobody's. */
+  constructor(options: {
+    clock: Clock;
+    random: Random;
+    settings?: RetryLayerSettings;
+    pressure?: RetryPressure;
+  }) {
     this.clock = options.clock;
     this.random = options.random;
+    this.pressure = options.pressure ?? new RetryPressure();
     this.keptBytesMax = (options.settings ?? RETRY_LAYER_DEFAULTS).keptBytesMax;
     this.deadlines = new DeadlineWheel(options.clock);
   }

@@ -36,8 +36,11 @@ export interface RetrySeries {
   retrySucceeded(): void;
   /** `…_retry_limit_exceeded_total`: after the last retry that is allowed came one that it is not content with. */
   retryLimitExceeded(): void;
-  /** `…_retry_overflow_total`: not retried for want of budget, or because the body was longer than what is kept. */
-  retryOverflowed(why: "budget" | "body"): void;
+  /**
+   * `…_retry_overflow_total`: not retried for want of budget, here or `behind` (at the workload that failed), or because the
+   * body was longer than what is kept.
+   */
+  retryOverflowed(why: "budget" | "behind" | "body"): void;
   timedOut(kind: TimeoutKind): void;
 }
 
