@@ -56,11 +56,12 @@ export function encodeStandardPolicy(policy: OutboundPolicy): WirePolicy {
     protocol: { kind: wireProtocol(policy) },
   });
   const kind = message.protocol!.kind;
-  if (kind.case === "detect") {
-    // Calls over HTTP/1 are none, and a GRPCRoute is for calls alone.
-    const routes = http.filter((route) => route.source.kind !== "GRPCRoute").map(wireHttpRoute);
-    kind.value.http1 = create(ProxyProtocol_Http1Schema, { routes });
-  }
+  // Calls over HTTP/1 are none, and a GRPCRoute is for calls alone.
+  const http1 = create(ProxyProtocol_Http1Schema, {
+    routes: http.filter((route) => route.source.kind !== "GRPCRoute").map(wireHttpRoute),
+  });
+  if (kind.case === "detect") kind.value.http1 = http1;
+  else if (kind.case === "http1") kind.value = http1;
   const accrual = accrualOf(http);
   if (accrual !== null) {
     const failureAccrual = create(FailureAccrualSchema, accrual);

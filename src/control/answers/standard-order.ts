@@ -103,12 +103,16 @@ function mayMeet(a: readonly HostMatch[], b: readonly HostMatch[]): boolean {
 }
 
 function theirsMayPrefer(y: Candidate, x: Candidate, j: number, i: number): boolean {
-  // Kinds compete across hosts too: theirs looks at the host first.
-  if (x.isCall !== y.isCall && !(x.route.hosts.length === 0 && y.route.hosts.length === 0)) return true;
+  if (isDecidedByHost(x, y)) return true;
   const longer = pathOrder(x.path, y.path);
   if (longer === "theirs") return true;
   if (longer === "ours") return false;
   return (restOrder(x.match, y.match) || j - i) < 0;
+}
+
+/** Kinds compete across hosts too, and theirs looks at the host first. */
+function isDecidedByHost(x: Candidate, y: Candidate): boolean {
+  return x.isCall !== y.isCall && (x.route.hosts.length > 0 || y.route.hosts.length > 0);
 }
 
 /** By matched characters: "ours" where `x` is always the longer, "theirs" where `y` may be, "tie" where they may be equal. */
@@ -143,10 +147,11 @@ function intersection(x: Candidate, y: Candidate): HttpMatch[] {
   const headers = union(b.headers, a.headers);
   const query = union(b.query, a.query);
   if (headers === null || query === null) return [];
-  return pathsOf(x.path, y.path).map((path) => ({ path, headers, query, method: b.method ?? a.method }));
+  const paths = pathsOf(x.path, y.path, isDecidedByHost(x, y));
+  return paths.map((path) => ({ path, headers, query, method: b.method ?? a.method }));
 }
 
-function pathsOf(x: Candidate["path"], y: Candidate["path"]): PathMatch[] {
+function pathsOf(x: Candidate["path"], y: Candidate["path"], isWhateverLong: boolean): PathMatch[] {
   const exact = x.kind === "exact" ? x : y.kind === "exact" ? y : null;
   if (exact !== null) {
     const other = exact === x ? y : x;
@@ -157,9 +162,11 @@ function pathsOf(x: Candidate["path"], y: Candidate["path"]): PathMatch[] {
     return mayHold(short, trimmed(long.value)) ? [long] : [];
   }
   if (y.kind === "regex") return x.kind === "regex" || mayMeetPrefix(y.value, x.value) ? [y] : [];
+  if (!mayMeetPrefix(x.value, y.value)) return [];
+  if (isWhateverLong) return [x];
   // A regex has as many characters as the prefix only where the prefix is the whole path.
   if (isRoot(y)) return ["/", "*"].map((value) => ({ kind: "exact", value }));
-  return mayMeetPrefix(x.value, y.value) ? [{ kind: "exact", value: trimmed(y.value) }] : [];
+  return [{ kind: "exact", value: trimmed(y.value) }];
 }
 
 function mayHold({ kind, value }: Candidate["path"], path: string): boolean {

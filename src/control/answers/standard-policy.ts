@@ -54,11 +54,13 @@ export function standardPolicy(policy: OutboundPolicy): StandardPolicy {
  * Whether `outbound.GrpcRoute` can hold it without our extension. It orders calls as ours do. Of a path of more than two
  * segments, which is no call, it looks at two.
  */
-function isOfCalls({ source, rules }: HttpRoute): boolean {
+function isOfCalls({ source, hosts, rules }: HttpRoute): boolean {
   const isSaid = (filter: HttpFilter): boolean =>
     filter.kind === "fail"
       ? filter.grpcStatus >= 0
       : !["redirect", "response-headers", "cors"].includes(filter.kind);
+  // Of other routes only one that takes whatever is left.
+  if (source.kind !== "GRPCRoute" && hosts.length > 0) return false;
   return rules.every(
     (rule) =>
       (source.kind === "GRPCRoute" ? rule.matches.every(isRpcMatch) : rule.matches.length === 0) &&
