@@ -99,6 +99,19 @@ test("a long answer that begins well lets others in, and one that then fails is 
   assert.deepEqual([member.standing.aside, member.standing.untilMs], ["failing", 3_500]);
 });
 
+test("… and one that ends well begins everything anew", () => {
+  const over = balancerOf(endpoints(4), { accrual: ACCRUAL });
+  const member = over.members[0]!;
+  fail(over, member, 0);
+  over.pick(1_000, []);
+  over.begunWell(member, 1_000);
+  over.answered(member, false, 1_000, 0, 1_500);
+  fail(over, member, 2_000, 2);
+  assert.equal(member.standing.aside, "no");
+  fail(over, member, 2_000, 1);
+  assert.equal(member.standing.untilMs, 3_000);
+});
+
 test("a pause that the endpoint asks for is kept, where the policy respects it", () => {
   for (const [respectsRetryAfter, untilMs] of [
     [true, 30_000],

@@ -109,6 +109,19 @@ test("round-robin: who comes has its turn within a round and nothing to catch up
   assert.deepEqual([...got.values()], [1, 1, 1, 1, 1]);
 });
 
+test("round-robin: endpoints of other zones that join have nothing to catch up on either", () => {
+  const over = balancerOf(
+    endpoints(6, (i) => ({ labels: { zone: i < 2 ? "a" : "b" } })),
+    { ...balancing("round-robin"), zone: { spillAtPending: 0, healthyShareMin: 1 } },
+    { client: { id: "x", zone: "a" } },
+  );
+  assert.equal(counts(over, 1_000).size, 2);
+  over.connectFailed(over.members[0]!, 0);
+  const got = counts(over, 50, 1);
+  for (const count of got.values()) assert.ok(Math.abs(count - 10) <= 1, JSON.stringify([...got]));
+  assert.equal(got.size, 5);
+});
+
 test("least-request: goes where fewer are under way for the weight, whatever latencies are", () => {
   const over = balancerOf(
     endpoints(2, (i) => ({ weight: i === 0 ? 40_000 : 10_000 })),

@@ -127,7 +127,6 @@ export class Balancer<T> {
   update(endpoints: readonly Endpoint[], nowMs: number): void {
     this.#endpoints = endpoints;
     const old = this.#byKey;
-    const joinedAtMs = old.size === 0 ? -Infinity : nowMs;
     const known = new Map<string, Member<T>>();
     const members: Member<T>[] = [];
     let hasStayed = false;
@@ -142,7 +141,7 @@ export class Balancer<T> {
       } else {
         const { defaultRttMs, decayMs } = this.#settings;
         const latency = new PeakEwma(defaultRttMs, decayMs, nowMs);
-        member = new Member(endpoint, this.#makeExtra(endpoint), latency, joinedAtMs);
+        member = new Member(endpoint, this.#makeExtra(endpoint), latency, nowMs);
       }
       known.set(key, member);
       members.push(member);
@@ -222,9 +221,10 @@ export class Balancer<T> {
     this.#setAside(member);
   }
 
-  /** An answer began within `latencyMs`, which is what its endpoint is measured by. A failure makes nobody look quicker. */
+  /** An answer began within `latencyMs`, which is what its endpoint is measured by. Quick failures let nobody look quicker. */
   observe(member: Member<T>, latencyMs: number, isFailure: boolean, nowMs: number): void {
-    if (!isFailure || latencyMs > member.latency.load(0, nowMs)) member.latency.observe(latencyMs, nowMs);
+    const { latency } = member;
+    latency.observe(isFailure ? Math.max(latencyMs, latency.load(0, nowMs)) : latencyMs, nowMs);
     // Whoever answers can be reached.
     if (member.standing.aside === "unreachable") this.#readmit(member);
   }

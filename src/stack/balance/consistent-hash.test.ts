@@ -149,3 +149,17 @@ test("one hot key fills its own endpoint to the bound, then the same next ones",
   // ⌈1.25 · 8 / 4⌉ = 3.
   for (const ip of [own, second]) assert.equal(orders[0]!.filter((each) => each === ip).length, 3);
 });
+
+test("bounds are shares of those in use, and what is full goes to whoever has room, however slow", () => {
+  const over = balancerOf(endpoints(4), balancing("consistent-hash", BY_USER, 1.25));
+  for (const member of over.members.slice(0, 2)) over.connectFailed(member, 0);
+  for (let i = 0; i < 8; i++) over.begin(over.pick(0, [], ["x-user", "hot"])!);
+  // ⌈1.25 · 8 / 2⌉ = 5.
+  assert.deepEqual(over.members.map(({ pending }) => pending).toSorted(), [0, 0, 3, 5]);
+
+  const many = balancerOf(endpoints(200), balancing("consistent-hash", BY_USER, 1));
+  const [free, ...full] = many.members;
+  for (const member of full) many.begin(member);
+  many.observe(free!, 10_000, false, 0);
+  for (let i = 0; i < 50; i++) assert.equal(many.pick(0, [], ["x-user", String(i)]), free);
+});

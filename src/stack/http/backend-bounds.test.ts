@@ -162,3 +162,12 @@ test("a limit that is lowered lets be what is there", () => {
   assert.deepEqual([rig.application.calls.length, rig.bounds.connections, rig.bounds.waiting], [3, 3, 0]);
   assert.equal(rig.ask(client).reply.fault?.rule, "connectionsMax=1");
 });
+
+test("what is told twice to be over is over once", () => {
+  const bounds = new BackendBounds("web");
+  const over = [bounds.wait(), bounds.connecting()];
+  bounds.wait();
+  bounds.connecting();
+  for (let i = 0; i < 2; i++) for (const each of over) each();
+  assert.deepEqual([bounds.waiting, bounds.connections], [1, 1]);
+});

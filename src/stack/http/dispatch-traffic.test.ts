@@ -124,6 +124,8 @@ const NO_FAILURES: Readonly<Record<string, (scene: Scene) => void>> = {
   "gRPC NOT_FOUND": (scene) => finishCall(scene.ask(CALL).call, 5),
   "gRPC RESOURCE_EXHAUSTED": (scene) => finishCall(scene.ask(CALL).call, 8),
   "a grpc-status of who does not speak gRPC": (scene) => finishCall(scene.ask().call, 13),
+  "a connection that ended before the request": (scene) =>
+    scene.ask().call.reply.fail(fault("RESET", "idle for too long", { safe: true })),
   "a client that goes away": (scene) =>
     scene.dispatch.call(GET, true, new RecordingReply()).abort(fault("CANCELLED", "gone")),
 };
@@ -135,6 +137,12 @@ for (const [name, happen] of Object.entries(NO_FAILURES)) {
     assert.equal(scene.asideCount, 0);
   });
 }
+
+test("the head of a gRPC answer is no success yet", () => {
+  const scene = new Scene(1, { accrual: { ...ACCRUAL, consecutiveFailures: 2 }, ejectionFloor: 0 });
+  for (let i = 0; i < 2; i++) finishCall(scene.ask(CALL).call, 13);
+  assert.equal(scene.asideCount, 1);
+});
 
 test("a far sidecar that cannot reach its application speaks of that endpoint", () => {
   const scene = new Scene(4, ONE_FAILURE);
