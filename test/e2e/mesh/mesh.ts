@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -49,9 +49,11 @@ export class Mesh {
     assert.equal(made.status, 0, `unshare: ${String(made.stderr)}`);
   }
 
-  /** Writes a manifest; a running mesh follows. */
+  /** Writes a manifest, at once as a whole; a running mesh follows. */
   write(file: string, yaml: string): void {
-    writeFileSync(join(this.folder, file), yaml);
+    const whole = join(this.dir, file);
+    writeFileSync(whole, yaml);
+    renameSync(whole, join(this.folder, file));
   }
 
   remove(file: string): void {
