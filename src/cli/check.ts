@@ -240,14 +240,11 @@ async function mesh(paths: InstancePaths, status: AnswerOf<"status">): Promise<F
         findings.push(warn(`${certificate.name} certificate`, detail, "rotate it before it ends"));
       else findings.push(ok(`${certificate.name} certificate`, detail));
     }
+    const problems = answer.problems.length + answer.objects.flatMap((object) => object.findings).length;
     findings.push(
-      answer.problems.length === 0
+      problems === 0
         ? ok("folder", status.folder)
-        : bad(
-            "folder",
-            `${countOf(answer.problems.length, "problem")} in ${status.folder}`,
-            "see: pillion status",
-          ),
+        : bad("folder", `${countOf(problems, "problem")} in ${status.folder}`, "see: pillion status"),
     );
   }
   const unwell = status.pods.filter((pod) => !pod.ready && pod.phase !== "Succeeded");

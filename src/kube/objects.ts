@@ -362,7 +362,7 @@ export function objectKey(object: KubeObject): string {
   return `${kind}/${namespaceOf(object)}/${object.metadata.name}`;
 }
 
-const LINKERD_POLICY = "policy.linkerd.io";
+export const LINKERD_POLICY = "policy.linkerd.io";
 
 /** The API group: what stands before the version. */
 export function groupOf(object: PolicyObject): string {

@@ -1,5 +1,5 @@
 import type { LoadedObject } from "#/kube/folder.ts";
-import { isRoute, namespaceOf, objectKey } from "#/kube/objects.ts";
+import { isRoute, LINKERD_POLICY, namespaceOf, objectKey } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import { trafficAnnotations } from "#/kube/traffic-annotations.ts";
 import type { TrafficAnnotations } from "#/kube/traffic-annotations.ts";
@@ -112,7 +112,7 @@ class Compiler {
       faults,
       limits,
       objectOf: (source) => {
-        const kind = source.group === "policy.linkerd.io" ? `${source.kind}.linkerd` : source.kind;
+        const kind = source.group === LINKERD_POLICY ? `${source.kind}.linkerd` : source.kind;
         return objects.get(`${kind}/${source.namespace}/${source.name}`) ?? null;
       },
     };

@@ -1,5 +1,5 @@
 import { durationMs } from "#/kube/duration.ts";
-import { groupOf, namespaceOf } from "#/kube/objects.ts";
+import { groupOf, LINKERD_POLICY, namespaceOf } from "#/kube/objects.ts";
 import type { ClientSelector, FaultPolicyObject, FaultSpec } from "#/kube/policy-objects.ts";
 import type { FaultAction, HttpFilter, HttpRoute } from "#/model/route.ts";
 import { sourceOf } from "./backends.ts";
@@ -62,8 +62,8 @@ export function withFaults(
   if (faults.size === 0) return routes;
   const atService = filtersFor(faults.get(`Service ${serviceKey}`), portName, client);
   return routes.map((route) => {
-    const { kind, namespace, name } = route.source;
-    const atRoute = faults.get(`${kind} ${namespace}/${name}`);
+    const { group, kind, namespace, name } = route.source;
+    const atRoute = group === LINKERD_POLICY ? undefined : faults.get(`${kind} ${namespace}/${name}`);
     if (atService.length === 0 && atRoute === undefined) return route;
     const rules = route.rules.map((rule) => {
       const added = [...atService, ...(kind === "Service" ? [] : filtersFor(atRoute, rule.name, client))];

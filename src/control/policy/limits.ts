@@ -34,6 +34,7 @@ export function limitIndex(
     if (some === undefined) out.set(namespace, [entry]);
     else some.push(entry);
   };
+  const byPolicy = Map.groupBy(targets, ({ policy }) => policy);
   for (const { object } of policies.toSorted(byAge)) {
     if (object.kind !== "RateLimitPolicy") continue;
     const namespace = namespaceOf(object);
@@ -41,9 +42,9 @@ export function limitIndex(
     const { selector, ports } = object.spec;
     if (selector !== undefined)
       add(namespace, { selector, ports: ports === undefined ? null : new Set(ports), ...limits });
-    for (const { policy, ref, key, refusal } of targets) {
+    for (const { ref, key, refusal } of byPolicy.get(object) ?? []) {
       const service = serviceOf(key)?.object;
-      if (policy !== object || refusal !== null || service?.kind !== "Service") continue;
+      if (refusal !== null || service?.kind !== "Service") continue;
       // A Service without a selector has no pods of ours.
       if (Object.keys(service.spec.selector ?? {}).length === 0) continue;
       const meant = (service.spec.ports ?? []).filter(

@@ -190,3 +190,22 @@ test("a filter that is not honoured is never skipped: its rule answers with an e
   assert.deepEqual(whole.conditions("HTTPRoute", "shop/r"), ["Accepted=False (UnsupportedValue)"]);
   assert.equal(whole.ask("shop/web").http[0]!.rules[0]!.filters[0]!.kind, "fail");
 });
+
+test("Linkerd's own HTTPRoute is the same kind, beside one of the standard's with its name", () => {
+  const linkerd = `---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{group: core, kind: Service, name: web, port: 80}], rules: [{backendRefs: [{group: core, kind: Service, name: web, port: 80}]}]}
+`;
+  const world = new PolicyWorld(service("web") + linkerd + route("r", parent("web"), to("web")));
+  assert.deepEqual(world.problems, []);
+  const sources = world.ask("shop/web").http.map((each) => each.source);
+  assert.deepEqual(
+    sources.map((source) => [source.group, world.view.policy.objectOf(source)?.lineOf([])]),
+    [
+      ["policy.linkerd.io", 7],
+      ["gateway.networking.k8s.io", 12],
+    ],
+  );
+});

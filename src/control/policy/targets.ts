@@ -1,5 +1,5 @@
 import type { LoadedObject } from "#/kube/folder.ts";
-import { namespaceOf } from "#/kube/objects.ts";
+import { groupOf, isRoute, namespaceOf } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import type { TargetRef } from "#/kube/policy-objects.ts";
 import type { MeshView } from "../services/mesh-view.ts";
@@ -82,7 +82,11 @@ function refusalOf(
       : refuse("sectionName", `Service ${namespace}/${ref.name} has no port called ${ref.sectionName}`);
   }
   const route = (byKind.get(ref.kind) ?? []).find(
-    ({ object }) => object.metadata.name === ref.name && namespaceOf(object) === namespace,
+    ({ object }) =>
+      isRoute(object) &&
+      groupOf(object) === ref.group &&
+      object.metadata.name === ref.name &&
+      namespaceOf(object) === namespace,
   )?.object;
   if (route === undefined || (route.kind !== "HTTPRoute" && route.kind !== "GRPCRoute"))
     return ref.kind === "HTTPRoute" || ref.kind === "GRPCRoute"
