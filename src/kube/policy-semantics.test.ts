@@ -158,3 +158,51 @@ test("a header filter may not touch what belongs to a connection, to the host or
     /spec\.rules\[0\]\.backendRefs\[0\]\.filters\[0\]\.responseHeaderModifier\.remove\[0\] cannot/,
   );
 });
+
+test("a regular expression that a sidecar could not match by refuses its file", () => {
+  const gateway = "gateway.networking.k8s.io/v1";
+  for (const [kind, spec, expected] of [
+    [
+      "HTTPRoute",
+      "{rules: [{matches: [{path: {type: RegularExpression, value: '/(a'}}]}]}",
+      /matches\[0\]\.path\.value the regular expression \/\(a cannot be used/,
+    ],
+    [
+      "HTTPRoute",
+      "{rules: [{matches: [{path: {type: RegularExpression, value: '/(?:a{900}){3}'}}]}]}",
+      /path\.value .*it is too large/,
+    ],
+    [
+      "HTTPRoute",
+      "{rules: [{matches: [{headers: [{name: a, type: RegularExpression, value: '['}]}]}]}",
+      /headers\[0\]\.value /,
+    ],
+    [
+      "HTTPRoute",
+      "{rules: [{matches: [{queryParams: [{name: a, type: RegularExpression, value: '(?=a)'}]}]}]}",
+      /queryParams\[0\]\.value /,
+    ],
+    [
+      "GRPCRoute",
+      "{rules: [{matches: [{method: {type: RegularExpression, service: 'a**['}}]}]}",
+      /method\.service /,
+    ],
+    ["HTTPRoute", "{rules: [{matches: [{path: {type: Exact, value: '/(a'}}]}]}", /^$/],
+    ["HTTPRoute", "{rules: [{matches: [{path: {type: RegularExpression, value: '/a/[0-9]+'}}]}]}", /^$/],
+  ] as const)
+    assert.match(problems(kind, spec, gateway), expected, spec);
+  assert.match(
+    problems(
+      "FaultPolicy",
+      `{${WEB}, faults: [{reset: {}, headers: [{name: a, value: "[", type: RegularExpression}]}]}`,
+    ),
+    /faults\[0\]\.headers\[0\]\.value the regular expression/,
+  );
+  assert.match(
+    problems(
+      "RateLimitPolicy",
+      `{${WEB}, rates: [{requests: 1, matches: [{path: {type: RegularExpression, value: "["}}]}]}`,
+    ),
+    /rates\[0\]\.matches\[0\]\.path\.value the regular expression/,
+  );
+});

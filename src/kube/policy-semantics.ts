@@ -1,14 +1,18 @@
 import { fieldProblem } from "#/stack/route/header-change.ts";
+import { compilePattern } from "#/stack/route/pattern.ts";
 import { durationMs } from "./duration.ts";
 import type { KubeObject } from "./objects.ts";
 import type {
   FaultPolicyObject,
+  GrpcRouteMatch,
   GrpcRouteObject,
+  HttpRouteMatch,
   HttpRouteObject,
   RateLimitPolicyObject,
   RouteFilter,
   TargetRef,
   TrafficPolicyObject,
+  ValueMatch,
 } from "./policy-objects.ts";
 
 type Path = readonly (string | number)[];
@@ -22,13 +26,41 @@ export function checkPolicySemantics(object: KubeObject, say: Say): void {
   else if (object.kind === "RateLimitPolicy") checkRateLimit(object, say);
 }
 
-function checkRoute({ spec }: HttpRouteObject | GrpcRouteObject, say: Say): void {
-  for (const [i, rule] of (spec.rules ?? []).entries()) {
+function checkRoute(route: HttpRouteObject | GrpcRouteObject, say: Say): void {
+  for (const [i, rule] of (route.spec.rules ?? []).entries()) {
     const at = ["spec", "rules", i];
+    for (const [m, match] of (rule.matches ?? []).entries()) {
+      if (route.kind === "HTTPRoute") checkHttpMatch(match as HttpRouteMatch, [...at, "matches", m], say);
+      else checkGrpcMatch(match as GrpcRouteMatch, [...at, "matches", m], say);
+    }
     checkFilters(rule.filters, at, say);
     for (const [b, ref] of (rule.backendRefs ?? []).entries())
       checkFilters(ref.filters, [...at, "backendRefs", b], say);
   }
+}
+
+function checkHttpMatch({ path, headers, queryParams }: HttpRouteMatch, at: Path, say: Say): void {
+  if (path?.type === "RegularExpression") checkPattern(path.value, [...at, "path", "value"], say);
+  checkValues(headers, [...at, "headers"], say);
+  checkValues(queryParams, [...at, "queryParams"], say);
+}
+
+function checkGrpcMatch({ method, headers }: GrpcRouteMatch, at: Path, say: Say): void {
+  if (method?.type === "RegularExpression")
+    for (const part of ["service", "method"] as const)
+      if (method[part] !== undefined) checkPattern(method[part], [...at, "method", part], say);
+  checkValues(headers, [...at, "headers"], say);
+}
+
+function checkValues(matches: readonly ValueMatch[] | undefined, at: Path, say: Say): void {
+  for (const [i, { type, value }] of (matches ?? []).entries())
+    if (type === "RegularExpression") checkPattern(value, [...at, i, "value"], say);
+}
+
+/** As a sidecar would: what it could not match by, it would never match. */
+function checkPattern(source: string, at: Path, say: Say): void {
+  const compiled = compilePattern(source);
+  if (compiled.kind === "problem") say(at, compiled.problem);
 }
 
 function checkFilters(filters: readonly RouteFilter[] | undefined, at: Path, say: Say): void {
@@ -93,6 +125,7 @@ function checkFaults({ spec }: FaultPolicyObject, say: Say): void {
   checkTargets(spec.targetRefs, say);
   for (const [i, fault] of spec.faults.entries()) {
     const at = ["spec", "faults", i];
+    checkValues(fault.headers, [...at, "headers"], say);
     if (ACTIONS.filter((action) => fault[action] !== undefined).length !== 1)
       say(at, `must have exactly one of ${ACTIONS.join(", ")}; write several faults for several actions`);
     if (fault.percent !== undefined && fault.fraction !== undefined)
@@ -113,8 +146,9 @@ function checkRateLimit({ spec }: RateLimitPolicyObject, say: Say): void {
     );
   if (spec.rates === undefined && spec.concurrency === undefined)
     say(["spec"], "limits nothing; write rates or concurrency");
-  for (const [i, { window, per }] of (spec.rates ?? []).entries()) {
+  for (const [i, { window, per, matches = [] }] of (spec.rates ?? []).entries()) {
     const at = ["spec", "rates", i];
+    for (const [m, match] of matches.entries()) checkHttpMatch(match, [...at, "matches", m], say);
     if (window !== undefined && durationMs(window) === 0) say([...at, "window"], "must be longer than 0");
     if (per !== undefined && (per.header !== undefined) === (per.identity === true))
       say(
