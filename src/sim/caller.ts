@@ -86,15 +86,11 @@ export class Caller implements ResponseSink {
     if (this.#status !== 0 || this.#isOver) this.#watch.violated("a second answer to one request");
     this.#status = head.status;
     if (!last) return;
-    const grpcStatus = fieldValue(head.fields, "grpc-status");
-    this.#end(head.status < 500 && (grpcStatus === null || grpcStatus === "0") ? GOOD : String(head.status));
+    this.#answered(fieldValue(head.fields, "grpc-status"));
   }
 
   finish(trailers: Fields | null): void {
-    const grpcStatus = trailers === null ? null : fieldValue(trailers, "grpc-status");
-    this.#end(
-      this.#status < 500 && (grpcStatus === null || grpcStatus === "0") ? GOOD : String(this.#status),
-    );
+    this.#answered(trailers === null ? null : fieldValue(trailers, "grpc-status"));
   }
 
   fail(cause: Fault): void {
@@ -104,6 +100,12 @@ export class Caller implements ResponseSink {
     }
     this.#watch.faulted(cause);
     this.#end(cause.code);
+  }
+
+  /** Whom a limit turned away was not served. */
+  #answered(grpcStatus: string | null): void {
+    const isGood = this.#status < 500 && this.#status !== 429 && (grpcStatus === null || grpcStatus === "0");
+    this.#end(isGood ? GOOD : String(this.#status));
   }
 
   #giveUp(outcome: string): void {

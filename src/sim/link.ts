@@ -3,17 +3,14 @@ import type { Fields } from "#/base/fields.ts";
 import { LIMITS } from "#/model/limits.ts";
 import type { BackendBounds } from "#/stack/balance/backend-bounds.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
-import type {
-  HttpService,
-  RequestHead,
-  RequestSink,
-  ResponseHead,
-  ResponseSink,
-} from "#/stack/http/exchange.ts";
+import type { RequestHead, RequestSink, ResponseHead, ResponseSink } from "#/stack/http/exchange.ts";
 import { IDEMPOTENT, SPENT } from "#/stack/http/exchange.ts";
 import type { Fault } from "#/stack/http/fault.ts";
 import { fault } from "#/stack/http/fault.ts";
+import type { Answerer } from "#/stack/http/mesh-answer.ts";
+import { explain, meshAnswer } from "#/stack/http/mesh-answer.ts";
 
+const SERVER: Answerer = { side: "server", workload: "" };
 /** As a sidecar's own default. */
 const CONNECT_TIMEOUT_MS = 1_000;
 /** So long a connection is silent before its sidecar takes it for dead. */
@@ -27,8 +24,8 @@ export interface Far {
   readonly reach: Reach;
   /** When it was last without life: connections made before are gone. */
   readonly lostAtMs: number;
-  /** Its sidecar's inbound side, with the program behind it. */
-  readonly inbound: HttpService;
+  /** Its sidecar's inbound side, with the program behind it. `client`: proven name; null for an unmeshed one. */
+  accept(client: string | null, head: RequestHead, last: boolean, reply: ResponseSink): RequestSink;
   /** Requests on their way in or under way. */
   readonly open: Set<LinkRequest>;
 }
@@ -48,6 +45,8 @@ export interface LinkCounts {
  */
 export class Link implements EndpointService {
   readonly clock: Clock;
+  /** Proven name of who sends. */
+  readonly client: string | null;
   readonly far: Far;
   readonly latencyMs: number;
   readonly counts: LinkCounts;
@@ -57,12 +56,14 @@ export class Link implements EndpointService {
 
   constructor(parts: {
     clock: Clock;
+    client: string | null;
     far: Far;
     latencyMs: number;
     counts: LinkCounts;
     bounds: BackendBounds;
   }) {
     this.clock = parts.clock;
+    this.client = parts.client;
     this.far = parts.far;
     this.latencyMs = parts.latencyMs;
     this.counts = parts.counts;
@@ -182,8 +183,12 @@ export class LinkRequest implements RequestSink, ResponseSink {
     });
   }
 
-  /** The far sidecar's own refusal. One that reached no program may be sent elsewhere; any other is an answer. */
+  /** The far sidecar's own refusal. One that reached no program may be sent elsewhere; any other is an answer, as on the wire. */
   fail(cause: Fault): void {
+    if (!cause.safe) {
+      this.head(meshAnswer(this.#head, explain(cause, SERVER)).head, true);
+      return;
+    }
     this.#later(() => this.#failNear(cause));
   }
 
@@ -220,7 +225,7 @@ export class LinkRequest implements RequestSink, ResponseSink {
         return;
       }
       this.#isArrived = true;
-      this.#sink = far.inbound.call(this.#head, true, this);
+      this.#sink = far.accept(this.#link.client, this.#head, true, this);
     });
   }
 

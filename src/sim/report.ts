@@ -1,4 +1,4 @@
-import type { Flow, Tally } from "./figures.ts";
+import type { Flow, Tally, Timeline } from "./figures.ts";
 import type { SimPod, SimService, World } from "./world.ts";
 
 /** What a simulation showed. Plain data, the same for the same seed. Numbers are rounded to what they can mean. */
@@ -42,6 +42,7 @@ export interface ServiceReport {
     readonly requests: number;
     /** Sent to endpoints by sidecars: the difference is retries. */
     readonly attempts: number;
+    readonly attemptsPerSecond: number;
     readonly retries: number;
     /** `attempts / requests`; null without requests. */
     readonly loadFactor: number | null;
@@ -95,7 +96,7 @@ export function reportOf(world: World): Report {
         outcomeOf(tally, timeline.phases[i]!.toMs - timeline.phases[i]!.fromMs),
       ),
     })),
-    services: services.map((service) => serviceReport(service, flows)),
+    services: services.map((service) => serviceReport(service, flows, timeline)),
     faults: [...faults]
       .map(([what, requests]) => ({ what, requests }))
       .toSorted((a, b) => b.requests - a.requests || compare(a.what, b.what)),
@@ -131,7 +132,7 @@ function outcomeOf(tally: Tally, durationMs: number): Outcome {
   };
 }
 
-function serviceReport(service: SimService, flows: readonly Flow[]): ServiceReport {
+function serviceReport(service: SimService, flows: readonly Flow[], timeline: Timeline): ServiceReport {
   const own = flows.filter((flow) => flow.to === service.plan.path);
   return {
     service: service.plan.path,
@@ -140,6 +141,9 @@ function serviceReport(service: SimService, flows: readonly Flow[]): ServiceRepo
       return {
         requests,
         attempts,
+        attemptsPerSecond: round(
+          (attempts * 1_000) / (timeline.phases[i]!.toMs - timeline.phases[i]!.fromMs),
+        ),
         retries: Math.max(0, attempts - requests),
         loadFactor: requests === 0 ? null : round(attempts / requests, 3),
       };

@@ -1,7 +1,7 @@
 import type { IpAddress } from "#/base/address.ts";
 import type { OutboundPolicy, PolicySource } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
-import type { BackendTraffic } from "#/model/traffic.ts";
+import type { BackendTraffic, InboundLimits } from "#/model/traffic.ts";
 import type { Behaviour, CallPlan, ReplicaPlan, ServicePlan, WorkloadPlan, WorldPlan } from "./plan.ts";
 
 /** Parts of worlds for tests, each with defaults that a test changes where it matters. */
@@ -31,6 +31,7 @@ export function workload(
   pods: number,
   behaviour: Partial<Behaviour> = {},
   zones: readonly string[] = [""],
+  inbound: InboundLimits | null = null,
 ): WorkloadPlan {
   const replica = (_: unknown, i: number): ReplicaPlan => ({
     name: `${name}-${i}`,
@@ -47,7 +48,7 @@ export function workload(
   });
   return {
     name,
-    inbound: null,
+    inbound,
     pods: Array.from({ length: pods }, replica),
     behaviour: { ...STEADY, ...behaviour },
   };

@@ -5,7 +5,7 @@ import { rateAt } from "./load.ts";
 import type { FailureKind } from "./plan.ts";
 import { reportOf } from "./report.ts";
 import { simulate } from "./simulate.ts";
-import { call, pathOf, workload, world } from "./testing.ts";
+import { call, pathOf, SOURCE, workload, world } from "./testing.ts";
 
 const failing = (what: FailureKind, atMs = 3_000, forMs = 3_000) => [{ atMs, forMs, what }];
 
@@ -196,4 +196,24 @@ test("the report counts what arrived once more than was asked as retries of the 
   assert.equal(report.services[0]!.phases[0]!.loadFactor, 1);
   assert.ok(flow.requests > 2_700 && flow.requests % 3 === 0, `${flow.requests}`);
   assert.equal(flow.bad.get(GOOD), undefined);
+});
+
+test("a rate limit at the pods lets through what it says, and tells the others so", () => {
+  const rate = {
+    source: SOURCE,
+    matches: [],
+    key: { kind: "total" },
+    requests: 20,
+    windowMs: 1_000,
+    burst: 10,
+    scope: "local",
+  } as const;
+  const limits = { rates: [rate], exempt: [], concurrency: null };
+  const made = simulate(world([workload("load", 1, 4), workload("a", 2, 2, {}, [""], limits)], {}, 200));
+  const tally = made.flow("load", pathOf("a")).phases[0]!;
+  // Two pods, each with its burst and 20 a second for 10 s.
+  assert.ok(tally.good >= 400 && tally.good <= 420, `${tally.good}`);
+  assert.equal(tally.bad.get("429") ?? tally.requests - tally.good, tally.requests - tally.good);
+  assert.equal(made.faults.get("RATE_LIMITED [default/http]"), tally.requests - tally.good);
+  assert.deepEqual(made.violations, []);
 });

@@ -2,10 +2,13 @@ import { assert } from "#/base/assert.ts";
 import { SeededRandom } from "#/base/random.ts";
 import { VirtualClock } from "#/base/virtual-clock.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import { ruleOf } from "#/model/policy.ts";
 import type { BackendBounds } from "#/stack/balance/backend-bounds.ts";
 import type { Cancel, EndpointSource } from "#/stack/discovery.ts";
-import type { HttpService, RequestHead } from "#/stack/http/exchange.ts";
+import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
 import type { Fault } from "#/stack/http/fault.ts";
+import { PortLimits } from "#/stack/limits/port-limits.ts";
+import { QuotaShares } from "#/stack/limits/quota-shares.ts";
 import type { Condition } from "./application.ts";
 import { PlayedApplication } from "./application.ts";
 import type { CallEnd, CallWatch } from "./caller.ts";
@@ -20,6 +23,8 @@ import { REQUEST_NUMBER } from "./plan.ts";
 /** After the load has ended, so much time is given to what is under way. */
 const DRAIN_MS = 600_000;
 const VIOLATIONS_MAX = 20;
+/** A pod has one program, whatever the port that it is reached by. */
+const ANY_PORT = 80;
 
 /**
  * A mesh on virtual time: pods with played programs, and for each the same layers that its sidecar has between a request and
@@ -137,6 +142,8 @@ export class World implements CallWatch {
       if (held !== 0) this.violated(`${pod.plan.name}: ${held} requests are held by faults`);
       const copies = pod.outbound.mirrors.count;
       if (copies !== 0) this.violated(`${pod.plan.name}: ${copies} copies for mirrors are left`);
+      const admitted = pod.limits?.concurrency?.underWay ?? 0;
+      if (admitted !== 0) this.violated(`${pod.plan.name}: ${admitted} admitted requests are left`);
       if (pod.underWay !== 0)
         this.violated(`${pod.plan.name}: ${pod.underWay} requests of its sidecar are left`);
       if (pod.open.size !== 0) this.violated(`${pod.plan.name}: ${pod.open.size} requests to it are left`);
@@ -184,7 +191,8 @@ export class SimPod implements Far {
   readonly workload: SimWorkload;
   readonly application: PlayedApplication;
   readonly outbound: OutboundStack;
-  readonly inbound: HttpService;
+  /** What its sidecar takes in; null: whatever comes. */
+  readonly limits: PortLimits | null = null;
   readonly open: Set<LinkRequest> = new Set();
   /** Requests that came in at its program. */
   readonly arrivals: Counts;
@@ -194,6 +202,14 @@ export class SimPod implements Far {
   underWay = 0;
   readonly underWayTo: Map<string, number> = new Map();
   readonly #world: World;
+  /** The program, with its arrivals counted. */
+  readonly #program: HttpService = {
+    call: (head, last, reply) => {
+      this.arrivals.add(this.#world.nowMs);
+      this.#world.observer?.arrived(this, head);
+      return this.application.call(head, last, reply);
+    },
+  };
 
   constructor(world: World, workload: SimWorkload, plan: ReplicaPlan) {
     const { clock, random } = world;
@@ -207,13 +223,16 @@ export class SimPod implements Far {
       behaviour: workload.plan.behaviour,
       makeCall: (call, done) => this.call(call, call.head, done),
     });
-    this.inbound = {
-      call: (head, last, reply) => {
-        this.arrivals.add(world.nowMs);
-        world.observer?.arrived(this, head);
-        return this.application.call(head, last, reply);
-      },
-    };
+    if (workload.plan.inbound !== null) {
+      this.limits = new PortLimits(ANY_PORT, {
+        clock,
+        // The control plane, which leases shares of global limits, is not played: each pod goes by its fair share.
+        quota: new QuotaShares(),
+        limited: (limit) => world.count(`RATE_LIMITED [${ruleOf(limit.source)}]`),
+        shed: (source) => world.count(`SHED [${ruleOf(source)}]`),
+      });
+      this.limits.update(workload.plan.inbound);
+    }
     this.outbound = new OutboundStack({
       clock,
       random,
@@ -225,6 +244,12 @@ export class SimPod implements Far {
       limitReached: (path, limit) => world.service(path).events.limitReached(limit),
       seriesOf: (path) => world.service(path).events,
     });
+  }
+
+  accept(client: string | null, head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    return this.limits === null
+      ? this.#program.call(head, last, reply)
+      : this.limits.call(this.#program, client, head, last, reply);
   }
 
   /** The program makes a request. `head` may be another than the plan's. */
@@ -287,6 +312,7 @@ export class SimPod implements Far {
     };
     return new Link({
       clock: world.clock,
+      client: this.plan.endpoint.identity?.name ?? null,
       far: to,
       bounds,
       latencyMs: to.plan.zone === this.plan.zone ? latencyMs : zoneLatencyMs,

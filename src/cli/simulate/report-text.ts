@@ -42,18 +42,19 @@ function flowTable(report: Report): string {
 
 function serviceTable(report: Report): string {
   return table(
-    ["SERVICE", "WHEN", "REQUESTS", "REACHED IT", "RETRIES", "LOAD"],
+    ["SERVICE", "WHEN", "REQUESTS", "REACHED IT", "A SECOND", "RETRIES", "LOAD"],
     report.services.flatMap((service) =>
       service.phases.map((phase, i) => [
         i === 0 ? short(service.service) : "",
         report.phases[i]!.name,
         String(phase.requests),
         String(phase.attempts),
+        phase.attemptsPerSecond.toFixed(1),
         String(phase.retries),
         phase.loadFactor === null ? "-" : `${phase.loadFactor.toFixed(2)} ×`,
       ]),
     ),
-    [2, 3, 4, 5],
+    [2, 3, 4, 5, 6],
   );
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -35,12 +35,27 @@ test("the example keeps what it promises, prints the same for the same seed, and
   assert.equal(first.code, 0, first.text);
   assert.match(
     first.text,
-    /✓ .*prices-fail\.yaml:\d+: load on prices\.shop\.svc\.cluster\.local:80, during: 1/,
+    /✓ .*prices-fail\.yaml:\d+: prices\.shop\S+, during: 1\.1\d* × the load from before/,
   );
+  assert.match(first.text, /prices\.shop:80 [^✓]*not retried: the budget was spent/);
   assert.equal(run({ plot }).text, first.text);
   assert.match(readFileSync(plot, "utf8"), /^<svg /);
   const json = JSON.parse(run({ json: true, seed: 2 }).text) as { seed: number; violations: unknown[] };
   assert.deepEqual([json.seed, json.violations], [2, []]);
+});
+
+test("without its budgets the example is a storm, and fails", () => {
+  const folder = join(scratch, "shop");
+  cpSync(OPTIONS.folder, folder, { recursive: true });
+  const file = join(folder, "retries.yaml");
+  const documents = readFileSync(file, "utf8").split("---\n");
+  writeFileSync(file, documents.filter((text) => !text.includes("XBackendTrafficPolicy")).join("---\n"));
+  const { code, text } = run({ folder });
+  assert.equal(code, 1);
+  assert.match(
+    text,
+    /✗ .*prices\.shop\S+, during: 1\.[3-9]\d* × the load from before, at most 1\.2 expected/,
+  );
 });
 
 test("flags alone are enough for a first look", () => {
@@ -52,7 +67,7 @@ test("flags alone are enough for a first look", () => {
   };
   const { code, text } = run(flags);
   assert.equal(code, 0);
-  assert.match(text, /during +\d+\.\d +0\.00%/);
+  assert.match(text, /during +\d+\.\d +0\.0\d%/);
 });
 
 test("an expectation that is not met is exit code 1; what cannot be read is a mistake with its place", () => {

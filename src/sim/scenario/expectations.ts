@@ -19,7 +19,8 @@ export function checkExpectations(report: Report, expectations: readonly Expecta
 }
 
 function findingsOf(report: Report, expectation: Expectation): Finding[] {
-  const { from, loadFactorMax, p99MsMax, phase, place, successRateMin, to } = expectation;
+  const { from, growthMax, loadFactorMax, p99MsMax, phase, place, successRateMin, to } = expectation;
+  const before = report.phases.findIndex(({ name }) => name === "before");
   const found: Finding[] = [];
   report.phases.forEach(({ name }, i) => {
     if (phase !== "" && phase !== name) return;
@@ -38,14 +39,22 @@ function findingsOf(report: Report, expectation: Expectation): Finding[] {
           line: `${subject}: p99 ${outcome.p99Ms} ms, at most ${p99MsMax} ms expected`,
         });
     }
-    if (loadFactorMax === null) return;
     for (const { phases, service } of report.services) {
-      const { loadFactor } = phases[i]!;
-      if (!service.includes(to) || loadFactor === null) continue;
-      found.push({
-        isMet: loadFactor <= loadFactorMax,
-        line: `${place}: load on ${service}, ${name}: ${loadFactor} × the requests made, at most ${loadFactorMax} expected`,
-      });
+      if (!service.includes(to)) continue;
+      const { attemptsPerSecond, loadFactor } = phases[i]!;
+      const subject = `${place}: ${service}, ${name}`;
+      if (loadFactorMax !== null && loadFactor !== null)
+        found.push({
+          isMet: loadFactor <= loadFactorMax,
+          line: `${subject}: ${loadFactor} × the requests made reach it, at most ${loadFactorMax} expected`,
+        });
+      const usual = before === -1 || before === i ? 0 : phases[before]!.attemptsPerSecond;
+      const growth = usual === 0 ? 0 : Number((attemptsPerSecond / usual).toFixed(3));
+      if (growthMax !== null && usual > 0)
+        found.push({
+          isMet: growth <= growthMax,
+          line: `${subject}: ${growth} × the load from before, at most ${growthMax} expected`,
+        });
     }
   });
   return found;

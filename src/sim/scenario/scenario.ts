@@ -30,6 +30,8 @@ export interface Expectation {
   readonly p99MsMax: number | null;
   /** Requests that reach the service's endpoints for each that programs made. */
   readonly loadFactorMax: number | null;
+  /** What reaches the service a second, against the time before the failure. */
+  readonly growthMax: number | null;
 }
 
 /** A problem with what stands in a scenario. */
@@ -272,12 +274,14 @@ function expectationOf(reader: FieldReader): Expectation {
     successRateMin: reader.has("success") ? reader.share("success", 0) : null,
     p99MsMax: reader.has("p99") ? reader.durationMs("p99", 0) : null,
     loadFactorMax: reader.has("loadFactor") ? reader.number("loadFactor", 1, 0, 1_000_000) : null,
+    growthMax: reader.has("growth") ? reader.number("growth", 1, 0, 1_000_000) : null,
   };
-  reader.knows("success", "p99", "loadFactor");
-  if (!["success", "p99", "loadFactor"].some((name) => reader.has(name)))
+  const bounds = ["success", "p99", "loadFactor", "growth"];
+  reader.knows(...bounds);
+  if (!bounds.some((name) => reader.has(name)))
     reader.problem(
       [],
-      "must have success (a least share), p99 (a longest time) or loadFactor (a highest one)",
+      "must have success (a least share), p99 (a longest time), loadFactor or growth (the most)",
     );
   if (!["", "all", "before", "during", "after"].includes(expectation.phase))
     reader.problem(["phase"], "must be before, during or after the failures; or all, where there are none");

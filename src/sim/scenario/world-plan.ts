@@ -1,9 +1,10 @@
 import type { IpAddress } from "#/base/address.ts";
 import { endpointOf } from "#/control/policy/endpoint.ts";
-import { outboundPolicyFor } from "#/control/policy/policy.ts";
+import { inboundLimitsFor, outboundPolicyFor } from "#/control/policy/policy.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import type { FolderProblem } from "#/model/node-protocol.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
+import type { InboundLimits } from "#/model/traffic.ts";
 import type {
   Behaviour,
   CallPlan,
@@ -129,7 +130,7 @@ function workloadPlan(
   return {
     name: workload.name,
     behaviour,
-    inbound: null,
+    inbound: inboundOf(workload, mesh),
     pods: workload.pods.map((pod, i) => {
       const view = mesh.view.podsByName.get(`${pod.namespace}/${pod.name}`)!;
       const zone = zones.length === 0 ? "" : zones[i % zones.length]!;
@@ -138,6 +139,19 @@ function workloadPlan(
       return { name: pod.name, zone, endpoint: { ...endpoint, labels: { ...endpoint.labels, zone } } };
     }),
   };
+}
+
+/** What the workload's sidecars take in at the first port that a Service reaches it by: a program has one port here. */
+function inboundOf({ pods }: FolderWorkload, { targets, view }: FolderMesh): InboundLimits | null {
+  const [first] = pods;
+  for (const { port } of targets) {
+    const endpoint = port.endpoints.find(
+      ({ pod }) => pod?.name === first?.name && pod?.namespace === first?.namespace,
+    );
+    if (endpoint !== undefined && endpoint.pod !== null)
+      return inboundLimitsFor(view, endpoint.pod, endpoint.port);
+  }
+  return null;
 }
 
 function servicePlan(target: FolderTarget, mesh: FolderMesh): ServicePlan {
