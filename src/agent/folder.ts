@@ -1,5 +1,6 @@
-import { readFileSync, readdirSync, statSync, watch, type FSWatcher } from "node:fs";
+import { closeSync, openSync, readFileSync, readdirSync, statSync, watch, type FSWatcher } from "node:fs";
 import { join, relative } from "node:path";
+import { whileNotWritten } from "#/kernel/libc.ts";
 import type { FolderFile } from "#/model/node-protocol.ts";
 
 /** The manifests' folder: what is beyond these bounds is left out and named among the problems. */
@@ -9,17 +10,21 @@ const DEPTH_MAX = 16;
 const DEBOUNCE_MS = 30;
 /** Watching misses changes on some file systems; looking at sizes and times does not. */
 const RESCAN_MS = 2_000;
+/** How often a file that is being written is looked at. */
+const REREAD_MS = 50;
 
 export interface FolderContent {
   readonly files: readonly FolderFile[];
   readonly problems: readonly string[];
+  /** Some file is being written, and was left out: what it says will be known once it is closed. */
+  readonly isBeingWritten: boolean;
 }
 
 /** Reads the manifests' folder and says when it changed. It does not parse: only root may read, and root should not parse. */
 export class ManifestFolder {
   readonly path: string;
   readonly #changed: () => void;
-  #content: FolderContent = { files: [], problems: [] };
+  #content: FolderContent = { files: [], problems: [], isBeingWritten: false };
   #signature = "";
   #watcher: FSWatcher | null = null;
   #debounce: NodeJS.Timeout | null = null;
@@ -46,10 +51,7 @@ export class ManifestFolder {
   #watch(): void {
     try {
       this.#watcher = watch(this.path, { recursive: true }, () => {
-        this.#debounce ??= setTimeout(() => {
-          this.#debounce = null;
-          this.#look();
-        }, DEBOUNCE_MS);
+        this.#lookIn(DEBOUNCE_MS);
       });
       this.#watcher.on("error", () => {
         this.#watcher?.close();
@@ -60,9 +62,16 @@ export class ManifestFolder {
     }
   }
 
+  #lookIn(ms: number): void {
+    this.#debounce ??= setTimeout(() => {
+      this.#debounce = null;
+      this.#look();
+    }, ms);
+  }
+
   #look(): void {
     if (this.#watcher === null) this.#watch();
-    if (signatureOf(this.path) === this.#signature) return;
+    if (signatureOf(this.path) === this.#signature && !this.#content.isBeingWritten) return;
     const before = JSON.stringify(this.#content);
     this.#read();
     if (JSON.stringify(this.#content) !== before) this.#changed();
@@ -71,6 +80,7 @@ export class ManifestFolder {
   #read(): void {
     this.#signature = signatureOf(this.path);
     this.#content = readFolder(this.path);
+    if (this.#content.isBeingWritten) this.#lookIn(REREAD_MS);
   }
 }
 
@@ -79,13 +89,19 @@ export function readFolder(path: string): FolderContent {
   const problems: string[] = [];
   const files: FolderFile[] = [];
   let bytes = 0;
+  let isBeingWritten = false;
   for (const each of list(path, problems)) {
     if (files.length === FILES_MAX) {
       problems.push(`${path} holds more than ${FILES_MAX} manifests: the rest is not read`);
       break;
     }
     try {
-      const text = readFileSync(each, "utf8");
+      const text = readWhole(each);
+      if (text === null) {
+        isBeingWritten = true;
+        problems.push(`${relative(path, each) || each} is being written: it is read once it is closed`);
+        continue;
+      }
       bytes += text.length;
       if (bytes > BYTES_MAX) {
         problems.push(
@@ -100,7 +116,20 @@ export function readFolder(path: string): FolderContent {
       );
     }
   }
-  return { files, problems };
+  return { files, problems, isBeingWritten };
+}
+
+/**
+ * Null while somebody writes it: many programs empty a file before they fill it, and to read it in between would be to
+ * delete what it defines.
+ */
+function readWhole(path: string): string | null {
+  const fd = openSync(path, "r");
+  try {
+    return whileNotWritten(fd, () => readFileSync(fd, "utf8"));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Manifests below `path`, sorted, so that the order of reading never depends on the file system. */

@@ -16,11 +16,16 @@ const SOCKADDR_IN6_BYTES = 28;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const PR_SET_DUMPABLE = 4;
+const F_SETLEASE = 1024;
+const F_RDLCK = 0;
+const F_UNLCK = 2;
+const EAGAIN = 11;
 
 const { functions: libc } = ffi.dlopen(null, {
   getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
   prctl: { arguments: ["int32", "uint64", "uint64", "uint64", "uint64"], return: "int32" },
   mount: { arguments: ["string", "string", "string", "uint64", "pointer"], return: "int32" },
+  fcntl: { arguments: ["int32", "int32", "int32"], return: "int32" },
   __errno_location: { arguments: [], return: "pointer" },
 });
 
@@ -61,6 +66,22 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
 /** Forbids core dumps and ptrace by the same uid: a sidecar's memory holds its key. Throws when the kernel refuses. */
 export function forbidDumping(): void {
   if (libc.prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error("prctl(PR_SET_DUMPABLE, 0) failed");
+}
+
+/**
+ * Keeps others from opening a file to write while `read` runs: they wait (a read lease, fcntl(2)). Null, without calling
+ * `read`, when somebody has it open for writing already. `fd` was opened to read; its file must be ours, or we root. Where a file
+ * system has no leases, `read` runs without one.
+ */
+export function whileNotWritten<T>(fd: number, read: () => T): T | null {
+  // Who wants to write is announced by this signal, which would end a process that does not listen.
+  if (process.listenerCount("SIGIO") === 0) process.on("SIGIO", () => undefined);
+  if (libc.fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) return errno() === EAGAIN ? null : read();
+  try {
+    return read();
+  } finally {
+    libc.fcntl(fd, F_SETLEASE, F_UNLCK);
+  }
 }
 
 /** Mounts a file system that has no device, such as `bpf`. Throws with the error number when the kernel refuses. */
