@@ -1,0 +1,122 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { PortSpecSchema } from "#/gen/linkerd/inbound_pb.ts";
+import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
+import { withCapabilities } from "#/model/capabilities.ts";
+import { GrpcStatus } from "#/wire/grpc.ts";
+import type { MeshView, ViewPod } from "../services/mesh-view.ts";
+import { gatewayObject, parent, PolicyWorld, service } from "../policy/testing.ts";
+import { LiveView } from "./live-view.ts";
+import { policyMethods } from "./policy.ts";
+import type { CallContext } from "./server.ts";
+import { RpcError } from "./status.ts";
+
+const ROUTE = (weight: number): string =>
+  gatewayObject(
+    "HTTPRoute",
+    "web",
+    `{parentRefs: [${parent("web")}], rules: [{filters: [{type: URLRewrite, urlRewrite: {hostname: h}}], backendRefs: [{name: a, port: 80, weight: ${weight}}, {name: b, port: 80, weight: 1}]}]}`,
+  );
+const SERVICES = service("web") + service("a") + service("b");
+
+/** What is answered to a client, as the names of what comes: a message's bytes, or a status. */
+function watch(
+  live: LiveView,
+  method: string,
+  request: Uint8Array,
+  caller: CallContext["caller"],
+): unknown[] {
+  const got: unknown[] = [];
+  const fail = (error: unknown): void => {
+    assert.ok(error instanceof RpcError, String(error));
+    got.push(error.status);
+  };
+  try {
+    policyMethods(live).get(`/io.linkerd.proxy.${method}`)!.watch!(
+      request,
+      { send: (bytes) => void got.push(bytes), fail },
+      { caller, isTrusted: caller === null, peer: "test" },
+    );
+  } catch (error) {
+    fail(error);
+  }
+  return got;
+}
+
+function ask(workload: string, service: string): Uint8Array {
+  return toBinary(
+    TrafficSpecSchema,
+    create(TrafficSpecSchema, {
+      sourceWorkload: workload,
+      target: { case: "authority", value: `${service}.shop.svc.cluster.local:80` },
+    }),
+  );
+}
+
+function callerIn(namespace: string, serviceAccount = "web"): CallContext["caller"] {
+  return { identity: { trustDomain: "cluster.local", namespace, serviceAccount }, form: "dns" };
+}
+
+function liveOf(yaml: string): LiveView {
+  const live = new LiveView();
+  live.publish(viewOf(yaml));
+  return live;
+}
+
+function viewOf(yaml: string): MeshView {
+  const { view } = new PolicyWorld(yaml);
+  const pod = {
+    namespace: "shop",
+    name: "web-0",
+    identity: { trustDomain: "cluster.local", namespace: "shop", serviceAccount: "web" },
+    workload: null,
+    ip: "10.201.0.9",
+    opaquePorts: [],
+    ports: [],
+    probes: [],
+    protocols: new Map(),
+  } as unknown as ViewPod;
+  return { ...view, podsByName: new Map([["shop/web-0", pod]]) };
+}
+
+const OUTBOUND = "outbound.OutboundPolicies/Watch";
+const WORKLOAD = '{"ns":"shop","pod":"web-0"}';
+
+test("a workload is told its own policy only", () => {
+  const live = liveOf(SERVICES + ROUTE(1));
+  const port = toBinary(PortSpecSchema, create(PortSpecSchema, { workload: WORKLOAD, port: 80 }));
+  const inbound = "inbound.InboundServerPolicies/WatchPort";
+  assert.ok(watch(live, inbound, port, callerIn("shop"))[0] instanceof Uint8Array);
+  assert.ok(watch(live, OUTBOUND, ask(WORKLOAD, "web"), callerIn("shop"))[0] instanceof Uint8Array);
+  for (const caller of [callerIn("other"), callerIn("shop", "other")]) {
+    assert.deepEqual(watch(live, inbound, port, caller), [GrpcStatus.PERMISSION_DENIED]);
+    assert.deepEqual(watch(live, OUTBOUND, ask(WORKLOAD, "web"), caller), [GrpcStatus.PERMISSION_DENIED]);
+  }
+  const elsewhere = ask('{"ns":"other","pod":"x"}', "web");
+  assert.deepEqual(watch(live, OUTBOUND, elsewhere, callerIn("shop")), [GrpcStatus.PERMISSION_DENIED]);
+});
+
+test("a sidecar gets what it says that it knows, another proxy what standard fields can say", () => {
+  const live = liveOf(SERVICES + ROUTE(1));
+  const ruleOf = (workload: string) => {
+    const [bytes] = watch(live, OUTBOUND, ask(workload, "web"), null);
+    const { protocol } = fromBinary(OutboundPolicySchema, bytes as Uint8Array);
+    assert.ok(protocol?.kind.case === "detect" || protocol?.kind.case === "http1");
+    const { routes } = protocol.kind.case === "detect" ? protocol.kind.value.http1! : protocol.kind.value;
+    return routes[0]!.rules[0]!;
+  };
+  assert.equal(ruleOf(withCapabilities(WORKLOAD)).extensionFilters[0]?.kind.case, "rewrite");
+  assert.equal(ruleOf(WORKLOAD).extensionFilters.length, 0);
+  assert.equal(ruleOf(WORKLOAD).filters[0]?.kind.case, "failureInjector");
+});
+
+test("a stream hears of changes that concern it, and of no others", () => {
+  const live = liveOf(SERVICES + ROUTE(1));
+  const web = watch(live, OUTBOUND, ask(WORKLOAD, "web"), null);
+  const other = watch(live, OUTBOUND, ask(WORKLOAD, "a"), null);
+  const mine = withCapabilities(WORKLOAD);
+  const extended = watch(live, OUTBOUND, ask(mine, "web"), null);
+  for (let weight = 1; weight <= 20; weight++) live.publish(viewOf(SERVICES + ROUTE(weight)));
+  assert.deepEqual([web.length, extended.length, other.length], [1, 20, 1]);
+});
