@@ -130,7 +130,10 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#requestAtMs = nowMs + requestMs;
     if (this.#last) this.#awaitEnd();
     const destination = this.#destinations.draw(this.#head, 0);
-    if (this.#policy !== null) destination.budget?.request(nowMs);
+    if (this.#policy !== null) {
+      destination.budget?.request(nowMs);
+      this.#room.pressure.isPossible = true;
+    }
     this.#start(destination, nowMs);
   }
 

@@ -9,7 +9,8 @@ const FLOOR_COUNT_MAX = 10_000;
  * How many retries one client's sidecar may send to one service (GEP-3388), so that what fails is not buried under attempts to
  * mend it. A retry is allowed if with it, over the last `intervalMs`, retries are at most `percent` of requests, or if fewer than
  * `floorCount` were sent within `floorIntervalMs`. The floor is exact. The share is counted in twentieths of the interval
- * and errs on the side of the service: over a little less than the interval for requests, and a little more for retries.
+ * and errs on the side of the service, by up to a tenth: what is on its way when a failure begins was not yet answered, and
+ * retries of one tier are requests to the next.
  * Costs a few hundred bytes, and the floor's times once there are retries.
  */
 export class RetryBudgetWindow {
@@ -58,8 +59,10 @@ export class RetryBudgetWindow {
   }
 
   #isWithinShare(): boolean {
-    // The oldest part lies partly before the interval: of its requests none count, of its retries all.
-    const requests = this.#requestSum - this.#requests[(this.#part + 1) % (PARTS + 1)]!;
+    // Of the part under way, and of the oldest, which lies partly before the interval, no requests count, and all retries.
+    const now = this.#part % (PARTS + 1);
+    const oldest = (this.#part + 1) % (PARTS + 1);
+    const requests = this.#requestSum - this.#requests[now]! - this.#requests[oldest]!;
     return (this.#retrySum + 1) * 100 <= this.settings.percent * requests;
   }
 

@@ -17,23 +17,27 @@ const GET: RequestHead = {
   fields: [],
 };
 
-function scene(): {
-  clock: ManualClock;
-  pressure: RetryPressure;
-  ask: (status: number, fields?: Fields) => Fields;
-} {
+/** Gives the answer and takes its fields as they are passed on. */
+type Answer = (status: number, fields?: Fields) => Fields;
+
+function scene(): { clock: ManualClock; pressure: RetryPressure; begin: () => Answer; ask: Answer } {
   const clock = new ManualClock();
   const pressure = new RetryPressure();
+  pressure.isPossible = true;
   const service = new ScriptedService();
   const damping = new RetryDamping(service, pressure, clock);
-  const ask = (status: number, fields: Fields = []): Fields => {
+  const begin = (isCall = false): Answer => {
     const reply = new RecordingReply();
-    const isCall = fieldValue(fields, "grpc-status") !== null;
     damping.call({ ...GET, fields: isCall ? ["content-type", "application/grpc"] : [] }, true, reply);
-    service.calls.at(-1)!.answer(status, fields, "");
-    return reply.fields;
+    const call = service.calls.at(-1)!;
+    return (status, fields = []) => {
+      call.answer(status, fields, "");
+      return reply.fields;
+    };
   };
-  return { clock, pressure, ask };
+  const ask: Answer = (status, fields = []) =>
+    begin(fieldValue(fields, "grpc-status") !== null)(status, fields);
+  return { clock, pressure, begin, ask };
 }
 
 test("a workload that is out of retries says so with its failures, for a second after the last that was withheld", () => {
@@ -51,6 +55,25 @@ test("a workload that is out of retries says so with its failures, for a second 
   assert.ok(isWithheldBehind(fields));
   clock.advance(1);
   assert.ok(!isWithheldBehind(ask(503)));
+});
+
+test("where its own requests have no retries nothing stands in the way of its answers", () => {
+  const pressure = new RetryPressure();
+  const service = new ScriptedService();
+  const reply = new RecordingReply();
+  new RetryDamping(service, pressure, new ManualClock()).call(GET, true, reply);
+  assert.equal(service.calls[0]!.reply, reply);
+});
+
+test("what counts is the moment of the answer", () => {
+  const { clock, pressure, begin } = scene();
+  pressure.withheld(clock.nowMs());
+  const early = begin();
+  clock.advance(5_000);
+  const late = begin();
+  assert.ok(!isWithheldBehind(early(503)));
+  pressure.withheld(clock.nowMs());
+  assert.ok(isWithheldBehind(late(503)));
 });
 
 test("its other answers are as they were", () => {

@@ -13,6 +13,8 @@ export const WITHHELD = "pillion-retry=withheld";
 
 /** What a sidecar's two directions tell each other: that requests of its own workload are out of retries. */
 export class RetryPressure {
+  /** The workload has made a request that may be retried. Until then nobody's answers are looked at. */
+  isPossible = false;
   #withheldAtMs = -Infinity;
 
   withheld(nowMs: number): void {
@@ -20,7 +22,7 @@ export class RetryPressure {
   }
 
   isOn(clock: Clock): boolean {
-    return this.#withheldAtMs !== -Infinity && clock.nowMs() - this.#withheldAtMs < PRESSURE_MS;
+    return this.#withheldAtMs > clock.nowMs() - PRESSURE_MS;
   }
 }
 
@@ -48,7 +50,7 @@ export function withWithheld(head: ResponseHead, side: "client" | "server", deta
 /**
  * The inbound side: an answer that failed, from a workload that is out of retries itself, says so to the client's sidecar, which
  * then does not ask again. Without that each tier would add its own share to those behind it, and three tiers of 1.2 make 1.7.
- * Costs nothing while no retry is withheld.
+ * Costs nothing where the workload's own requests have no retries.
  */
 export class RetryDamping implements HttpService {
   readonly #inner: HttpService;
@@ -61,17 +63,23 @@ export class RetryDamping implements HttpService {
     this.#clock = clock;
   }
 
+  get isOn(): boolean {
+    return this.#pressure.isOn(this.#clock);
+  }
+
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    if (!this.#pressure.isOn(this.#clock)) return this.#inner.call(head, last, reply);
-    return this.#inner.call(head, last, new DampedReply(reply, isGrpc(head)));
+    if (!this.#pressure.isPossible) return this.#inner.call(head, last, reply);
+    return this.#inner.call(head, last, new DampedReply(this, reply, isGrpc(head)));
   }
 }
 
 class DampedReply implements ResponseSink {
+  readonly #damping: RetryDamping;
   readonly #reply: ResponseSink;
   readonly #isCall: boolean;
 
-  constructor(reply: ResponseSink, isCall: boolean) {
+  constructor(damping: RetryDamping, reply: ResponseSink, isCall: boolean) {
+    this.#damping = damping;
     this.#reply = reply;
     this.#isCall = isCall;
   }
@@ -79,7 +87,10 @@ class DampedReply implements ResponseSink {
   head(head: ResponseHead, last: boolean): void {
     const code = this.#isCall ? fieldValue(head.fields, "grpc-status") : null;
     const hasFailed = head.status >= 500 || (code !== null && code !== "0");
-    const said = hasFailed ? withWithheld(head, "server", "what it asked for was not sent again") : head;
+    const said =
+      hasFailed && this.#damping.isOn
+        ? withWithheld(head, "server", "what it asked for was not sent again")
+        : head;
     this.#reply.head(said, last);
   }
 
