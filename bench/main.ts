@@ -2,8 +2,10 @@
  * Measures sidecars and their peers side by side: every subject is up all the time, and each round gives each of them
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
- *   npm run bench -- [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
+ *   npm run bench -- [--routes] [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
  *                    [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
+ *
+ * At the end stands what 200 routes cost, measured in memory; --routes measures that alone, and needs no root.
  *
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
@@ -18,6 +20,7 @@ import { describeMachine } from "./lib/machine.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type CpuUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { describeProfile } from "./lib/profile.ts";
+import { routesRatios } from "./lib/routes-ratio.ts";
 import { showSpread, spread, table, type Spread } from "./lib/report.ts";
 import { startEnvoy } from "./subjects/envoy.ts";
 import { startPillion } from "./subjects/pillion.ts";
@@ -27,6 +30,7 @@ import type { StartSubject, Subject } from "./subjects/subject.ts";
 
 const { values: options } = parseArgs({
   options: {
+    routes: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     rounds: { type: "string" },
@@ -85,6 +89,10 @@ interface Sample {
   cpu: CpuUsed[];
 }
 
+if (options.routes) {
+  printRoutesRatio();
+  process.exit();
+}
 if (process.getuid?.() !== 0) {
   console.error("the bench makes network namespaces and needs root; run it with sudo");
   process.exit(2);
@@ -153,7 +161,19 @@ async function main(): Promise<void> {
         1,
       ),
     );
-  else print(rows, fresh, loaded);
+  else {
+    print(rows, fresh, loaded);
+    printRoutesRatio();
+  }
+}
+
+function printRoutesRatio(): void {
+  const { routes, endpoints } = routesRatios(rounds);
+  console.log(
+    `\nCPU per request in memory, × the plain path, min / median / max of ${rounds} rounds\n` +
+      `  200 routes to 1,000 endpoints, each used in turn: ${showSpread(endpoints, 2)}\n` +
+      `  200 routes to one endpoint (aim: at most 1.15): ${showSpread(routes, 2)}`,
+  );
 }
 
 async function makeWorld(): Promise<Namespaces> {

@@ -1,7 +1,9 @@
 import { strict as assert } from "node:assert";
 import type { Conn } from "#/base/conn.ts";
-import { latin1Bytes } from "#/wire/latin1.ts";
-import { at, SimMesh } from "../../test/sim/sim-mesh.ts";
+import type { Backend } from "#/model/route.ts";
+import { backendOf, matchOf, routeOf, ruleTo, sourceNamed } from "#/stack/route/testing.ts";
+import { latin1, latin1Bytes } from "#/wire/latin1.ts";
+import { at, SimMesh, type SimPod } from "../../test/sim/sim-mesh.ts";
 import type { MachineCase } from "./machine-case.ts";
 
 const VIP = "10.9.0.1";
@@ -26,8 +28,14 @@ interface Talk {
   readonly isMeshed: boolean;
   readonly connections: number;
   readonly isConnectionPerRequest?: boolean;
-  readonly says: Uint8Array;
+  /** All of one length; each connection says them in turn. */
+  readonly says: readonly Uint8Array[];
   readonly answers: Uint8Array;
+  /**
+   * Each to a service of its own, with so many endpoints; with 0 all to the one that there is without. Without routes: one service with
+   * one endpoint.
+   */
+  readonly routes?: { readonly count: number; readonly endpointsEach: number };
 }
 
 /**
@@ -39,7 +47,8 @@ function talking(talk: Talk): () => number {
   const client = mesh.pod("client", "10.1.0.1", { isMeshed: talk.isMeshed });
   const server = mesh.pod("server", "10.1.0.2", { isMeshed: talk.isMeshed });
   server.host.listen(PORT, (conn) => answerEach(conn, talk));
-  mesh.control.service(at(VIP, PORT), "svc", "detect");
+  if (talk.routes === undefined) mesh.control.service(at(VIP, PORT), "svc", "detect");
+  else publishRoutes(mesh, talk, talk.routes.count, talk.routes.endpointsEach);
   mesh.control.endpoints("svc", [mesh.endpoint(server, PORT)]);
   const target = talk.isMeshed ? at(VIP, PORT) : at("10.1.0.2", PORT);
 
@@ -50,6 +59,8 @@ function talking(talk: Talk): () => number {
     client.host.dial(target, (error, conn) => {
       assert(conn !== null, error?.message ?? "no connection");
       let bytes = 0;
+      let said = 0;
+      const say = (): void => void conn.write(talk.says[said++ % talk.says.length]!);
       conn.setHandler({
         onData: (data) => {
           bytes += data.length;
@@ -59,19 +70,19 @@ function talking(talk: Talk): () => number {
           if (talk.isConnectionPerRequest === true) {
             conn.end();
             open();
-          } else conn.write(talk.says);
+          } else say();
         },
         onEnd: () => conn.end(),
         onDrain: () => undefined,
         onClose: (why) => assert(why === null, why?.message ?? ""),
       });
-      conn.write(talk.says);
+      say();
       if (answerBytes === 0) {
         // The first is left to come whole, then all go on from there.
         mesh.clock.after(1000, () => {
           answerBytes = bytes;
           bytes = 0;
-          conn.write(talk.says);
+          say();
         });
       }
     });
@@ -88,6 +99,46 @@ function talking(talk: Talk): () => number {
   };
 }
 
+/** Endpoints of one pod: more ports than its sidecar remembers would be asked for anew each time. */
+const ENDPOINTS_EACH_POD = 100;
+
+/** Routes by a prefix each, to services with endpoints of their own. */
+function publishRoutes(mesh: SimMesh, talk: Talk, count: number, endpointsEach: number): void {
+  const pods: SimPod[] = [];
+  let made = 0;
+  const rules = Array.from({ length: count }, (_, route) => {
+    const path = endpointsEach === 0 ? "svc" : `service-${route}`;
+    const endpoints = Array.from({ length: endpointsEach }, () => {
+      if (made % ENDPOINTS_EACH_POD === 0)
+        pods.push(mesh.pod(`pod-${pods.length}`, `10.1.1.${pods.length + 1}`, { isMeshed: true }));
+      const pod = pods.at(-1)!;
+      const port = 1_000 + made++;
+      pod.host.listen(port, (conn) => answerEach(conn, talk));
+      return mesh.endpoint(pod, port);
+    });
+    if (endpointsEach > 0) mesh.control.endpoints(path, endpoints);
+    return routeOf(`route-${route}`, [
+      ruleTo([backendOf(serviceAt(path))], [matchOf(`/api/${threeDigits(route)}*`)]),
+    ]);
+  });
+  mesh.control.policy(at(VIP, PORT), {
+    source: sourceNamed("svc", "Service"),
+    protocol: "detect",
+    http: rules,
+    tcp: [],
+    backend: serviceAt("svc"),
+  });
+}
+
+function serviceAt(path: string): Backend {
+  const source = sourceNamed(path, "Service");
+  return { kind: "balancer", source, path, defaultRttMs: 30, decayMs: 10_000, traffic: null };
+}
+
+function threeDigits(number: number): string {
+  return String(number).padStart(3, "0");
+}
+
 function answerEach(conn: Conn, talk: Talk): void {
   /** As with answers: how long a request is when it arrives here. It arrives whole, for nothing is cut. */
   let requestBytes = 0;
@@ -96,7 +147,7 @@ function answerEach(conn: Conn, talk: Talk): void {
     onData: (data) => {
       bytes += data.length;
       if (requestBytes === 0) {
-        if (bytes < talk.says.length) return;
+        if (bytes < talk.says[0]!.length) return;
         requestBytes = bytes;
       }
       if (bytes < requestBytes) return;
@@ -109,10 +160,35 @@ function answerEach(conn: Conn, talk: Talk): void {
   });
 }
 
-const GETTING = { says: GET, answers: ANSWER };
+const GETTING = { says: [GET], answers: ANSWER };
+/** One for each of 200 routes, so that none is like the one before. */
+const ROUTES = 200;
+const GETTING_ALL = {
+  says: Array.from({ length: ROUTES }, (_, route) =>
+    latin1Bytes(latin1(GET, 0, GET.length).replace("/api/items/17", `/api/${threeDigits(route)}/items/17`)),
+  ),
+  answers: ANSWER,
+};
 const talks: readonly (Talk & { readonly name: string; readonly unit: string })[] = [
   { name: "none: GET, 1 KiB answer", unit: "request", isMeshed: false, connections: 1, ...GETTING },
   { name: "pair: GET, 1 KiB answer", unit: "request", isMeshed: true, connections: 1, ...GETTING },
+  { name: "pair: GET, 200 targets", unit: "request", isMeshed: true, connections: 1, ...GETTING_ALL },
+  {
+    name: "pair: GET, 200 targets, 200 routes",
+    unit: "request",
+    isMeshed: true,
+    connections: 1,
+    ...GETTING_ALL,
+    routes: { count: ROUTES, endpointsEach: 0 },
+  },
+  {
+    name: "pair: GET, 200 targets, 200 routes, 1,000 endpoints",
+    unit: "request",
+    isMeshed: true,
+    connections: 1,
+    ...GETTING_ALL,
+    routes: { count: ROUTES, endpointsEach: 5 },
+  },
   {
     name: "pair: GET, 1 KiB answer, 16 connections",
     unit: "request",
@@ -133,7 +209,7 @@ const talks: readonly (Talk & { readonly name: string; readonly unit: string })[
     unit: "request",
     isMeshed: true,
     connections: 1,
-    says: POST,
+    says: [POST],
     answers: ANSWER,
   },
   {
@@ -141,7 +217,7 @@ const talks: readonly (Talk & { readonly name: string; readonly unit: string })[
     unit: "round trip",
     isMeshed: true,
     connections: 1,
-    says: OPAQUE,
+    says: [OPAQUE],
     answers: OPAQUE,
   },
 ];

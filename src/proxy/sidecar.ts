@@ -107,6 +107,7 @@ export class Sidecar {
       localIps: config.inboundIps,
       client,
       limitReached,
+      mirrorDropped: () => registry.count(FAMILIES.mirrorDropped, {}),
       injected: ({ group, kind, name }, fault) =>
         registry.count(FAMILIES.faultsInjected, {
           policy_group: group,

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom } from "#/base/random.ts";
-import type { OutboundPolicy } from "#/model/policy.ts";
-import type { Backend, HttpRoute, HttpRule, RouteBackend, TcpRoute } from "#/model/route.ts";
+import { policyTo, type OutboundPolicy } from "#/model/policy.ts";
+import type { Backend, HttpFilter, HttpRoute, HttpRule, RouteBackend, TcpRoute } from "#/model/route.ts";
 import type { HttpService } from "#/stack/http/exchange.ts";
 import { Http1Server } from "#/stack/http/http1-server.ts";
 import { backendOf, hostOfText, matchOf, routeOf, ruleTo, sourceNamed } from "#/stack/route/testing.ts";
@@ -190,6 +190,76 @@ test("a connection that was dialled before its protocol was known serves no requ
   ask("/a");
   mesh.clock.run(200);
   assert.deepEqual(answers, ["200 v1 GET /a web"]);
+});
+
+test("a hundred changes of all kinds fail no request of open connections, and the last one holds", () => {
+  const { mesh, client } = meshOf(5, ["v1", "v2", "v3", "own"]);
+  const to = (name: string, weight = 1): RouteBackend => backendOf(balancer(name), weight);
+  const headers: HttpFilter = {
+    kind: "request-headers",
+    change: { add: [["x-a", "b"]], set: [], remove: [] },
+  };
+  const mirror: HttpFilter = {
+    kind: "mirror",
+    backend: balancer("v3"),
+    ratio: { numerator: 1, denominator: 2 },
+  };
+  const rewrite: HttpFilter = {
+    kind: "rewrite",
+    host: "other",
+    path: { kind: "prefix", value: "/new" },
+  };
+  const all = rule(["/*"], to("v1"), to("v2"));
+  const timeouts = { requestMs: 5_000, attemptMs: 1_000, responseMs: null, idleMs: 3_000 };
+  const retry = {
+    retriesMax: 2,
+    statusRanges: [[500, 599] as const],
+    grpcCodes: [],
+    onConnectionError: true,
+    attemptTimeoutMs: null,
+    bodyBytesMax: 1_000,
+    backoff: { minMs: 1, maxMs: 2, jitterRatio: 1 },
+    respectsRetryAfter: true,
+  };
+  const kinds: readonly (() => OutboundPolicy)[] = [
+    () => policyTo(balancer("own"), sourceNamed("web", "Service"), "detect"),
+    () => policyOf([routeOf("web", [all])]),
+    () => policyOf([routeOf("web", [rule(["/*"], to("v1", 0), to("v3", 5))])]),
+    () => policyOf([routeOf("web", [rule(["~/[0-9]+"], to("v2")), rule([], to("v1"))])]),
+    () => policyOf([routeOf("web", [{ ...all, filters: [headers, rewrite] }])]),
+    () => policyOf([routeOf("web", [{ ...all, filters: [mirror] }])]),
+    () => policyOf([routeOf("web", [{ ...all, timeouts, retry }])]),
+    () => policyOf([routeOf("web", [all])], [tcpTo([to("own")]), tcpTo([to("v1")], ["*.example.com"])]),
+    () => policyOf([routeOf("web", [all], { hosts: ["other"] }), routeOf("rest", [rule([], to("v2"))])]),
+  ];
+  mesh.control.policy(at(VIP, 80), kinds[0]!());
+  const browsers = Array.from({ length: 4 }, () => browser(client));
+  const asked = browsers.map(() => 0);
+  /** One request at a time on each connection. */
+  const ask = (): void => {
+    for (const [index, { answers, ask: askNext }] of browsers.entries())
+      if (answers.length === asked[index]) askNext(`/${asked[index]!++}`);
+  };
+  for (let change = 0; change < 100; change++) {
+    mesh.control.policy(at(VIP, 80), kinds[change % kinds.length]!());
+    for (let i = 0; i < 5; i++) {
+      ask();
+      mesh.clock.run(4 * mesh.random.next());
+    }
+  }
+  mesh.clock.run(1_000);
+  mesh.control.policy(at(VIP, 80), policyOf([routeOf("web", [rule(["/*"], to("v3"))])]));
+  mesh.clock.run(10);
+  for (const { answers, ask: askNext } of browsers) {
+    assert(answers.length >= 50, `${answers.length}`);
+    assert.deepEqual(
+      answers.filter((answer) => !answer.startsWith("200 ")),
+      [],
+    );
+    askNext("/last");
+  }
+  mesh.clock.run(100);
+  for (const { answers } of browsers) assert.equal(answers.at(-1), "200 v3 GET /last web");
 });
 
 /** A ClientHello (RFC 8446 §4.1.2) that asks for `name`. */

@@ -54,6 +54,8 @@ export interface OutboundHttpParts {
   readonly localIps: readonly IpAddress[];
   /** A request to a service was refused by a bound of its traffic policy. */
   limitReached(service: string, limit: BackendLimit): void;
+  /** A copy of a request for a mirror was given up for a bound. */
+  mirrorDropped(): void;
   /** A FaultPolicy has hit a request. */
   injected(source: PolicySource, kind: FaultAction["kind"]): void;
   /** Told when a retry is withheld. */
@@ -74,13 +76,14 @@ export class OutboundHttpProxy implements OutboundHttp {
   readonly #parts: OutboundHttpParts;
   /** By `EndpointSource.key`; entries leave when unused (see `SharedDispatch`), so discovery's bound is theirs too. */
   readonly #dispatches = new Map<string, SharedDispatch>();
-  readonly #mirrors = new Mirrors();
+  readonly #mirrors: Mirrors;
   readonly #retries: RetryLayer;
   readonly #faults: FaultInjector;
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
     const { clock, random, retryPressure: pressure } = parts;
+    this.#mirrors = new Mirrors(() => parts.mirrorDropped());
     this.#retries = new RetryLayer({ clock, random, pressure });
     this.#faults = new FaultInjector({
       clock,

@@ -43,6 +43,10 @@ export const FAMILIES = {
     "outbound_http_errors_total",
     "The total number of outbound HTTP requests that could not be processed due to a proxy error.",
   ),
+  mirrorDropped: counter(
+    "pillion_mirror_copies_dropped_total",
+    "Copies of requests that were given up because their mirror was too slow",
+  ),
   httpRouteRequests: counter(
     "outbound_http_route_requests_total",
     "HTTP requests that a rule of a route took",

@@ -84,7 +84,7 @@ function rig(routes: readonly HttpRoute[]): Rig {
     policy: policyTo(balancerTo("web"), sourceNamed("web", "Service"), "http1"),
   };
   const backends = new Services();
-  const mirrors = new Mirrors(4, 1_000);
+  const mirrors = new Mirrors(() => {}, { copiesMax: 4, behindBytesMax: 1_000 });
   const clock = new ManualClock();
   const random = new SeededRandom(1);
   const registry = new Registry();

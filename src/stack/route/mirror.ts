@@ -3,6 +3,11 @@ import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink 
 import { SPENT } from "../http/exchange.ts";
 import { fault, type Fault } from "../http/fault.ts";
 
+export interface MirrorSettings {
+  readonly copiesMax: number;
+  readonly behindBytesMax: number;
+}
+
 /** All copies that a sidecar has under way, and their bounds. */
 export class Mirrors {
   /** At the bound the oldest copy is given up: its mirror is the slowest. */
@@ -13,10 +18,16 @@ export class Mirrors {
   readonly #copies = new Set<MirrorCopy>();
   /** Copies that were given up for a bound. */
   dropped = 0;
+  readonly #tell: () => void;
 
-  constructor(copiesMax: number = 1_000, behindBytesMax: number = 65_536) {
+  /** `tell`: a copy was given up for a bound. */
+  constructor(
+    tell: () => void = () => {},
+    { copiesMax, behindBytesMax }: MirrorSettings = { copiesMax: 1_000, behindBytesMax: 65_536 },
+  ) {
     this.#copiesMax = copiesMax;
     this.behindBytesMax = behindBytesMax;
+    this.#tell = tell;
   }
 
   get count(): number {
@@ -33,6 +44,11 @@ export class Mirrors {
     this.#copies.add(copy);
     copy.begin(service, head, last);
     return copy;
+  }
+
+  gaveUp(): void {
+    this.dropped++;
+    this.#tell();
   }
 
   left(copy: MirrorCopy): void {
@@ -89,7 +105,7 @@ export class MirrorCopy implements ResponseSink {
   giveUp(why: string): void {
     if (this.#isOver) return;
     const sink = this.#sink;
-    this.#mirrors.dropped++;
+    this.#mirrors.gaveUp();
     this.#leave();
     sink.abort(fault("CANCELLED", why));
   }
