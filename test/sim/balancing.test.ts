@@ -13,6 +13,8 @@ import { at, SimMesh, type SimPod } from "./sim-mesh.ts";
 
 const VIP = "10.9.0.1";
 const SOURCE = { group: "", kind: "Service", namespace: "shop", name: "web", section: "", port: 80 };
+/** Of a target without routes of its own. */
+const ROUTELESS = { ...SOURCE, group: "", kind: "default", name: "http" };
 
 interface Answer {
   readonly status: number;
@@ -29,10 +31,11 @@ class Scene {
   readonly broken = new Set<string>();
   #write: (text: string) => void = () => {};
 
-  constructor() {
+  /** `silentMs`: the client says nothing for so long, and its server is dialled meanwhile. */
+  constructor(isMeshed = true, traffic: Partial<BackendTraffic> = {}, silentMs = 0) {
     const { mesh } = this;
     this.client = mesh.pod("client", "10.1.0.1", { isMeshed: true });
-    const servers = [2, 3, 4, 5].map((n) => mesh.pod(`web-${n}`, `10.1.0.${n}`, { isMeshed: true }));
+    const servers = [2, 3, 4, 5].map((n) => mesh.pod(`web-${n}`, `10.1.0.${n}`, { isMeshed }));
     for (const pod of servers) {
       const service: HttpService = {
         call: (_head, _last, reply) => {
@@ -50,7 +53,7 @@ class Scene {
       "web",
       servers.map((pod) => mesh.endpoint(pod, 80)),
     );
-    this.set({});
+    this.set(traffic);
     this.client.host.dial(at(VIP, 80), (error, conn) => {
       assert(conn !== null, String(error));
       let text = "";
@@ -70,7 +73,7 @@ class Scene {
       });
       this.#write = (request) => void conn.write(Buffer.from(request));
     });
-    mesh.clock.run(50);
+    mesh.clock.run(Math.max(50, silentMs));
   }
 
   set(traffic: Partial<BackendTraffic>): void {
@@ -82,7 +85,7 @@ class Scene {
       decayMs: 10_000,
       traffic: { ...BACKEND_TRAFFIC_DEFAULTS, ...traffic },
     } as const;
-    const policy: OutboundPolicy = policyTo(backend, SOURCE, "detect");
+    const policy: OutboundPolicy = policyTo(backend, ROUTELESS, "detect");
     this.mesh.control.policy(at(VIP, 80), policy);
     this.mesh.clock.run(20);
   }
@@ -156,4 +159,17 @@ test("an endpoint whose answers fail is set aside, tried by one request, and tak
   scene.mesh.clock.run(60_000);
   assert.equal(scene.ask().pod, "web-3");
   assert.deepEqual([...scene.podsOf(40).values()], [10, 10, 10, 10]);
+});
+
+test("the first request of a connection whose server was dialled before it came is balanced as any other", () => {
+  const persistence = {
+    kind: "cookie",
+    name: "sid",
+    absoluteTimeoutMs: null,
+    isPermanent: false,
+    path: "/",
+  } as const;
+  const scene = new Scene(false, { persistence }, 200);
+  const cookie = /set-cookie: (sid=[^;\r]+)/i.exec(scene.ask().text)?.[1];
+  assert.ok(cookie !== undefined, "the first answer begins a session");
 });

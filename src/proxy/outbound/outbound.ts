@@ -7,6 +7,7 @@ import type { TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted } from "#/net/transport.ts";
+import { looksAtRequests } from "#/stack/balance/balancer.ts";
 import { detect, type ClientVerdict } from "#/stack/detection.ts";
 import type { Cancel, EndpointSource, OutboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -249,9 +250,12 @@ class OutboundConnection implements ConnHandler {
   ): OpaqueDialled | null {
     if (dialled === null) return null;
     const { only } = target.table;
-    const goesThere =
-      only !== null && isStraight(only) && target.sourceOf(only.rule.backends[0]!.backend) === source;
-    if (dialled.peer === null && goesThere) return dialled;
+    if (dialled.peer === null && only !== null && isStraight(only)) {
+      const { backend } = only.rule.backends[0]!;
+      const traffic = backend.kind === "forbidden" ? null : backend.traffic;
+      if (target.sourceOf(backend) === source && (traffic === null || !looksAtRequests(traffic)))
+        return dialled;
+    }
     discard(dialled);
     return null;
   }

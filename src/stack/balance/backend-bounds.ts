@@ -8,8 +8,8 @@ export type BackendLimit = keyof BackendLimits;
 const NO_LIMITS: BackendLimits = { requestsMax: 0, pendingMax: 0, connectionsMax: 0 };
 
 /**
- * What one client's sidecar may have under way to one service: requests, those of them that wait (for an endpoint, or for a
- * connection to one), and connections. One more is refused at once, with a reason, for a queue would only make its service slower. A
+ * What one client's sidecar may have under way to one service: requests, those of them that wait (for an endpoint, for a
+ * connection to one, or for a stream on it), and connections. One more is refused at once, with a reason, for a queue would only make its service slower. A
  * limit that changes holds from then on: what is there already stays.
  */
 export class BackendBounds {

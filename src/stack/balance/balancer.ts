@@ -494,6 +494,15 @@ export class Balancer<T> {
   }
 }
 
+/**
+ * Whether a service's settings need to see each request or its answer. If not, one that goes over a connection which was made before
+ * it came misses nothing.
+ */
+export function looksAtRequests({ accrual, balancing, limits, persistence }: BackendTraffic): boolean {
+  const hasLimits = limits.requestsMax > 0 || limits.pendingMax > 0 || limits.connectionsMax > 0;
+  return accrual !== null || persistence !== null || balancing.algorithm === "consistent-hash" || hasLimits;
+}
+
 /** Whether connections made for `a` serve `b` as well. Labels and weight may differ. */
 function sameTransport(a: Endpoint, b: Endpoint): boolean {
   return (

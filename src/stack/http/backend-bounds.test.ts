@@ -40,6 +40,9 @@ class Rig {
     );
   }
 
+  /** Streams that an HTTP/2 server allows. */
+  streamsMax = 100;
+
   ask(client: EndpointClient, version: "1.1" | "2" = "1.1"): { reply: RecordingReply; sink: RequestSink } {
     const head: RequestHead = {
       method: "GET",
@@ -78,7 +81,12 @@ class Rig {
       });
     this.conns.push(conn);
     if (protocol === "http1") new Http1Server(far, this.application, this.clock, () => {});
-    else new Http2Server(far, this.application, this.clock, () => {}, { meshed: false, clientId: null });
+    else
+      new Http2Server(far, this.application, this.clock, () => {}, {
+        meshed: false,
+        clientId: null,
+        machine: { maxConcurrentStreams: this.streamsMax },
+      });
     done(null, conn, null);
     this.clock.settle();
   }
@@ -170,4 +178,23 @@ test("what is told twice to be over is over once", () => {
   bounds.connecting();
   for (let i = 0; i < 2; i++) for (const each of over) each();
   assert.deepEqual([bounds.waiting, bounds.connections], [1, 1]);
+});
+
+test("requests that wait for a stream count as waiting", () => {
+  const rig = new Rig();
+  limit(rig, 2, 0);
+  rig.streamsMax = 1;
+  const client = rig.client();
+  rig.ask(client, "2");
+  rig.connect();
+  const replies = [1, 2, 3].map(() => rig.ask(client, "2"));
+  assert.deepEqual(
+    replies.map(({ reply }) => reply.fault?.rule ?? ""),
+    ["", "", "pendingMax=2"],
+  );
+  replies[0]!.sink.abort(fault("CANCELLED", "gone"));
+  assert.equal(rig.bounds.waiting, 1);
+  rig.application.calls[0]!.answer(200, [], "");
+  rig.clock.settle();
+  assert.deepEqual([rig.application.calls.length, rig.bounds.waiting], [2, 0]);
 });

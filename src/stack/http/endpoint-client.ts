@@ -165,6 +165,7 @@ export class EndpointClient implements HttpService {
       // Spread, so that connections that were made together do not end together.
       ageMs: limits.ageMs * (0.9 + 0.2 * this.#random.next()),
       heads,
+      backend: this.#backend,
       withoutConnect: (head, _last, reply) => callAsUpgrade(this.#http1, head, this.#random, reply),
     });
     this.#http2 = client;

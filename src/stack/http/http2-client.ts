@@ -5,6 +5,7 @@ import type { Fields } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEADERS_TOO_LARGE } from "#/wire/http2/connection.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
+import type { BackendBounds } from "../balance/backend-bounds.ts";
 import type { HeadBound } from "./head-bound.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
@@ -41,6 +42,8 @@ export interface Http2ClientOptions {
   readonly ageMs?: number;
   /** Where an extended CONNECT goes that this server does not take. By default it is refused. */
   readonly withoutConnect?: HttpService["call"];
+  /** Counts requests that wait for a stream. By default nobody does. */
+  readonly backend?: BackendBounds;
 }
 
 const REQUESTS_MAX = 1_000_000_000;
@@ -73,6 +76,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #resetsMax: number;
   readonly #heads: HeadBound;
   readonly #withoutConnect: HttpService["call"];
+  readonly #backend: BackendBounds | null;
   #requests = 0;
   #resets = 0;
   #ageing: Timer | null = null;
@@ -86,6 +90,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#requestsMax = options.requestsMax ?? REQUESTS_MAX;
     this.#resetsMax = options.resetsMax ?? RESETS_MAX;
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
+    this.#backend = options.backend ?? null;
     this.#heads = options.heads ?? HEAD_BOUND;
     const machine = this.#heads.http2(options.meshed);
     this.#link = new Http2Link(conn, clock, this, { ...machine, ...options.machine, role: "client" }, null);
@@ -113,7 +118,9 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     if (!this.#retired && this.#waiting.length === 0 && isKnown && this.#link.hasRoom)
       return this.#start(head, last, reply);
     const pending = new PendingRequest(reply);
-    if (this.#retired) {
+    const refusal = this.#retired ? null : (this.#backend?.refuseWaiting() ?? null);
+    if (refusal !== null) pending.fail(refusal);
+    else if (this.#retired) {
       pending.fail(fault("REFUSED", "the connection takes no more requests", { safe: true }));
     } else if (this.#waiting.length >= WAITING_MAX) {
       pending.fail(
@@ -124,6 +131,7 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     } else {
       const entry = { head, last, pending };
       this.#waiting.push(entry);
+      pending.onLeft = this.#backend?.wait() ?? null;
       pending.onCancel = () => {
         this.#waiting = this.#waiting.filter((other) => other !== entry);
       };
