@@ -27,7 +27,7 @@ const STEP_MS = 5 * 60_000;
 const LANES = 2;
 /** … but for files whose bounds are in milliseconds or whose load fills the machine: those run after the others, alone. */
 const ALONE =
-  /(server-first|cpu-limit|memory-limit|sidecar-killed|control-away|rollout|policy-changes|telemetry|h2spec)\.test\.ts$/;
+  /(server-first|cpu-limit|memory-limit|sidecar-killed|control-away|rollout|global-rate-limit|policy-changes|telemetry|h2spec)\.test\.ts$/;
 /** What a process told to end has for cleaning up before it is killed. */
 const END_MS = 15_000;
 

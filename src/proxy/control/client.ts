@@ -118,12 +118,17 @@ export class ControlClient implements ControlApi {
   }
 
   leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel {
-    const { workload, policy } = this.#parts;
+    const { workload, policy, registry } = this.#parts;
     const request = encodeQuotaRequest(workload, reports).finish();
+    const labels = { path: "/dev.pillion.quota.Quota/Lease" };
+    registry.count(FAMILIES.controlRequestTotal, labels);
     let answer: QuotaAnswer | null = null;
-    return policy.call("/dev.pillion.quota.Quota/Lease", request, {
+    return policy.call(labels.path, request, {
       message: (bytes) => void (answer = decodeQuotaAnswer(bytes, reports)),
-      ended: () => done(answer),
+      ended: (status) => {
+        registry.count(FAMILIES.controlResponseTotal, { ...labels, grpc_status: String(status) });
+        done(answer);
+      },
     });
   }
 

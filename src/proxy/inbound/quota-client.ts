@@ -10,7 +10,7 @@ const INTERVAL_MS = 100;
 const HURRY_MS = 5;
 /** Without an answer for so long the sidecar goes by itself; requests may be waiting. */
 const ANSWER_MS = 300;
-/** Then it is tried again so often. */
+/** A control plane that is not there, or refuses, is asked again so often; one that was only slow, at once. */
 const RETRY_MS = 500;
 
 /** Reports to the control plane while limits for all pods of the workload have traffic here, one report at a time. */
@@ -61,14 +61,14 @@ export class QuotaClient implements QuotaDriver {
     // With the first request that comes it begins again.
     if (reports.length === 0) return;
     if (!this.#control.isConnected) {
-      this.#failed("it is not connected");
+      this.#failed("it is not connected", RETRY_MS);
       return;
     }
     const call = this.#control.leaseQuota(reports, (answer) => {
       this.#call = null;
       deadline.cancel();
       if (answer === null) {
-        this.#failed("it refused, or its answer cannot be read");
+        this.#failed("it refused, or its answer cannot be read", RETRY_MS);
         return;
       }
       this.#intervalMs = answer.intervalMs;
@@ -80,7 +80,7 @@ export class QuotaClient implements QuotaDriver {
     const deadline = this.#clock.after(ANSWER_MS, () => {
       this.#call = null;
       call.cancel();
-      this.#failed(`it did not answer within ${ANSWER_MS} ms`);
+      this.#failed(`it did not answer within ${ANSWER_MS} ms`, HURRY_MS);
     });
   }
 
@@ -96,7 +96,7 @@ export class QuotaClient implements QuotaDriver {
     }
   }
 
-  #failed(why: string): void {
+  #failed(why: string, retryMs: number): void {
     if (!this.#isAlone)
       this.#log.warn(
         `the control plane cannot be asked about limits for all pods, and each keeps to an equal part: ${why}; check that it runs`,
@@ -104,6 +104,6 @@ export class QuotaClient implements QuotaDriver {
     this.#isAlone = true;
     this.#shares.setAlone(true, this.#clock.nowMs());
     this.#shares.wake();
-    this.#schedule(RETRY_MS);
+    this.#schedule(retryMs);
   }
 }

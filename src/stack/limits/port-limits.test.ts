@@ -156,7 +156,7 @@ test("who waits and leaves is forgotten", () => {
 });
 
 test("when the control plane cannot be asked, those who wait go by this pod's equal part", () => {
-  const scene = new Scene(limits({ rates: [rate({ scope: "global", burst: 1 })] }));
+  const scene = new Scene(limits({ rates: [rate({ scope: "global", requests: 1, burst: 1 })] }));
   const [first, second] = [scene.ask(), scene.ask()];
   scene.quota.setAlone(true, scene.clock.nowMs());
   scene.quota.wake();

@@ -33,6 +33,9 @@ const STOCK_INTERVALS = 1.25;
 /** Below this nothing is asked for, and the share is idle. */
 const IDLE_PER_SECOND = 0.01;
 
+/** An equal part may be used unevenly over this time, as the bucket of all may. */
+const ALONE_BURST_MS = 400;
+
 /** `look` says so where only the control plane can tell. */
 export const ASK = -1;
 
@@ -166,6 +169,7 @@ export class QuotaShare {
 
   get #equalPart(): Rate {
     const { requests, windowMs, burst } = this.#limit;
-    return rateOf(requests / this.#replicas, windowMs, Math.floor(burst / this.#replicas));
+    const size = Math.max(burst, (requests / windowMs) * ALONE_BURST_MS);
+    return rateOf(requests / this.#replicas, windowMs, size / this.#replicas);
   }
 }
