@@ -18,6 +18,7 @@ import { answerQuestion } from "./operator.ts";
 import { destinationMethods } from "./rpc/destination.ts";
 import { identityMethods } from "./rpc/identity.ts";
 import { LiveView } from "./rpc/live-view.ts";
+import { StandardLosses } from "./answers/standard-losses.ts";
 import { policyMethods } from "./rpc/policy.ts";
 import { inboundLimitsFor } from "./policy/policy.ts";
 import { quotaMethods } from "./rpc/quota.ts";
@@ -135,6 +136,7 @@ class Control {
     const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs());
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();
+    const losses = new StandardLosses();
     const mesh = new Mesh(
       {
         clock,
@@ -158,7 +160,7 @@ class Control {
       methods: new Map([
         ...identityMethods(authority, tokens, isInUse, log),
         ...destinationMethods(live),
-        ...policyMethods(live),
+        ...policyMethods(live, losses),
         ...quotaMethods(live, clock, inboundLimitsFor),
       ]),
     });
@@ -186,7 +188,7 @@ class Control {
         if (identity === null) return { token: "", error: `no meshed pod has the uid ${podUid}` };
         return { token: tokens.give({ podUid, identity, form: "dns+spiffe" }), error: "" };
       },
-      answer: (question) => answerQuestion(question, mesh, authority),
+      answer: (question) => answerQuestion(question, mesh, authority, losses),
     };
   }
 

@@ -1,18 +1,24 @@
 import { kindNamed } from "#/kube/kind-names.ts";
 import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
+import type { StandardLosses } from "./answers/standard-losses.ts";
 import type { Authority } from "./identity/authority.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 
 const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
 
 /** Answers what the operator's command asks. */
-export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority: Authority): ControlAnswer {
+export function answerQuestion(
+  question: ControlQuestion,
+  mesh: Mesh,
+  authority: Authority,
+  losses: StandardLosses,
+): ControlAnswer {
   mesh.catchUp();
   switch (question.kind) {
     case "status":
       return {
         kind: "status",
-        objects: mesh.objects,
+        objects: mesh.objects.map((status) => withLosses(status, losses)),
         problems: mesh.problems,
         certificates: [
           { name: "root", notAfterMs: authority.rootNotAfterMs },
@@ -26,7 +32,10 @@ export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority:
           (question.namespace === null || status.namespace === question.namespace) &&
           (question.name === "" || status.name === question.name),
       );
-      return { kind: "objects", objects: found };
+      return {
+        kind: "objects",
+        objects: found.map(({ manifest, status }) => ({ manifest, status: withLosses(status, losses) })),
+      };
     }
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);
@@ -48,6 +57,14 @@ export function answerQuestion(question: ControlQuestion, mesh: Mesh, authority:
       };
     }
   }
+}
+
+/** Also what is lost of the object to proxies that do not know our extension, where one has asked. */
+function withLosses(status: ObjectStatus, losses: StandardLosses): ObjectStatus {
+  const lost = losses.describe(status);
+  return lost === ""
+    ? status
+    : { ...status, summary: status.summary === "" ? lost : `${status.summary}; ${lost}` };
 }
 
 /** The workloads that a target names, or why there are none. "" names all of all namespaces. */

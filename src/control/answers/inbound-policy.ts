@@ -8,6 +8,7 @@ import { ruleOf } from "#/model/policy.ts";
 import { inboundLimitsFor } from "../policy/policy.ts";
 import type { StandardLimit } from "./encode-limits.ts";
 import { standardLimits, wireLimits } from "./encode-limits.ts";
+import type { StandardLosses } from "./standard-losses.ts";
 import { HttpMethod_Registered } from "#/gen/linkerd/http_types_pb.ts";
 import type { Capabilities } from "#/model/capabilities.ts";
 import type { MeshView, ViewPod } from "../services/mesh-view.ts";
@@ -22,12 +23,13 @@ export function inboundServerOf(
   pod: ViewPod,
   port: number,
   capabilities: Capabilities,
+  losses: StandardLosses,
 ): Server {
   const everybody = allow("all-unauthenticated");
   const limits = inboundLimitsFor(view, pod, port);
   const isStandard = limits !== null && !capabilities.isExtended;
   const standard: StandardLimit = isStandard
-    ? standardLimits(limits, podsLike(view, pod), () => undefined)
+    ? standardLimits(limits, podsLike(view, pod), (source, what) => losses.note(view, [{ source, what }]))
     : { kind: "none" };
   return create(ServerSchema, {
     protocol: { kind: protocolOf(pod, port, everybody, standard) },

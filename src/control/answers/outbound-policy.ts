@@ -13,6 +13,7 @@ import { outboundPolicyFor } from "../policy/policy.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { encodeOutboundPolicy, encodeStandardPolicy } from "./encode-outbound.ts";
 import { isOpaquePort, weightedAddr } from "./endpoints.ts";
+import type { StandardLosses } from "./standard-losses.ts";
 import { standardPolicy } from "./standard-policy.ts";
 import type { Target } from "./target.ts";
 import { byDefault, byResource, millis } from "./wire.ts";
@@ -29,13 +30,15 @@ export function outboundPolicyOf(
   target: Target,
   client: PolicyClient | null,
   capabilities: Capabilities,
+  losses: StandardLosses,
 ): OutboundPolicy {
   switch (target.kind) {
     case "service": {
       const model = named(outboundPolicyFor(view, target, client));
-      return capabilities.isExtended
-        ? encodeOutboundPolicy(model)
-        : encodeStandardPolicy(standardPolicy(model).policy);
+      if (capabilities.isExtended) return encodeOutboundPolicy(model);
+      const standard = standardPolicy(model);
+      losses.note(view, standard.losses);
+      return encodeStandardPolicy(standard.policy);
     }
     case "pod": {
       const metadata = byResource("Pod", target.pod.namespace, target.pod.name, target.port);

@@ -5,6 +5,7 @@ import { PortSpecSchema } from "#/gen/linkerd/inbound_pb.ts";
 import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
+import { StandardLosses } from "../answers/standard-losses.ts";
 import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import { gatewayObject, parent, PolicyWorld, service } from "../policy/testing.ts";
 import { LiveView } from "./live-view.ts";
@@ -26,6 +27,7 @@ function watch(
   method: string,
   request: Uint8Array,
   caller: CallContext["caller"],
+  losses: StandardLosses = new StandardLosses(),
 ): unknown[] {
   const got: unknown[] = [];
   const fail = (error: unknown): void => {
@@ -33,7 +35,7 @@ function watch(
     got.push(error.status);
   };
   try {
-    policyMethods(live).get(`/io.linkerd.proxy.${method}`)!.watch!(
+    policyMethods(live, losses).get(`/io.linkerd.proxy.${method}`)!.watch!(
       request,
       { send: (bytes) => void got.push(bytes), fail },
       { caller, isTrusted: caller === null, peer: "test" },
@@ -119,4 +121,19 @@ test("a stream hears of changes that concern it, and of no others", () => {
   const extended = watch(live, OUTBOUND, ask(mine, "web"), null);
   for (let weight = 1; weight <= 20; weight++) live.publish(viewOf(SERVICES + ROUTE(weight)));
   assert.deepEqual([web.length, extended.length, other.length], [1, 20, 1]);
+});
+
+test("the object whose rule is refused says so for as long as such a proxy listens", () => {
+  const live = liveOf(SERVICES + ROUTE(1));
+  const losses = new StandardLosses();
+  const route = { kind: "HTTPRoute", namespace: "shop", name: "web" };
+  watch(live, OUTBOUND, ask(withCapabilities(WORKLOAD), "web"), null, losses);
+  assert.equal(losses.describe(route), "");
+  watch(live, OUTBOUND, ask(WORKLOAD, "web"), null, losses);
+  const said = "proxies of another kind refuse these requests: they cannot rewrite URLs";
+  assert.equal(losses.describe(route), said);
+  live.publish(viewOf(SERVICES + ROUTE(2)));
+  assert.equal(losses.describe(route), said);
+  live.publish(viewOf(SERVICES));
+  assert.equal(losses.describe(route), "");
 });

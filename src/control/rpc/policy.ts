@@ -8,6 +8,7 @@ import { capabilitiesIn } from "#/model/capabilities.ts";
 import { dnsName, sameIdentity } from "#/model/identity.ts";
 import { inboundServerOf } from "../answers/inbound-policy.ts";
 import { outboundPolicyOf } from "../answers/outbound-policy.ts";
+import { StandardLosses } from "../answers/standard-losses.ts";
 import type { Target } from "../answers/target.ts";
 import { meaningOfName, parseAuthority, targetOfAddress, targetOfService } from "../answers/target.ts";
 import { addressOf } from "../answers/wire.ts";
@@ -24,12 +25,15 @@ interface Question {
   readonly compute: (view: MeshView) => Uint8Array;
 }
 
-/** `InboundServerPolicies` and `OutboundPolicies`: each question once or watched. */
-export function policyMethods(live: LiveView): Map<string, MethodHandler> {
+/** `InboundServerPolicies` and `OutboundPolicies`: each question once or watched. Notes what proxies of another kind lose. */
+export function policyMethods(
+  live: LiveView,
+  losses: StandardLosses = new StandardLosses(),
+): Map<string, MethodHandler> {
   const pair = (
     once: string,
     watched: string,
-    parse: (request: Uint8Array, call: CallContext) => Question,
+    parse: (request: Uint8Array, call: CallContext, losses: StandardLosses) => Question,
   ): [string, MethodHandler][] => {
     const shared = new SharedAnswers<Uint8Array>(sameBytes);
     return [
@@ -38,7 +42,7 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
         {
           isOpen: false,
           unary: async (request, call) => {
-            const { key, compute } = parse(request, call);
+            const { key, compute } = parse(request, call, losses);
             return await Promise.resolve(shared.get(key, live.require(), compute));
           },
         },
@@ -48,7 +52,7 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
         {
           isOpen: false,
           watch: (request, watcher, call) => {
-            const { key, compute } = parse(request, call);
+            const { key, compute } = parse(request, call, losses);
             return shared.watch(live, key, compute, watcher, (bytes) => watcher.send(bytes));
           },
         },
@@ -69,7 +73,7 @@ export function policyMethods(live: LiveView): Map<string, MethodHandler> {
   ]);
 }
 
-function inboundQuestion(request: Uint8Array, call: CallContext): Question {
+function inboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {
   const { workload, port } = decode(() => fromBinary(PortSpecSchema, request), "PortSpec");
   const pod = parseWorkload(workload);
   if (pod === null)
@@ -84,12 +88,12 @@ function inboundQuestion(request: Uint8Array, call: CallContext): Question {
       const found = view.podsByName.get(pod);
       if (found === undefined) throw notFound(`no pod is called ${pod}`);
       checkIsOwn(found, call);
-      return toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities));
+      return toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities, losses));
     },
   };
 }
 
-function outboundQuestion(request: Uint8Array, call: CallContext): Question {
+function outboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {
   const { target, sourceWorkload } = decode(() => fromBinary(TrafficSpecSchema, request), "TrafficSpec");
   const asked = askedTarget(target);
   const pod = parseWorkload(sourceWorkload);
@@ -103,7 +107,7 @@ function outboundQuestion(request: Uint8Array, call: CallContext): Question {
     compute: (view) =>
       toBinary(
         OutboundPolicySchema,
-        outboundPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities),
+        outboundPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities, losses),
       ),
   };
 }
