@@ -122,7 +122,7 @@ test("a split that is not as its weights say is found", () => {
     ...made,
     splits: made.splits.map(({ path, weights }) => ({
       path,
-      weights: new Map([...weights].map(([name, weight], i) => [name, i === 0 ? weight * 1.5 : weight])),
+      weights: new Map([...weights].map(([name, weight], i) => [name, i === 0 ? weight * 3 : weight])),
     })),
   });
   assert.ok(isFound({ inClaims }, /where its weight says/));
