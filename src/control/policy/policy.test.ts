@@ -124,16 +124,32 @@ metadata: {name: shop, annotations: {config.pillion.dev/reference-grants: requir
 `;
   const asking = service("web") + service("desk", "desk") + guarded;
   const refused = route("r", parent("desk"), to("web", ", namespace: shop"), "desk");
-  const grant = gatewayObject(
-    "ReferenceGrant",
-    "g",
-    '{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: desk}], to: [{group: "", kind: Service}]}',
-  );
   const without = new PolicyWorld(asking + refused);
   assert.deepEqual(without.conditions("HTTPRoute", "desk/r"), ["ResolvedRefs=False (RefNotPermitted)"]);
   assert.equal(without.ask("desk/desk").http[0]!.rules[0]!.backends[0]!.backend.kind, "forbidden");
-  const granted = new PolicyWorld(asking + refused + grant);
-  assert.deepEqual(granted.conditions("HTTPRoute", "desk/r"), [""]);
+  const from = (kind: string, namespace: string): string =>
+    `{group: gateway.networking.k8s.io, kind: ${kind}, namespace: ${namespace}}`;
+  for (const [where, asker, name, isGranted] of [
+    ["shop", from("HTTPRoute", "desk"), "", true],
+    ["shop", from("HTTPRoute", "desk"), ", name: web", true],
+    ["shop", from("HTTPRoute", "desk"), ", name: api", false],
+    ["shop", from("HTTPRoute", "other"), "", false],
+    ["shop", from("GRPCRoute", "desk"), "", false],
+    ["desk", from("HTTPRoute", "desk"), "", false],
+  ] as const) {
+    const spec = `{from: [${asker}], to: [{group: "", kind: Service${name}}]}`;
+    const world = new PolicyWorld(asking + refused + gatewayObject("ReferenceGrant", "g", spec, where));
+    const { kind } = world.ask("desk/desk").http[0]!.rules[0]!.backends[0]!.backend;
+    assert.equal(kind, isGranted ? "balancer" : "forbidden", `${where} ${spec}`);
+  }
+});
+
+test("a mirror that leads nowhere is left out, and told of", () => {
+  const mirror =
+    "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: gone, port: 80}}}], backendRefs: [{name: web, port: 80}]}";
+  const world = new PolicyWorld(service("web") + route("r", parent("web"), mirror));
+  assert.deepEqual(world.ask("shop/web").http[0]!.rules[0]!.filters, []);
+  assert.deepEqual(world.conditions("HTTPRoute", "shop/r"), ["ResolvedRefs=False (BackendNotFound)"]);
 });
 
 test("a parent that is no Service, or none with an address, is told of", () => {
@@ -172,6 +188,16 @@ test("mirrors in a circle are left out and told of; another mirror stays", () =>
     world.problems[0]!,
     /^f\.yaml:\d+: HTTPRoute shop\/one: .*in a circle \(shop\/a to shop\/b to shop\/a\)/,
   );
+});
+
+test("a mirror to a Service of the same name in another namespace is no circle, one back from there is", () => {
+  const mirror = (namespace: string): string =>
+    `{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, namespace: ${namespace}, port: 80}}}]}`;
+  const services = service("a") + service("a", "desk");
+  const there = route("r", parent("a"), mirror("desk"));
+  assert.deepEqual(new PolicyWorld(services + there).problems, []);
+  const both = new PolicyWorld(services + there + route("r", parent("a"), mirror("shop"), "desk"));
+  assert.deepEqual(both.conditions("HTTPRoute", "desk/r"), ["ResolvedRefs=False (MirrorCycle)"]);
 });
 
 test("a filter that is not honoured is never skipped: its rule answers with an error", () => {
