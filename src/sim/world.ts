@@ -9,6 +9,7 @@ import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stac
 import type { Fault } from "#/stack/http/fault.ts";
 import { PortLimits } from "#/stack/limits/port-limits.ts";
 import { QuotaShares } from "#/stack/limits/quota-shares.ts";
+import { RetryDamping } from "#/stack/retry/retry-pressure.ts";
 import type { Condition } from "./application.ts";
 import { PlayedApplication } from "./application.ts";
 import type { CallEnd, CallWatch } from "./caller.ts";
@@ -211,6 +212,8 @@ export class SimPod implements Far {
     },
   };
 
+  readonly #damped: RetryDamping;
+
   constructor(world: World, workload: SimWorkload, plan: ReplicaPlan) {
     const { clock, random } = world;
     this.#world = world;
@@ -244,12 +247,15 @@ export class SimPod implements Far {
       limitReached: (path, limit) => world.service(path).events.limitReached(limit),
       seriesOf: (path) => world.service(path).events,
     });
+    this.#damped = new RetryDamping(this.#program, this.outbound.retries.pressure, clock);
   }
 
   accept(client: string | null, head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
+    // As in a sidecar, only another one is told.
+    const program = client === null ? this.#program : this.#damped;
     return this.limits === null
-      ? this.#program.call(head, last, reply)
-      : this.limits.call(this.#program, client, head, last, reply);
+      ? program.call(head, last, reply)
+      : this.limits.call(program, client, head, last, reply);
   }
 
   /** The program makes a request. `head` may be another than the plan's. */
