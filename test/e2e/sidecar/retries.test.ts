@@ -1,5 +1,6 @@
 /** Timeouts and retries as programs meet them, through real sidecars. */
 import assert from "node:assert/strict";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { after, before, beforeEach, describe, test } from "node:test";
 import type { OutboundPolicy } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
@@ -81,6 +82,69 @@ function ask(
   });
 }
 
+interface CallReply {
+  status: string;
+  /** "head", where the code came without a body, or "trailers". */
+  where: string;
+  message: string;
+}
+
+/** Fails with UNAVAILABLE, in a head alone as servers do it, or says nothing. Notes the deadlines that it is told. */
+function serveCalls({ http2, state }: WorkerContext, port: number): Promise<null> {
+  const own = { mode: "good", deadlines: [] as string[] };
+  state["calls"] = own;
+  const server = http2.createServer();
+  server.on("stream", (stream: ServerHttp2Stream, headers) => {
+    own.deadlines.push(String(headers["grpc-timeout"] ?? "none"));
+    const head = { ":status": 200, "content-type": "application/grpc" };
+    stream.on("error", () => undefined);
+    stream.resume();
+    if (own.mode === "silent") return;
+    if (own.mode === "unavailable") {
+      stream.respond({ ...head, "grpc-status": "14" }, { endStream: true });
+      return;
+    }
+    stream.respond(head, { waitForTrailers: true });
+    stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+    stream.end();
+  });
+  return new Promise((done) => server.listen(port, "0.0.0.0", () => done(null)));
+}
+
+function becomeCalls({ state }: WorkerContext, mode: string): null {
+  Object.assign(state["calls"] as object, { mode, deadlines: [] });
+  return null;
+}
+
+function deadlines({ state }: WorkerContext): string[] {
+  return (state["calls"] as { deadlines: string[] }).deadlines;
+}
+
+function makeCall({ http2 }: WorkerContext, host: string, timeout: string): Promise<CallReply> {
+  return new Promise((resolve, reject) => {
+    const session = http2.connect(`http://${host}:80`);
+    session.on("error", reject);
+    const stream = session.request({
+      ":method": "POST",
+      ":path": "/shop.Web/Get",
+      "content-type": "application/grpc",
+      te: "trailers",
+      ...(timeout === "" ? {} : { "grpc-timeout": timeout }),
+    });
+    const take = (where: string, fields: IncomingHttpHeaders): void => {
+      const { "grpc-status": status, "grpc-message": message = "" } = fields;
+      if (typeof status !== "string") return;
+      session.close();
+      resolve({ status, where, message: message as string });
+    };
+    stream.on("response", (fields) => take("head", fields));
+    stream.on("trailers", (fields) => take("trailers", fields));
+    stream.on("error", reject);
+    stream.resume();
+    stream.end();
+  });
+}
+
 const POLICY: RetryPolicy = {
   retriesMax: 2,
   statusRanges: [[503, 503]],
@@ -97,6 +161,7 @@ function policyWith(
   what: Partial<Pick<HttpRule, "retry" | "allowsRequestHeaders">> & {
     timeouts?: Partial<Timeouts>;
     budget?: RetryBudget;
+    protocol?: "http1" | "grpc";
   },
 ): OutboundPolicy {
   const source = (kind: string, name: string): OutboundPolicy["source"] => ({
@@ -115,7 +180,7 @@ function policyWith(
     decayMs: 10_000,
     traffic: { ...BACKEND_TRAFFIC_DEFAULTS, retryBudget: what.budget ?? PLENTY },
   };
-  const policy = policyTo(backend, source("Service", "web"), "http1");
+  const policy = policyTo(backend, source("Service", "web"), what.protocol ?? "http1");
   const rule: HttpRule = {
     ...policy.http[0]!.rules[0]!,
     retry: what.retry ?? null,
@@ -133,28 +198,32 @@ describe("timeouts and retries", { skip }, () => {
 
   /** Each test has a target of its own, so that no budget is another's. */
   let number = 0;
-  const use = async (policy: OutboundPolicy): Promise<string> => {
+  const use = async (policy: OutboundPolicy, port = 8080): Promise<string> => {
     const host = VIP.replace(/2$/, String(++number + 1));
     const path = `web${number}:80`;
     const named = JSON.parse(JSON.stringify(policy).replaceAll("web:80", path)) as OutboundPolicy;
     await mesh.set({
       policies: { ...mesh.table.policies, [`${host}:80`]: named },
-      endpoints: { ...mesh.table.endpoints, [path]: [a.endpoint(8080), b.endpoint(8080)] },
+      endpoints: { ...mesh.table.endpoints, [path]: [a.endpoint(port), b.endpoint(port)] },
     });
     return host;
   };
 
   before(async () => {
     mesh = await Mesh.start();
-    a = await mesh.pod("a", { isMeshed: true, inboundPorts: [8080] });
-    b = await mesh.pod("b", { isMeshed: true, inboundPorts: [8080] });
+    a = await mesh.pod("a", { isMeshed: true, inboundPorts: [8080, 8081] });
+    b = await mesh.pod("b", { isMeshed: true, inboundPorts: [8080, 8081] });
     client = await mesh.pod("client", { isMeshed: true });
     await a.run(serve, 8080, "a");
     await b.run(serve, 8080, "b");
+    await a.run(serveCalls, 8081);
+    await b.run(serveCalls, 8081);
   });
   beforeEach(async () => {
     await a.run(become, "good");
     await b.run(become, "good");
+    await a.run(becomeCalls, "good");
+    await b.run(becomeCalls, "good");
   });
   after(() => mesh.close());
 
@@ -244,5 +313,30 @@ describe("timeouts and retries", { skip }, () => {
     const fields = [...(await a.run(seen)).fields, ...(await b.run(seen)).fields];
     assert.ok(fields.includes("host"));
     assert.ok(!fields.includes("l5d-timeout"), fields.join());
+  });
+
+  test("a call whose code comes without a body is made again elsewhere", async () => {
+    const retry = { ...POLICY, statusRanges: [], grpcCodes: [14] };
+    const host = await use(policyWith({ retry, protocol: "grpc" }), 8081);
+    await a.run(becomeCalls, "unavailable");
+    for (let i = 0; i < 10; i++) assert.equal((await client.run(makeCall, host, "")).status, "0");
+    assert.ok((await a.run(deadlines)).length > 0, "it was asked");
+    assert.equal((await b.run(deadlines)).length, 10);
+  });
+
+  test("a call ends at its deadline, and each attempt is told what is left of it", async () => {
+    const retry = { ...POLICY, statusRanges: [], grpcCodes: [14], retriesMax: 1 };
+    const policy = policyWith({ retry, timeouts: { requestMs: 5_000, attemptMs: 300 }, protocol: "grpc" });
+    const host = await use(policy, 8081);
+    await a.run(becomeCalls, "silent");
+    await b.run(becomeCalls, "silent");
+    const { status, where, message } = await client.run(makeCall, host, "500m");
+    assert.equal(`${status} ${where}`, "4 head");
+    assert.match(message, /no answer came within 500 ms, in 2 attempts \[grpc-timeout\]/);
+    const told = [...(await a.run(deadlines)), ...(await b.run(deadlines))].toSorted();
+    assert.equal(told.length, 2);
+    // The first has an attempt's time, the second what is left after it and the pause.
+    assert.equal(told[1], "300m");
+    assert.match(told[0]!, /^1\d\dm$/);
   });
 });
