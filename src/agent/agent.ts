@@ -27,7 +27,7 @@ import { SIDECAR_NAME } from "./runtime/sidecar.ts";
 import { ONE_USER, OWN_USERS } from "./runtime/users.ts";
 import { strippedSources } from "./stripped-sources.ts";
 import { cgroupBase, sweep } from "./sweep.ts";
-import { NOT_KEPT, readPages } from "./unprivileged.ts";
+import { NOT_KEPT, readEndpoints, readPages } from "./unprivileged.ts";
 
 export interface AgentOptions {
   readonly instance: string;
@@ -197,6 +197,10 @@ export class Agent {
         // After the answer has gone out.
         setTimeout(() => this.#end(), 50);
         return;
+      case "endpoints": {
+        const url = this.#traffic().find((pod) => pod.podUid === request.podUid)?.metricsUrl ?? "";
+        return say({ kind: "endpoints", text: await readEndpoints(url, request.backend, request.headers) });
+      }
       case "pages":
         return say({ kind: "pages", pages: await readPages(this.#traffic()) });
       default:

@@ -24,6 +24,19 @@ export async function readPages(
   return pages.filter((page) => page.text !== "");
 }
 
+/** What a sidecar's admin port says of a Service's endpoints; "" where it says nothing. */
+export async function readEndpoints(
+  metricsUrl: string,
+  backend: string,
+  headers: readonly (readonly [name: string, value: string])[],
+): Promise<string> {
+  if (metricsUrl === "") return "";
+  const url = new URL("/endpoints", metricsUrl);
+  url.searchParams.set("backend", backend);
+  for (const [name, value] of headers) url.searchParams.append("header", `${name}:${value}`);
+  return await read(url.href);
+}
+
 function read(url: string): Promise<string> {
   if (url === "") return Promise.resolve("");
   return new Promise((resolve) => {
@@ -31,6 +44,11 @@ function read(url: string): Promise<string> {
     request.on("timeout", () => request.destroy(new Error("timeout")));
     request.on("error", () => resolve(""));
     request.on("response", (response) => {
+      if (response.statusCode !== 200) {
+        request.destroy();
+        resolve("");
+        return;
+      }
       let text = "";
       response.setEncoding("utf8");
       response.on("data", (chunk: string) => {

@@ -25,6 +25,10 @@ test("bash offers commands, their options, choices of options, and commands belo
   assert.deepEqual(offered("pillion", "rollout", "restart", "--time"), ["--timeout"]);
   assert.deepEqual(offered("pillion", "completion", "z"), ["zsh"]);
   assert.deepEqual(offered("pillion", "up", "-f", "/de"), ["/dev"]);
+  assert.deepEqual(offered("pillion", "ex"), ["exec", "explain"]);
+  assert.deepEqual(offered("pillion", "explain", "--http"), ["--http2"]);
+  assert.deepEqual(offered("pillion", "diff", "--from", "/de"), ["/dev"]);
+  assert.deepEqual(offered("pillion", "validate", "-o", "j"), ["json"]);
 });
 
 test("another shell is refused by name, and every command is in zsh's script", () => {

@@ -31,7 +31,7 @@ function casesOf(command: Command, path: readonly string[] = []): Case[] {
       .filter((option) => option.required)
       .map((option) => ({
         flags: flagsOf(option).join("|"),
-        choices: option.long === "--folder" ? null : (option.argChoices ?? []),
+        choices: option.flags.endsWith("<folder>") ? null : (option.argChoices ?? []),
       })),
   };
   return [own, ...command.commands.flatMap((sub) => casesOf(sub, [...path, sub.name()]))];

@@ -346,6 +346,75 @@ Begin with:
       },
     );
 
+  command("validate", "Say what the mesh would complain of in a folder. Exit code 1 when there is anything.")
+    .requiredOption("-f, --folder <folder>", "the folder of Kubernetes YAML, as for up")
+    .addOption(output())
+    .action(async (options: { folder: string; output: string }) => {
+      const { validate } = await import("./change/validate.ts");
+      process.exitCode = validate({ folder: options.folder, json: options.output === "json" }, print);
+    });
+
+  command(
+    "diff",
+    "Show what a folder would alter, by workload. Exit code 0: nothing, 1: something, 2: an error.",
+  )
+    .requiredOption("-f, --folder <folder>", "the folder as it is to be")
+    .option("--from <folder>", "compare with this one instead of with what the running mesh goes by")
+    .addOption(output())
+    .action(async (options: { instance: string; folder: string; from?: string; output: string }) => {
+      const { diff } = await import("./change/diff.ts");
+      process.exitCode = await diff(
+        paths(options),
+        { folder: options.folder, from: options.from ?? null, json: options.output === "json" },
+        print,
+      );
+    });
+
+  command("explain", "Explain what becomes of a request: route, backends, retries, limits, and what says so.")
+    .argument("<client>", "who sends: deployment/NAME, or the name of a pod or workload")
+    .argument("<service>", "where to: NAME, NAME.NAMESPACE or NAME:PORT")
+    .argument("[method]", "such as POST", "GET")
+    .argument("[path]", "such as /items?page=2", "/")
+    .option("-H, --header <header>", "of the request, as 'name: value'; may be given again", collected, [])
+    .option("--http2", "it goes over HTTP/2; for gRPC say its content-type instead", false)
+    .option("-n, --namespace <name>", "where the client is; anywhere if not given")
+    .option("-f, --folder <folder>", "explain by this folder, not by the running mesh")
+    .addOption(output())
+    .action(
+      async (
+        client: string,
+        service: string,
+        method: string,
+        path: string,
+        options: {
+          instance: string;
+          header: readonly string[];
+          http2: boolean;
+          namespace?: string;
+          folder?: string;
+          output: string;
+        },
+      ) => {
+        const { explain, headerOf } = await import("./explain/explain.ts");
+        const question = {
+          client,
+          namespace: options.namespace ?? null,
+          service,
+          method,
+          path,
+          headers: options.header.map(headerOf),
+          isHttp2: options.http2,
+        };
+        const { folder = null } = options;
+        await explain(
+          paths(options),
+          { question, folder, json: options.output === "json" },
+          print,
+          printProgress,
+        );
+      },
+    );
+
   command("version", "Print the version.")
     .addOption(output())
     .action((options: { output: string }) => {
@@ -386,6 +455,10 @@ function seconds(text: string): number {
   if (text === "" || !Number.isFinite(value) || value <= 0)
     throw new InvalidArgumentError("It must be a number of seconds above 0, such as 30.");
   return value;
+}
+
+function collected(text: string, before: readonly string[]): readonly string[] {
+  return [...before, text];
 }
 
 function rate(text: string): number {

@@ -2,6 +2,7 @@ import { kindNamed } from "#/kube/kind-names.ts";
 import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
 import type { StandardLosses } from "./answers/standard-losses.ts";
 import type { Authority } from "./identity/authority.ts";
+import { explainRequest } from "./explain/explain-request.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 
 const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
@@ -36,6 +37,13 @@ export function answerQuestion(
         kind: "objects",
         objects: found.map(({ manifest, status }) => ({ manifest, status: withLosses(status, losses) })),
       };
+    }
+    case "accepted":
+      return { kind: "files", files: mesh.acceptedFiles };
+    case "explain": {
+      if (mesh.view === null)
+        return { kind: "error", message: "the control plane has not taken in the folder yet; try again" };
+      return explainRequest(mesh.view, question.question);
     }
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);

@@ -1,3 +1,4 @@
+import type { Explanation, ExplainQuestion } from "./explanation.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "./pod-plan.ts";
 
 /**
@@ -66,6 +67,10 @@ export type ControlQuestion =
   | { readonly kind: "status" }
   /** Objects of the folder as they were written, with what became of them. Null: of all namespaces; "" : of any name. */
   | { readonly kind: "get"; readonly of: string; readonly namespace: string | null; readonly name: string }
+  /** The files that the mesh goes by: of each the last good text. */
+  | { readonly kind: "accepted" }
+  /** What becomes of a request, and why. */
+  | { readonly kind: "explain"; readonly question: ExplainQuestion }
   /** Rolls all pods of a workload by its own rules of updating ("deployment/front" in a namespace; target "" = all). */
   | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
   /** How far a rollout is: `done` says whether it is over. */
@@ -82,6 +87,8 @@ export type ControlAnswer =
       readonly kind: "objects";
       readonly objects: readonly { readonly manifest: unknown; readonly status: ObjectStatus }[];
     }
+  | { readonly kind: "files"; readonly files: readonly FolderFile[] }
+  | { readonly kind: "explained"; readonly explanation: Explanation }
   /** `done`: false while what was asked for (a rollout) is still going on. */
   | { readonly kind: "ok"; readonly message: string; readonly done: boolean }
   | { readonly kind: "error"; readonly message: string };

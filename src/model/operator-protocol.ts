@@ -11,6 +11,16 @@ export type OperatorRequest =
   | { readonly kind: "traffic" }
   /** The sidecars' metrics, read by the agent: for a command that cannot reach the pods' addresses itself. */
   | { readonly kind: "pages" }
+  /**
+   * How a Service's endpoints look to a pod's sidecar: the answer of its admin port to `/endpoints`. `headers`: of the request
+   * that is to be sent.
+   */
+  | {
+      readonly kind: "endpoints";
+      readonly podUid: string;
+      readonly backend: string;
+      readonly headers: readonly (readonly [name: string, value: string])[];
+    }
   /** How to run a command in a container: answered by "exec", then the command line runs it itself (it is root). */
   | {
       readonly kind: "exec";
@@ -43,6 +53,8 @@ export type OperatorAnswer =
     }
   | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
   | { readonly kind: "pages"; readonly pages: readonly { readonly podUid: string; readonly text: string }[] }
+  /** JSON (`PickExplanation`); "" where the sidecar has not used it of late. */
+  | { readonly kind: "endpoints"; readonly text: string }
   /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */
   | { readonly kind: "exec"; readonly argv: readonly string[] }
   | { readonly kind: "logs"; readonly file: string }

@@ -141,6 +141,10 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
           inboundAccepted: connections?.accepted ?? 0,
         };
       },
+      endpoints: (backend, fields) => {
+        const pick = sidecar?.explainPick(backend, fields) ?? null;
+        return pick === null ? null : JSON.stringify(pick);
+      },
       get logLevel() {
         return log.level;
       },

@@ -4,7 +4,7 @@ import type { Random } from "#/base/random.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
-import type { InboundHttp, OutboundHttp } from "#/stack/discovery.ts";
+import type { InboundHttp } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import { RetryCounters } from "#/stack/metrics/retry-series.ts";
@@ -56,6 +56,8 @@ export class Sidecar {
   readonly inbound: Inbound;
   readonly outbound: Outbound;
   readonly ports: Ports;
+  /** How endpoints of a Service look to this workload (`OutboundHttpProxy.explainPick`). */
+  readonly explainPick: OutboundHttpProxy["explainPick"];
   readonly #parts: SidecarParts;
   readonly #listeners: Listener[] = [];
 
@@ -94,7 +96,7 @@ export class Sidecar {
     const limitReached = (service: string, limit: BackendLimit): void =>
       registry.count(FAMILIES.backendLimitReached, { service, limit });
     const retryPressure = new RetryPressure();
-    const outboundHttp: OutboundHttp = new OutboundHttpProxy({
+    const outboundHttp = new OutboundHttpProxy({
       clock,
       random,
       dial: dialler.dial,
@@ -116,6 +118,7 @@ export class Sidecar {
           fault,
         }),
     });
+    this.explainPick = (path, fields) => outboundHttp.explainPick(path, fields);
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
     const inboundHttp: InboundHttp = new InboundHttpProxy({
       clock,

@@ -71,6 +71,7 @@ export class Mesh {
   #round: Timer | null = null;
   #lastRoundMs = 0;
   #wake: Timer | null = null;
+  #view: MeshView | null = null;
   #problems: readonly FolderProblem[] = [];
   #manifests: readonly Manifest[] = [];
   #loggedProblems = "";
@@ -164,6 +165,16 @@ export class Mesh {
 
   get problems(): readonly FolderProblem[] {
     return this.#problems;
+  }
+
+  /** Of each file the last text without a problem. */
+  get acceptedFiles(): readonly FolderFile[] {
+    return [...(this.#folder?.good ?? [])].map(([path, text]) => ({ path, text }));
+  }
+
+  /** The state that discovery and policy go by; null before the first round. */
+  get view(): MeshView | null {
+    return this.#view;
   }
 
   /** Makes all pods of these workloads anew, each by its own rules of updating; "" stands for all. */
@@ -283,6 +294,7 @@ export class Mesh {
           : undefined;
       tell(loaded, statusOf(loaded, service === undefined ? "" : describeService(service), true));
     }
+    this.#view = view;
     this.#manifests = manifests;
     this.#problems = problems;
     this.#logProblems([...problems, ...manifests.flatMap(({ status }) => status.findings)], log);

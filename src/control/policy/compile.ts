@@ -32,6 +32,8 @@ export interface CompiledPolicy {
   /** By `objectKey`: what of an object does not count, and where it stands. */
   readonly findings: ReadonlyMap<string, readonly Finding[]>;
   readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
+  /** The objects that `trafficOf` came from, the weightiest first. */
+  readonly trafficFrom: (serviceKey: string, port: number) => readonly LoadedObject[];
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
   /** The object that a decision came from; null for a default. */
@@ -59,6 +61,7 @@ export const NO_POLICY: CompiledPolicy = {
   statuses: new Map(),
   findings: new Map(),
   trafficOf: () => null,
+  trafficFrom: () => [],
   faults: new Map(),
   limits: new Map(),
   objectOf: () => null,
@@ -96,7 +99,7 @@ class Compiler {
           `${namespaceOf(object)}/${object.metadata.name}`,
           trafficAnnotations(object.metadata.annotations),
         );
-    const trafficOf = this.#traffic();
+    const { trafficOf, trafficFrom } = this.#traffic();
     const services = this.#routes(trafficOf);
     const faults = faultIndex(this.#targets("FaultPolicy"));
     const limits = this.#limits();
@@ -109,6 +112,7 @@ class Compiler {
       statuses: this.#statuses,
       findings: this.#findings,
       trafficOf,
+      trafficFrom,
       faults,
       limits,
       objectOf: (source) => {
@@ -119,18 +123,20 @@ class Compiler {
   }
 
   /** Balancing and the like of each Service's ports. */
-  #traffic(): CompiledPolicy["trafficOf"] {
+  #traffic(): Pick<CompiledPolicy, "trafficOf" | "trafficFrom"> {
     const { view } = this.#input;
     const ours = this.#targets("TrafficPolicy", settleConflicts);
     const standard = this.#targets("XBackendTrafficPolicy", settleConflicts);
     const oursByKey = Map.groupBy(ours, (each) => each.key);
     const standardByKey = Map.groupBy(standard, (each) => each.key);
     const known = new Map<string, BackendTraffic | null>();
-    return (key, port) => {
+    const nameOf = (key: string, port: number): string =>
+      view.servicesByName.get(key)?.ports.find((each) => each.port === port)?.name ?? "";
+    const trafficOf = (key: string, port: number): BackendTraffic | null => {
       const id = `${key} ${port}`;
       const before = known.get(id);
       if (before !== undefined) return before;
-      const name = view.servicesByName.get(key)?.ports.find((each) => each.port === port)?.name ?? "";
+      const name = nameOf(key, port);
       const made = backendTraffic({
         accrual: this.#annotations.get(key)?.accrual ?? null,
         policy: narrowest(oursByKey.get(key), name)?.policy ?? null,
@@ -139,6 +145,16 @@ class Compiler {
       known.set(id, made);
       return made;
     };
+    const trafficFrom = (key: string, port: number): LoadedObject[] => {
+      const name = nameOf(key, port);
+      const isAnnotated = (this.#annotations.get(key)?.accrual ?? null) !== null;
+      return [
+        narrowest(standardByKey.get(key), name)?.loaded,
+        narrowest(oursByKey.get(key), name)?.loaded,
+        isAnnotated ? this.#input.objects.get(`Service/${key}`) : undefined,
+      ].filter((each) => each !== undefined);
+    };
+    return { trafficOf, trafficFrom };
   }
 
   #limits(): LimitIndex {

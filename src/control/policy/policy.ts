@@ -1,4 +1,4 @@
-import type { OutboundPolicy, PolicySource } from "#/model/policy.ts";
+import type { InboundPolicy, OutboundPolicy, PolicySource } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
 import type { InboundLimits } from "#/model/traffic.ts";
@@ -60,6 +60,24 @@ export function outboundPolicyFor(
 /** What a pod's sidecar takes in on a port; null: whatever comes. */
 export function inboundLimitsFor(view: MeshView, pod: ViewPod, port: number): InboundLimits | null {
   return limitsFor(view.policy.limits, pod, port);
+}
+
+const EVERYBODY: InboundPolicy["authorizations"] = [
+  {
+    networks: ["0.0.0.0/0", "::/0"].map((net) => ({ net, except: [] })),
+    authentication: { kind: "unauthenticated" },
+    labels: { group: "", kind: "default", name: "all-unauthenticated" },
+  },
+];
+
+/** How a pod's sidecar treats what comes to a port: what `InboundServerPolicies.WatchPort` says, in the model's terms. */
+export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): InboundPolicy {
+  return {
+    protocol: isOpaquePort(pod, port) ? "opaque" : (pod.protocols.get(port) ?? "detect"),
+    labels: { group: "", kind: "default", name: "all-unauthenticated" },
+    authorizations: EVERYBODY,
+    limits: inboundLimitsFor(view, pod, port),
+  };
 }
 
 function withRoutes(

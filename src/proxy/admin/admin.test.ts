@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Fields } from "#/base/fields.ts";
 import { LIMITS } from "#/model/limits.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { ManualClock, memoryPair, type MemoryConn } from "#/stack/http/testing.ts";
+import { latin1Bytes } from "#/wire/latin1.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin.ts";
 
@@ -10,6 +12,7 @@ const SUBJECT = {
   isReady: true,
   metrics: () => "",
   drainState: () => ({ draining: false, inboundRequests: 0, inboundConnections: 0, inboundAccepted: 0 }),
+  endpoints: (backend: string, fields: Fields) => (backend === "web:80" ? JSON.stringify(fields) : null),
   logLevel: "info",
   shutdown: () => {},
 };
@@ -38,4 +41,21 @@ test("one who holds all the connections of the admin port that it may cannot shu
   admin.accept(next);
   clock.settle();
   assert.equal(next.isClosed, false);
+});
+
+test("how endpoints look is told of a Service that the workload uses, and of no other", () => {
+  const clock = new ManualClock();
+  const registry = new Registry();
+  const admin = new Admin(SUBJECT, clock, new Guard(LIMITS, "admin", clock, registry));
+  const answerTo = (target: string): string => {
+    const [client, server] = memoryPair(clock);
+    admin.accept(server);
+    client.write(latin1Bytes(`GET ${target} HTTP/1.1\r\nHost: a\r\n\r\n`));
+    clock.settle();
+    return server.written;
+  };
+  const found = answerTo("/endpoints?backend=web:80&header=X-User:%20u1&header=cookie:a%3Db");
+  assert.match(found, /^HTTP\/1\.1 200 .*\["x-user","u1","cookie","a=b"\]\n$/s);
+  assert.match(answerTo("/endpoints?backend=nobody:80"), /^HTTP\/1\.1 404 /);
+  assert.match(answerTo("/endpoints"), /^HTTP\/1\.1 400 /);
 });

@@ -20,6 +20,8 @@ export interface AdminSubject {
     /** … so far, those that are over among them. */
     readonly inboundAccepted: number;
   };
+  /** JSON of how a Service's endpoints look to the workload; null where it has not used it of late. */
+  endpoints(backend: string, fields: Fields): string | null;
   logLevel: string;
   shutdown(): void;
 }
@@ -112,11 +114,26 @@ class AdminService implements HttpService {
         type: "application/json",
         text: `${JSON.stringify(this.#subject.drainState())}\n`,
       };
+    if (at === "/endpoints" && isReading) return this.#endpoints(path);
     if (at === "/shutdown" || at === "/proxy-log-level") {
       if (!this.#isLocal) return plain(403, "only from loopback\n");
       return at === "/shutdown" ? this.#shutdown(method) : this.#logLevel(method, body);
     }
     return plain(404, "not found\n");
+  }
+
+  /** `?backend=NAME:PORT&header=NAME:VALUE…`: the fields are what hashing and sessions go by. */
+  #endpoints(path: string): Answer {
+    const query = new URL(path, "http://admin").searchParams;
+    const backend = query.get("backend");
+    if (backend === null) return plain(400, "say which: ?backend=NAME:PORT\n");
+    const fields = query.getAll("header").flatMap((each) => {
+      const colon = each.indexOf(":");
+      return [each.slice(0, colon).toLowerCase(), each.slice(colon + 1).trim()];
+    });
+    const text = this.#subject.endpoints(backend, fields);
+    if (text === null) return plain(404, "not used of late\n");
+    return { status: 200, type: "application/json", text: `${text}\n` };
   }
 
   #shutdown(method: string): Answer {

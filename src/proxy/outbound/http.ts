@@ -1,6 +1,7 @@
 import type { IpAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
+import type { Fields } from "#/base/fields.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import type { PolicySource } from "#/model/policy.ts";
@@ -9,6 +10,7 @@ import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import type { BalancedClient } from "#/stack/balance/balancer.ts";
+import type { PickExplanation } from "#/stack/balance/explain-pick.ts";
 import type {
   Dial,
   EndpointSource,
@@ -124,6 +126,14 @@ export class OutboundHttpProxy implements OutboundHttp {
     if (version === "http1")
       return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, answerer, guard });
     return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null, answerer, guard });
+  }
+
+  /** Where a request with such fields would go among a Service's endpoints; null where the workload has not used it of late. */
+  explainPick(path: string, fields: Fields): PickExplanation | null {
+    let shared: SharedDispatch | null = null;
+    for (const [key, each] of this.#dispatches) if (key.startsWith(`balancer:${path}#`)) shared = each;
+    if (shared === null) return null;
+    return shared.dispatch.balancer.explainPick(this.#parts.clock.nowMs(), [], fields);
   }
 
   #firstService(first: FirstDialled, version: "http1" | "http2", target: OutboundTarget): EndpointService {

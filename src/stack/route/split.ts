@@ -34,6 +34,38 @@ export function drawBackend(
   return rest === 0 ? drawn : at(backends, random.next() * rest, state);
 }
 
+/** What share of requests each backend gets from `drawBackend`, 0 … 1, as long as the state stays as it is. */
+export function sharesOf(
+  choice: "first" | "random",
+  backends: readonly RouteBackend[],
+  state: SplitState,
+): number[] {
+  const count = backends.length;
+  const certain =
+    count === 1
+      ? backends[0]!.weight > 0
+        ? 0
+        : -1
+      : choice === "first"
+        ? firstReady(backends, state)
+        : null;
+  if (certain !== null) return backends.map((_, i) => (i === certain ? 1 : 0));
+  let total = 0;
+  let left = 0;
+  let offered = 0;
+  for (let i = 0; i < count; i++) {
+    const { weight } = backends[i]!;
+    total += weight;
+    if (isOffered(state, i)) offered += weight;
+    else if (!state.isInvalid(i)) left += weight;
+  }
+  return backends.map(({ weight }, i) => {
+    if (total === 0) return 0;
+    if (isOffered(state, i) && offered > 0) return (weight + (left * weight) / offered) / total;
+    return state.isInvalid(i) || offered === 0 ? weight / total : 0;
+  });
+}
+
 /** The backend at a place of the line that all weights make, one behind the other; with a state, of those ready alone. */
 function at(backends: readonly RouteBackend[], place: number, state: SplitState | null): number {
   let last = -1;
