@@ -35,7 +35,7 @@ type Raw = Readonly<Record<string, string>>;
 export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSettings {
   const raw: Record<string, string> = {};
   for (const layer of layers)
-    for (const [key, value] of Object.entries(layer ?? {})) if (isOurs(key)) raw[key] = value;
+    for (const [key, value] of Object.entries(layer ?? {})) if (isMeshAnnotation(key)) raw[key] = value;
   const env: Record<string, string> = {};
   for (const [annotation, variable] of Object.entries(ENVIRONMENT)) {
     const value = raw[annotation];
@@ -63,13 +63,13 @@ export function meshRelevant(...layers: readonly (Raw | undefined)[]): Raw {
   const raw: Record<string, string> = {};
   for (const layer of layers)
     for (const [key, value] of Object.entries(layer ?? {}))
-      if (isOurs(key) && Object.hasOwn(HONOURED, key)) raw[key] = value;
+      if (isMeshAnnotation(key) && Object.hasOwn(HONOURED, key)) raw[key] = value;
   return Object.fromEntries(Object.entries(raw).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** What is wrong with an annotation that concerns the mesh; null when nothing is, or when it is nobody's of ours. */
 export function checkMeshAnnotation(key: string, value: string): string | null {
-  if (!isOurs(key)) return null;
+  if (!isMeshAnnotation(key)) return null;
   if (HARMLESS.has(key)) return null;
   if (key === REFERENCE_GRANTS)
     return value === "required" || value === "optional" ? null : "must be required or optional";
@@ -188,7 +188,8 @@ const HARMLESS = new Set([
   "viz.linkerd.io/tap-enabled",
 ]);
 
-function isOurs(key: string): boolean {
+/** Whether an annotation is a setting of a workload's place in the mesh, or would be. */
+export function isMeshAnnotation(key: string): boolean {
   return (
     key.startsWith("config.linkerd.io/") ||
     key.startsWith("linkerd.io/") ||

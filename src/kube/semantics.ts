@@ -1,4 +1,10 @@
-import { checkMeshAnnotation, MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "./mesh-annotations.ts";
+import {
+  checkMeshAnnotation,
+  isMeshAnnotation,
+  MESH_CONFIG_NAME,
+  MESH_CONFIG_NAMESPACE,
+  REFERENCE_GRANTS,
+} from "./mesh-annotations.ts";
 import { checkTrafficAnnotation, isTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
 import { checkPolicySemantics } from "./policy-semantics.ts";
@@ -20,7 +26,7 @@ export function checkSemantics(object: KubeObject): Violation[] {
     for (const [key, value] of Object.entries(object.data ?? {})) {
       const wrong = checkMeshAnnotation(key, value);
       if (wrong !== null) say(["data", key], wrong);
-      else if (!key.includes("linkerd.io/") && !key.startsWith("pillion.dev/"))
+      else if (!isMeshAnnotation(key))
         say(["data", key], "is no setting of the mesh; its keys are the annotations' names");
     }
   }
@@ -48,10 +54,15 @@ function checkAnnotations(
   say: Say,
 ): void {
   for (const [key, value] of Object.entries(annotations ?? {})) {
-    const wrong = isTrafficAnnotation(key)
-      ? checkTrafficAnnotation(key, value, kind)
-      : checkMeshAnnotation(key, value);
+    if (isTrafficAnnotation(key)) {
+      const wrong = checkTrafficAnnotation(key, value, kind);
+      if (wrong !== null) say([...path, key], wrong);
+      continue;
+    }
+    const wrong = checkMeshAnnotation(key, value);
     if (wrong !== null) say([...path, key], wrong);
+    else if (key === REFERENCE_GRANTS && kind !== "Namespace")
+      say([...path, key], "is read from namespaces and the mesh's settings only; move it to the Namespace");
     else if (kind === "Service" && SERVICE_IGNORES.test(key))
       say([...path, key], "is read from pods and namespaces only; move it to the pod template");
     else if (
@@ -67,8 +78,9 @@ function checkAnnotations(
   }
 }
 
-const SERVICE_IGNORES = /^(linkerd\.io\/inject|config\.linkerd\.io\/(?!opaque-ports$).*|pillion\.dev\/.*)$/;
-const TEMPLATE_ONLY = /^(linkerd\.io\/inject|config\.linkerd\.io\/.*|pillion\.dev\/.*)$/;
+const SERVICE_IGNORES =
+  /^(linkerd\.io\/inject|config\.linkerd\.io\/(?!opaque-ports$).*|(config\.)?pillion\.dev\/.*)$/;
+const TEMPLATE_ONLY = /^(linkerd\.io\/inject|config\.linkerd\.io\/.*|(config\.)?pillion\.dev\/.*)$/;
 
 function checkService(object: Extract<KubeObject, { kind: "Service" }>, say: Say): void {
   const { spec } = object;
