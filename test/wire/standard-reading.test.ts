@@ -20,6 +20,8 @@ import type {
 } from "#/model/route.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { hostHolds } from "#/stack/route/host.ts";
+import type { RequestHead } from "#/stack/http/exchange.ts";
+import { RouteTable } from "#/stack/route/table.ts";
 import { findTcpRoute } from "#/stack/route/tcp.ts";
 import type { Asked, Reading } from "./linkerd-reading.ts";
 import { linkerdReading, REFUSED } from "./linkerd-reading.ts";
@@ -249,7 +251,7 @@ const requests: fc.Arbitrary<Asked> = fc
 
 // --- what the whole policy says: Gateway API's order of rules, then the filters in theirs ---
 
-function ourReading(policy: OutboundPolicy, asked: Asked): Reading {
+function ourRule(policy: OutboundPolicy, asked: Asked): HttpRule | null {
   let best: { readonly rank: readonly number[]; readonly rule: HttpRule } | null = null;
   for (const route of policy.http)
     for (const rule of route.rules)
@@ -258,8 +260,12 @@ function ourReading(policy: OutboundPolicy, asked: Asked): Reading {
           const rank = rankOfMatch(route, host, match, asked);
           if (rank !== null && (best === null || compare(rank, best.rank) > 0)) best = { rank, rule };
         }
-  if (best === null) return REFUSED;
-  const { rule } = best;
+  return best?.rule ?? null;
+}
+
+function ourReading(policy: OutboundPolicy, asked: Asked): Reading {
+  const rule = ourRule(policy, asked);
+  if (rule === null) return REFUSED;
   const done: string[] = [];
   const answer = pass(rule.filters, done, asked);
   if (answer !== null) return answer;
@@ -378,6 +384,30 @@ test("what the standard fields let through, the whole policy lets through to the
   );
   // It could refuse everything and be right; what is the same in both is to work.
   assert.ok(kept > forwarded / 4, `${kept} of ${forwarded} ways are left`);
+});
+
+test("the whole policy is read here as our sidecars read it", () => {
+  const headOf = ({ isHttp2, method, host, path, headers, query }: Asked): RequestHead => {
+    const search = new URLSearchParams(query).toString();
+    return {
+      method,
+      scheme: "http",
+      authority: host,
+      path: search === "" ? path : `${path}?${search}`,
+      version: isHttp2 ? "2" : "1.1",
+      absoluteForm: false,
+      upgrade: null,
+      fields: Object.entries(headers).flat(),
+    };
+  };
+  fc.assert(
+    fc.property(policies, fc.array(requests, { minLength: 4, maxLength: 4 }), (policy, all) => {
+      const table = new RouteTable(policy.http);
+      for (const asked of all)
+        assert.equal(table.find(headOf(asked))?.rule ?? null, ourRule(policy, asked), asked.path);
+    }),
+    { numRuns: 500 },
+  );
 });
 
 test("a policy of standard parts alone is read alike by both", () => {

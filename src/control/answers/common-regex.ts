@@ -1,3 +1,5 @@
+import { compilePattern } from "#/stack/route/pattern.ts";
+
 /**
  * A pattern as a proxy of another kind takes it, or null when it might not: RE2 (ours) and Rust's regex crate (linkerd2-proxy)
  * agree on most of the syntax, and where they do not, a proxy refuses the whole policy or, worse, matches something else
@@ -8,12 +10,14 @@
  */
 export function commonRegex(pattern: string): string | null {
   if (pattern.length > LENGTH_MAX || !TOKENS.test(pattern) || !isBalanced(pattern)) return null;
+  // What ours cannot use never holds, and theirs might.
+  if (compilePattern(pattern).kind === "problem") return null;
   return `^(?:${pattern.replaceAll("\\/", "/")})$`;
 }
 
 const LENGTH_MAX = 1024;
 
-/** Characters, escapes, classes, groups that capture or do not, and what repeats them, up to RE2's 1,000 times. */
+/** Characters, escapes, classes, groups that capture or do not, and what repeats them, up to 99 times. */
 const TOKENS = new RegExp(
   [
     "^(?:",
