@@ -76,6 +76,7 @@ export class Balancer<T> {
   #isPlain = true;
   /** Settings that are equal to those in use: many targets bring them, each as an object of its own. */
   #equals = new WeakSet<BackendTraffic>();
+  #pending = 0;
   #failing = 0;
   #unreachable = 0;
   #isPanicking = false;
@@ -113,9 +114,9 @@ export class Balancer<T> {
     return this.#unreachable + (this.#isStrict ? this.#failing : 0) < this.#members.length;
   }
 
-  /** Requests under way at endpoints of the present set. */
+  /** Requests under way, those at endpoints that have left since included. */
   get pending(): number {
-    return this.#pool.pending + this.#others.pending;
+    return this.#pending;
   }
 
   /** So few are not set aside that all are used that can be connected to. */
@@ -199,12 +200,14 @@ export class Balancer<T> {
 
   /** A request is on its way to the member. */
   begin(member: Member<T>): void {
+    this.#pending++;
     member.pending++;
     if (member.pool !== null) member.pool.pending++;
   }
 
   /** It is over there, however it ended. `startedAtMs`: when it was picked. */
   end(member: Member<T>, startedAtMs: number): void {
+    this.#pending--;
     member.pending--;
     const { pool, standing } = member;
     if (pool !== null) pool.pending--;
@@ -288,6 +291,7 @@ export class Balancer<T> {
       zone: this.#client.zone,
       client: this.#client.id,
       members: this.#members,
+      pending: this.#pending,
       pool: this.#pool,
       others: this.#others,
       spills: this.#others.members.length > 0 && this.#spills(),

@@ -53,6 +53,8 @@ export interface PickState<T> {
   readonly zone: string;
   readonly client: string;
   readonly members: readonly Member<T>[];
+  /** Requests under way. */
+  readonly pending: number;
   /** Where requests go, and where those go that spill. */
   readonly pool: Pool<T>;
   readonly others: Pool<T>;
@@ -84,7 +86,7 @@ export function explainPick<T>(
     reason:
       picked === undefined && certain === null ? prospect(of, tried) : reasonFor(of, tried, fields, certain),
     isPanicking: of.isPanicking,
-    pending: of.pool.pending + of.others.pending,
+    pending: of.pending,
     candidates: ranked.slice(0, CANDIDATES_MAX),
     omitted: Math.max(0, ranked.length - CANDIDATES_MAX),
   };

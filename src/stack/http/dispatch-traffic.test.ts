@@ -237,6 +237,16 @@ test("a request beyond requestsMax is refused at once, and none once there is ro
   assert.deepEqual(scene.reached, ["requestsMax"]);
 });
 
+test("a request at an endpoint that has left still counts for requestsMax", () => {
+  const scene = new Scene(1, { limits: { requestsMax: 1, pendingMax: 0, connectionsMax: 0 } });
+  const open = scene.ask();
+  scene.set(0);
+  scene.set(1);
+  assert.equal(scene.ask().reply.fault?.rule, "requestsMax=1");
+  open.call.answer(200, [], "");
+  assert.equal(scene.ask().reply.fault, null);
+});
+
 test("no more than pendingMax wait for an endpoint", () => {
   const scene = new Scene(0, { limits: { requestsMax: 0, pendingMax: 2, connectionsMax: 0 } });
   const replies = [1, 2, 3].map(() => {
