@@ -138,6 +138,7 @@ class Compiler {
       if (before !== undefined) return before;
       const name = nameOf(key, port);
       const made = backendTraffic({
+        serviceKey: key,
         accrual: this.#annotations.get(key)?.accrual ?? null,
         policy: narrowest(oursByKey.get(key), name)?.policy ?? null,
         standard: narrowest(standardByKey.get(key), name)?.policy ?? null,

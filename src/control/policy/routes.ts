@@ -1,5 +1,5 @@
 import { durationMs } from "#/kube/duration.ts";
-import { groupOf, namespaceOf } from "#/kube/objects.ts";
+import { groupOf, namespaceOf, objectKey } from "#/kube/objects.ts";
 import type {
   BackendRef,
   GrpcRouteMatch,
@@ -69,6 +69,7 @@ export function compileHttpRoute(
   const rules = (route.spec.rules ?? []).map((rule, i): HttpRule => {
     const path = ["spec", "rules", i];
     const unsupportedBefore = findings.unsupported.length;
+    const sessionOwner = `${objectKey(route)} rule ${rule.name ?? i}`;
     const mirrorTo = (mirror: MirrorFilter, at: readonly (string | number)[]): Backend | null => {
       const refusal = context.mirrorRefusal(route, mirror);
       if (refusal !== null) {
@@ -94,7 +95,7 @@ export function compileHttpRoute(
         const backend = resolveBackend(context, route, ref, at, findings.references);
         return {
           weight: ref.weight,
-          backend: withPersistence(backend, rule.sessionPersistence),
+          backend: withPersistence(backend, rule.sessionPersistence, sessionOwner),
           filters: filtersOf(ref.filters, at, mirrorTo, findings.unsupported),
           attemptTimeoutMs: null,
         };
@@ -238,8 +239,8 @@ function retryOf(route: TrafficAnnotations, parent: TrafficAnnotations | null): 
 }
 
 /** GEP-1619: a rule's own persistence goes before that of a policy about the backend. */
-function withPersistence(backend: Backend, spec: SessionPersistenceSpec | undefined): Backend {
+function withPersistence(backend: Backend, spec: SessionPersistenceSpec | undefined, owner: string): Backend {
   if (spec === undefined || backend.kind === "forbidden") return backend;
   const traffic = backend.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
-  return { ...backend, traffic: { ...traffic, persistence: persistenceOf(spec) } };
+  return { ...backend, traffic: { ...traffic, persistence: persistenceOf(spec, owner) } };
 }

@@ -202,3 +202,15 @@ test("a rule's session persistence goes before a policy's (GEP-1619)", () => {
   });
   assert.equal(trafficOf(plain), null);
 });
+
+test("sessions without a name get one that no other rule has (GEP-1619)", () => {
+  const names = rulesOf(
+    `{${BACK}, sessionPersistence: {}}, {${BACK}, sessionPersistence: {}}, {${BACK}, sessionPersistence: {type: Header}}`,
+  ).map(({ backends }) => {
+    const { backend } = backends[0]!;
+    return backend.kind === "balancer" ? backend.traffic?.persistence?.name : undefined;
+  });
+  assert.match(names[0]!, /^pillion-[a-z0-9]{8}$/);
+  assert.match(names[2]!, /^x-pillion-[a-z0-9]{8}$/);
+  assert.equal(new Set(names).size, 3);
+});

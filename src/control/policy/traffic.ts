@@ -16,16 +16,24 @@ import type {
   RetryBudget,
   SessionPersistence,
 } from "#/model/traffic.ts";
+import { shortHash } from "../workloads/hash.ts";
 
 /** What is said about one port of a Service. The standard's kind goes before ours, and both before annotations. */
 export interface TrafficSpecs {
+  /** `namespace/name` */
+  readonly serviceKey: string;
   readonly accrual: AccrualAnnotations | null;
   readonly policy: TrafficPolicyObject | null;
   readonly standard: BackendTrafficPolicyObject | null;
 }
 
 /** Null: nothing is said, the defaults hold. */
-export function backendTraffic({ accrual, policy, standard }: TrafficSpecs): BackendTraffic | null {
+export function backendTraffic({
+  serviceKey,
+  accrual,
+  policy,
+  standard,
+}: TrafficSpecs): BackendTraffic | null {
   if (accrual === null && policy === null && standard === null) return null;
   const spec = policy?.spec;
   const defaults = BACKEND_TRAFFIC_DEFAULTS;
@@ -34,7 +42,7 @@ export function backendTraffic({ accrual, policy, standard }: TrafficSpecs): Bac
   const persistence = standard?.spec.sessionPersistence ?? spec?.sessionPersistence;
   return {
     balancing: spec?.balancing === undefined ? defaults.balancing : balancingOf(spec.balancing),
-    persistence: persistence === undefined ? null : persistenceOf(persistence),
+    persistence: persistence === undefined ? null : persistenceOf(persistence, `Service ${serviceKey}`),
     zone:
       spec?.zone === undefined
         ? null
@@ -58,17 +66,22 @@ export function backendTraffic({ accrual, policy, standard }: TrafficSpecs): Bac
   };
 }
 
-/** GEP-1619: a name is made where none is given; every sidecar must make the same. */
-export function persistenceOf(spec: SessionPersistenceSpec): SessionPersistence {
+/**
+ * GEP-1619: a unique name is made where none is given, for rules and Services must not share sessions; every sidecar is told
+ * the same. `owner` is what the sessions are of.
+ */
+export function persistenceOf(spec: SessionPersistenceSpec, owner: string): SessionPersistence {
+  const made = `pillion-${shortHash(owner, NAME_CHARS)}`;
   return {
     kind: spec.type === "Header" ? "header" : "cookie",
-    name: spec.sessionName ?? (spec.type === "Header" ? "x-pillion-session" : "pillion-session"),
+    name: spec.sessionName ?? (spec.type === "Header" ? `x-${made}` : made),
     absoluteTimeoutMs: spec.absoluteTimeout === undefined ? null : nullIfZero(ms(spec.absoluteTimeout, 0)),
     isPermanent: spec.cookieConfig?.lifetimeType === "Permanent",
     path: "/",
   };
 }
 
+const NAME_CHARS = 8;
 const ZONE_SPILL_AT_PENDING = 64;
 const ZONE_HEALTHY_PERCENT_MIN = 70;
 
