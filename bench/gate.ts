@@ -33,6 +33,7 @@ const GATED: readonly Gated[] = [
   { group: "http2", name: "GET, 1 KiB answer, 16 streams", units: 320 },
   { group: "http2", name: "… unique path and trace", units: 320 },
   { group: "sidecar", name: "pair: GET, 1 KiB answer", units: 100 },
+  { group: "sidecar", name: "pair: GET, 200 targets, 200 routes", units: 400 },
   { group: "sidecar", name: "pair: POST 4 KiB, 1 KiB answer", units: 100 },
   { group: "sidecar", name: "pair: opaque, 64 bytes there and back", units: 200 },
 ];
