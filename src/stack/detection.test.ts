@@ -13,6 +13,7 @@ class Rig {
   readonly server: MemoryConn;
   dials = 0;
   cancelled = 0;
+  released = 0;
   outcome: Detected<Dialled> | null = null;
   readonly #client: MemoryConn;
   readonly #near: MemoryConn;
@@ -35,7 +36,9 @@ class Rig {
                 const timer = this.clock.after(1, () =>
                   done(
                     options.dialError ?? null,
-                    options.dialError === undefined ? { conn: this.#near } : null,
+                    options.dialError === undefined
+                      ? { conn: this.#near, release: () => void this.released++ }
+                      : null,
                   ),
                 );
                 return {
@@ -162,4 +165,25 @@ test("a server that cannot be reached, and a client that goes away, are told", (
   leaving.app.reset();
   leaving.clock.advance(1);
   assert.equal(leaving.outcome?.kind, "client-gone");
+});
+
+test("a connection that detection itself gives up counts as load no more", () => {
+  const gone = new Rig();
+  gone.clock.advance(20);
+  assert.equal(gone.dials, 1);
+  gone.app.reset();
+  gone.clock.advance(0);
+  assert.equal(gone.outcome?.kind, "client-gone");
+  assert.equal(gone.released, 1);
+  const failed = new Rig();
+  failed.clock.advance(20);
+  failed.server.reset();
+  failed.clock.advance(0);
+  assert.equal(failed.outcome?.kind, "dial-failed");
+  assert.equal(failed.released, 1);
+  const decided = new Rig();
+  decided.clock.advance(20);
+  decided.say(decided.server, "220 hello");
+  assert.equal(decided.outcome?.kind, "opaque");
+  assert.equal(decided.released, 0, "it goes on");
 });

@@ -10,6 +10,8 @@ export type ClientVerdict = "http1" | "http2" | "opaque" | "tls" | "more";
 /** A connection that was opened before it was known what the client speaks. */
 export interface Dialled {
   readonly conn: Conn;
+  /** Called where detection itself gives the connection up, so that it counts as load no more. */
+  release?(): void;
 }
 
 export interface DetectionOptions<D extends Dialled> {
@@ -22,6 +24,8 @@ export interface DetectionOptions<D extends Dialled> {
   inspect(bytes: Uint8Array): ClientVerdict;
   /** Opens the connection to the chosen endpoint; null where the server may not be reached before the client has spoken. */
   readonly dial: ((done: (error: ConnError | null, dialled: D | null) => void) => Cancel) | null;
+  /** The server that is dialled takes bytes alone, and requests go elsewhere: that it cannot be reached decides nothing yet. */
+  readonly isDialOptional?: boolean;
 }
 
 /**
@@ -78,6 +82,7 @@ class Detection<D extends Dialled> implements Cancel, ConnHandler {
     this.#close();
     this.#dialling?.cancel();
     this.#dialled?.conn.reset();
+    this.#dialled?.release?.();
   }
 
   onData(bytes: Uint8Array): void {
@@ -107,6 +112,12 @@ class Detection<D extends Dialled> implements Cancel, ConnHandler {
 
   serverFailed(error: ConnError): void {
     if (this.#isOver) return;
+    this.#dialled?.release?.();
+    if (this.#options.isDialOptional === true) {
+      this.#dialled = null;
+      this.#server.bytes = EMPTY;
+      return;
+    }
     this.#close();
     this.#done({ kind: "dial-failed", error });
   }

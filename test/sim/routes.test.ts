@@ -262,6 +262,19 @@ test("a hundred changes of all kinds fail no request of open connections, and th
   for (const { answers } of browsers) assert.equal(answers.at(-1), "200 v3 GET /last web");
 });
 
+test("a silent client is not cut off because the target itself cannot be reached, if routes lead elsewhere", () => {
+  const { mesh, client } = meshOf(6, ["v1"]);
+  mesh.control.endpoints("own", []);
+  const routes = [routeOf("web", [rule(["/*"], backendOf(balancer("v1")))])];
+  mesh.control.policy(at(VIP, 80), policyOf(routes, [tcpTo([backendOf(balancer("own"))])]));
+  const { answers, ask } = browser(client);
+  // Longer than a connection waits for an endpoint, shorter than the client is waited for.
+  mesh.clock.run(8_000);
+  ask("/a");
+  mesh.clock.run(200);
+  assert.deepEqual(answers, ["200 v1 GET /a web"]);
+});
+
 /** A ClientHello (RFC 8446 §4.1.2) that asks for `name`. */
 function clientHello(name: string): Buffer {
   const sni = Buffer.concat([u16(name.length + 3), Buffer.from([0]), u16(name.length), Buffer.from(name)]);

@@ -207,6 +207,7 @@ class OutboundConnection implements ConnHandler {
           if (hello.kind === "incomplete") return "more";
           return protocol === "tls" ? "opaque" : detectHttp(bytes);
         },
+        isDialOptional: !this.#goesStraight(target, source),
         dial: source === null ? null : (done) => opaque.dial(source, early?.traffic ?? null, done),
       },
       (detected) => {
@@ -249,15 +250,18 @@ class OutboundConnection implements ConnHandler {
     dialled: OpaqueDialled | null,
   ): OpaqueDialled | null {
     if (dialled === null) return null;
-    const { only } = target.table;
-    if (dialled.peer === null && only !== null && isStraight(only)) {
-      const { backend } = only.rule.backends[0]!;
-      const traffic = backend.kind === "forbidden" ? null : backend.traffic;
-      if (target.sourceOf(backend) === source && (traffic === null || !looksAtRequests(traffic)))
-        return dialled;
-    }
+    if (dialled.peer === null && this.#goesStraight(target, source)) return dialled;
     discard(dialled);
     return null;
+  }
+
+  /** Whether all requests go where bytes go, and any endpoint there will do. */
+  #goesStraight(target: Target, source: EndpointSource | null): boolean {
+    const { only } = target.table;
+    if (only === null || !isStraight(only)) return false;
+    const { backend } = only.rule.backends[0]!;
+    const traffic = backend.kind === "forbidden" ? null : backend.traffic;
+    return target.sourceOf(backend) === source && (traffic === null || !looksAtRequests(traffic));
   }
 
   /** Whether the server name that came meanwhile leaves it to the route that it was dialled for. */

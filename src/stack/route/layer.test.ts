@@ -728,6 +728,24 @@ test("each attempt draws its backend anew, and a mirror gets one copy", () => {
   assert.deepEqual([...drawn].toSorted(), ["copy", ...names]);
 });
 
+test("a request that is sent again after a change of policy goes on by the rule that it began with", () => {
+  const backends = ["v1", "v2"].map((name) => backendOf(balancerTo(name)));
+  const all = rig([routeOf("web", [{ ...ruleTo(backends), choice: "first", retry: RETRY }])]);
+  for (const name of ["v1", "v2"]) all.backends.services.set(name, new ScriptedService());
+  const reply = all.ask(headOf("/"));
+  // Nothing of the old policy is given any more.
+  const hold = all.backends.hold.bind(all.backends);
+  all.backends.hold = (backend) =>
+    backend.kind === "balancer" && backend.path.startsWith("v3.") ? hold(backend) : null;
+  all.target.table = new RouteTable([routeOf("web", [ruleTo("v3")])]);
+  assert.equal(all.ask(headOf("/")).body_, "v3");
+  all.backends.unready.add("v1");
+  all.backends.service("v1").calls[0]!.answer(503, [], "");
+  all.clock.advance(1_000);
+  all.backends.service("v2").calls[0]!.answer(200, [], "");
+  assert.equal(reply.status, 200);
+});
+
 test("a rule without a backend is not asked for one again", () => {
   const { ask } = rig([routeOf("web", [{ ...ruleTo([]), retry: { ...RETRY, retriesMax: 3 } }])]);
   assert.equal(ask(headOf("/")).fault?.code, "NO_BACKEND");

@@ -71,6 +71,8 @@ export class RuleService implements HttpService, SplitState, Destinations {
           series: parts.retrySeries(route.source),
         }
       : null;
+    // Attempts may come when the policy is another one already: what they lead to is taken hold of while it is named.
+    if (this.#retryRule !== null) for (const backend of this.#backends) void backend.held;
   }
 
   /** Where all requests of this rule go unchanged and uncounted; null where something is to be done to them, or they are refused. */
