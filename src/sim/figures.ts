@@ -34,10 +34,8 @@ export class RuleEvents implements RetrySeries {
   retryLimitExceeded(): void {
     this.#count("failed on the last retry that the rule allows");
   }
-  retryOverflowed(why: "budget" | "body"): void {
-    this.#count(
-      why === "budget" ? "not retried: the budget was spent" : "not retried: the body was not kept",
-    );
+  retryOverflowed(why: keyof typeof NOT_RETRIED): void {
+    this.#count(`not retried: ${NOT_RETRIED[why]}`);
   }
   timedOut(kind: TimeoutKind): void {
     this.#count(`ended by the ${kind} timeout`);
@@ -134,3 +132,9 @@ export class Flow {
 }
 
 const BINS = 120;
+
+const NOT_RETRIED = {
+  budget: "the budget was spent",
+  behind: "what failed is out of retries itself",
+  body: "the body was not kept",
+} as const;
