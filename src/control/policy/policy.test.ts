@@ -46,6 +46,11 @@ test("parentRef.port and sectionName choose ports; without them all are meant (G
   assert.deepEqual(world.conditions("HTTPRoute", "shop/nowhere"), ["Accepted=False (NoMatchingParent)"]);
 });
 
+test("a question is answered from what was compiled once", () => {
+  const world = new PolicyWorld(service("web") + route("r", parent("web"), to("web")));
+  assert.equal(world.ask("shop/web").http, world.ask("shop/web", 80, "desk").http);
+});
+
 test("routes come by age, then by name (Gateway API, HTTPRouteRule)", () => {
   const world = new PolicyWorld(
     service("web") +
