@@ -176,6 +176,12 @@ test("no pattern of failures and changes sets aside more for their answers than 
   );
 });
 
+test("a floor that is a whole number of endpoints is that number, however its share is computed", () => {
+  const over = balancerOf(endpoints(10), { accrual: ACCRUAL, ejectionFloor: 1 - 0.7 });
+  for (const member of over.members) fail(over, member, 0);
+  assert.equal(asideOf(over).length, 7);
+});
+
 test("when members in use leave, those set aside that are due first come back to keep the floor", () => {
   const over = balancerOf(endpoints(10), { accrual: ACCRUAL });
   for (let i = 0; i < 5; i++) fail(over, over.members[i]!, i);

@@ -21,6 +21,9 @@ import { localityOf } from "./zone.ts";
 
 export { Member };
 
+/** What a share of endpoints that is a whole number may be off by. */
+const ROUNDING = 1e-9;
+
 export interface BalancerSettings {
   readonly defaultRttMs: number;
   readonly decayMs: number;
@@ -364,7 +367,8 @@ export class Balancer<T> {
   /** How many may be set aside for their answers. */
   get #failingMax(): number {
     const count = this.#members.length;
-    return count - Math.min(count, Math.ceil(count * this.#traffic.ejectionFloor));
+    // 0.3 of 10 are 3, and not the 4 that 1 - 0.7 would make of them.
+    return count - Math.min(count, Math.ceil(count * this.#traffic.ejectionFloor - ROUNDING));
   }
 
   #setAside(member: Member<T>): void {
@@ -445,7 +449,8 @@ export class Balancer<T> {
       const isLocal = ({ endpoint }: Member<T>): boolean =>
         localityOf(endpoint, this.#client.zone) === "local";
       const local = members.filter(isLocal);
-      const isEnough = local.length > 0 && local.filter(isIn).length >= zone.healthyShareMin * local.length;
+      const isEnough =
+        local.length > 0 && local.filter(isIn).length >= zone.healthyShareMin * local.length - ROUNDING;
       if (isEnough && local.length < members.length) {
         others = members.filter((member) => !isLocal(member));
         members = local;
