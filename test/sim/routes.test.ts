@@ -324,6 +324,9 @@ test("a connection in TLS of its own goes by the name that it asks for, after si
     assert.equal(send(clientHello("other"), afterMs).heard, "own");
     assert.equal(send(Buffer.from([0, 1, 2]), afterMs).heard, "own");
   }
+  const page = client.registry.render();
+  assert.match(page, /^outbound_tcp_route_open_total\{.*route_kind="TLSRoute".*target_port="80"\} 4$/m);
+  assert.match(page, /^outbound_tcp_route_open_total\{.*route_kind="TCPRoute".*target_port="80"\} 4$/m);
   mesh.control.policy(at(VIP, 80), { ...policyOf([], names), protocol: "tls" });
   mesh.clock.run(100);
   assert.equal(send(clientHello("a.example.com"), 0).heard, "a");

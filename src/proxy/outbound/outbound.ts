@@ -3,6 +3,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
+import type { Labels } from "#/model/identity.ts";
 import type { TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { Log } from "#/net/log.ts";
@@ -13,6 +14,7 @@ import type { Cancel, EndpointSource, OutboundHttp } from "#/stack/discovery.ts"
 import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
+import { sourceLabels } from "#/stack/metrics/source-labels.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
@@ -156,8 +158,7 @@ class OutboundConnection implements ConnHandler {
     else {
       const way = this.#wayOf(target);
       const isByName = tcp.some(({ serverNames }) => serverNames.length > 0);
-      if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName)
-        this.#dial(way.source, way.traffic);
+      if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName) this.#dial(way.source, way);
       else if (protocol === "tls" && way.source === null && !isByName) this.#dialOpaque(target);
       else this.#detect(target, isByName && protocol === "tls" ? null : way);
     }
@@ -231,7 +232,8 @@ class OutboundConnection implements ConnHandler {
         }
         if (kind === "http1" || kind === "http2")
           this.#serve(target, kind, this.#keepForHttp(target, source, dialled));
-        else if (dialled !== null && this.#isStill(target, early)) this.#pipe(dialled);
+        else if (dialled !== null && this.#isStill(target, early))
+          this.#pipe(dialled, this.#routeSeries(early?.route ?? null));
         else {
           if (dialled !== null) discard(dialled);
           this.#dialOpaque(target);
@@ -282,22 +284,41 @@ class OutboundConnection implements ConnHandler {
   #dialOpaque(target: Target): void {
     const way = this.#wayOf(target);
     if (way.source === null) this.#fail(way.reason, way.message);
-    else this.#dial(way.source, way.traffic);
+    else this.#dial(way.source, way);
   }
 
-  #dial(source: EndpointSource, traffic: BackendTraffic | null): void {
+  #dial(source: EndpointSource, { route, traffic }: Way): void {
+    const labels = this.#routeSeries(route);
     this.#client.pause();
     this.#client.setHandler(this);
     this.#step = this.#parts.opaque.dial(source, traffic, (error, dialled) => {
       if (dialled === null) this.#failDial(error);
-      else this.#pipe(dialled);
+      else this.#pipe(dialled, labels);
     });
   }
 
-  #pipe(dialled: OpaqueDialled): void {
-    const { log } = this.#parts;
+  /** Labels of a connection that a route took; null for what goes to a target without routes. */
+  #routeSeries(route: TcpRoute | null): Labels | null {
+    const target = this.#target;
+    if (target === null || route === null || route.source.kind === "default") return null;
+    return {
+      ...sourceLabels("parent", target.policy.source),
+      ...sourceLabels("route", route.source),
+      target_ip: target.address.ip,
+      target_port: String(target.address.port),
+    };
+  }
+
+  #pipe(dialled: OpaqueDialled, labels: Labels | null): void {
+    const { log, registry } = this.#parts;
+    if (labels !== null) registry.count(FAMILIES.outboundTcpRouteOpen, labels);
     pipe(this.#client, dialled.conn, (error, side) => {
       dialled.release();
+      if (labels !== null)
+        registry.count(FAMILIES.outboundTcpRouteClose, {
+          ...labels,
+          error: error === null ? "" : "unexpected",
+        });
       if (error !== null && log.isDebug) {
         log.debug("opaque connection broke", {
           target: addressKey(this.#address),

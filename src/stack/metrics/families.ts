@@ -43,6 +43,8 @@ export const FAMILIES = {
     "outbound_http_errors_total",
     "The total number of outbound HTTP requests that could not be processed due to a proxy error.",
   ),
+  outboundTcpRouteOpen: counter("outbound_tcp_route_open_total", "Connections that a route has passed on"),
+  outboundTcpRouteClose: counter("outbound_tcp_route_close_total", "Connections of a route that ended"),
   mirrorDropped: counter(
     "pillion_mirror_copies_dropped_total",
     "Copies of requests that were given up because their mirror was too slow",
