@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { SeededRandom } from "#/base/random.ts";
+import { VirtualClock } from "#/base/virtual-clock.ts";
 import type { FaultAction, HttpFilter } from "#/model/route.ts";
 import type { RequestHead, RequestSink } from "../http/exchange.ts";
 import { fault } from "../http/fault.ts";
@@ -316,4 +317,21 @@ test("slow close: head and body come as they are, the end so much later; without
   scene.clock.advance(1);
   assert.deepEqual(bare.events, ["head 204 last"]);
   assert.equal(scene.injector.held, 0);
+});
+
+test("no timer outlives the client of a held answer", () => {
+  for (const action of [
+    { kind: "delay", delayMs: 500, jitterMs: 0 },
+    { kind: "bandwidth", bytesPerSecond: 100 },
+    { kind: "slow-close", delayMs: 500 },
+  ] as const) {
+    const clock = new VirtualClock();
+    const injector = new FaultInjector({ clock, random: new SeededRandom(1), injected: () => undefined });
+    const service = new ScriptedService();
+    const sink = injector.around(service, [filter(action)], HEAD).call(HEAD, true, new RecordingReply());
+    service.calls[0]?.answer(200, [], "x".repeat(100));
+    assert.equal(clock.timers, 1, action.kind);
+    sink.abort(fault("CANCELLED", "gone"));
+    assert.equal(clock.timers, 0, action.kind);
+  }
 });
