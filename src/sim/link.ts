@@ -34,6 +34,8 @@ export interface Far {
 export interface LinkCounts {
   /** A request was put on the wire, or waits for the connection to be. */
   sent(head: RequestHead): void;
+  /** It no longer loads the endpoint: over, or lost with it, though its sender may not know yet. Before `over`, once. */
+  left(): void;
   /** It is over. `isGivenBack`: untouched, so that it may go to another endpoint without being a retry. */
   over(head: RequestHead, isGivenBack: boolean): void;
 }
@@ -113,6 +115,7 @@ export class LinkRequest implements RequestSink, ResponseSink {
   /** The connection is there and the request was put on it. */
   #isSent = false;
   #isArrived = false;
+  #hasLeft = false;
   /** The near side wants or may hear no more. */
   #isOver = false;
 
@@ -196,6 +199,7 @@ export class LinkRequest implements RequestSink, ResponseSink {
   lost(reach: Reach): void {
     this.#sink = SPENT;
     if (this.#isOver) return;
+    this.#leave();
     const { clock, far, latencyMs } = this.#link;
     const afterMs = reach === "silent" ? far.lostAtMs + SILENCE_MS - clock.nowMs() : latencyMs;
     clock.after(afterMs, () =>
@@ -242,9 +246,16 @@ export class LinkRequest implements RequestSink, ResponseSink {
     this.#reply.fail(cause);
   }
 
+  #leave(): void {
+    if (this.#hasLeft) return;
+    this.#hasLeft = true;
+    this.#link.counts.left();
+  }
+
   #close(isGivenBack = false): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#leave();
     this.#waited?.();
     this.#link.far.open.delete(this);
     this.#link.counts.over(this.#head, isGivenBack);

@@ -39,7 +39,7 @@ export function workload(
     endpoint: {
       address: { ip: `10.${number}.${i >> 8}.${i & 255}` as IpAddress, port: 80 },
       weight: 10_000,
-      identity: null,
+      identity: { name: `${name}.identity`, serverName: `${name}.identity` },
       protocolHint: "http2",
       tunnelPort: null,
       authorityOverride: null,

@@ -193,13 +193,13 @@ export class SimPod implements Far {
   readonly application: PlayedApplication;
   readonly outbound: OutboundStack;
   /** What its sidecar takes in; null: whatever comes. */
-  readonly limits: PortLimits | null = null;
+  limits: PortLimits | null;
   readonly open: Set<LinkRequest> = new Set();
   /** Requests that came in at its program. */
   readonly arrivals: Counts;
   reach: Reach = "up";
   lostAtMs = -1;
-  /** Requests of its sidecar that are on a link, all and by service. */
+  /** Requests of its sidecar that are on a link; by service, without those whose endpoint is lost. */
   underWay = 0;
   readonly underWayTo: Map<string, number> = new Map();
   readonly #world: World;
@@ -226,16 +226,7 @@ export class SimPod implements Far {
       behaviour: workload.plan.behaviour,
       makeCall: (call, done) => this.call(call, call.head, done),
     });
-    if (workload.plan.inbound !== null) {
-      this.limits = new PortLimits(ANY_PORT, {
-        clock,
-        // The control plane, which leases shares of global limits, is not played: each pod goes by its fair share.
-        quota: new QuotaShares(),
-        limited: (limit) => world.count(`RATE_LIMITED [${ruleOf(limit.source)}]`),
-        shed: (source) => world.count(`SHED [${ruleOf(source)}]`),
-      });
-      this.limits.update(workload.plan.inbound);
-    }
+    this.limits = this.#newLimits();
     this.outbound = new OutboundStack({
       clock,
       random,
@@ -282,6 +273,8 @@ export class SimPod implements Far {
     this.reach = reach;
     this.lostAtMs = this.#world.nowMs;
     this.application.crash();
+    // Its sidecar is gone too, and comes back knowing nothing.
+    this.limits = this.#newLimits();
     const open = [...this.open];
     this.open.clear();
     for (const request of open) request.lost(reach);
@@ -298,6 +291,21 @@ export class SimPod implements Far {
     this.application.proceed();
   }
 
+  #newLimits(): PortLimits | null {
+    const { inbound } = this.workload.plan;
+    if (inbound === null) return null;
+    const world = this.#world;
+    const limits = new PortLimits(ANY_PORT, {
+      clock: world.clock,
+      // The control plane, which leases shares of global limits, is not played: each pod goes by its fair share.
+      quota: new QuotaShares(),
+      limited: (limit) => world.count(`RATE_LIMITED [${ruleOf(limit.source)}]`),
+      shed: (source) => world.count(`SHED [${ruleOf(source)}]`),
+    });
+    limits.update(inbound);
+    return limits;
+  }
+
   #link(endpoint: Endpoint, service: SimService, bounds: BackendBounds): Link {
     const world = this.#world;
     const to = world.podAt(endpoint);
@@ -310,10 +318,10 @@ export class SimPod implements Far {
         service.attempts.add(world.nowMs);
         world.observer?.sent({ from: this, to, service, head });
       },
+      left: () => void this.underWayTo.set(path, this.underWayTo.get(path)! - 1),
       over: (head, isGivenBack) => {
         if (isGivenBack) world.observer?.givenBack(service, head);
         this.underWay--;
-        this.underWayTo.set(path, this.underWayTo.get(path)! - 1);
       },
     };
     return new Link({

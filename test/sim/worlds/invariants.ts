@@ -4,6 +4,7 @@ import type { RetryBudget } from "#/model/traffic.ts";
 import { REQUEST_NUMBER } from "#/sim/plan.ts";
 import type { Observer, Sent, SimPod, World } from "#/sim/world.ts";
 import type { RandomWorld, Split } from "./random-world.ts";
+import { MIRROR } from "./random-world.ts";
 
 /** How often standing state is looked at. */
 const LOOK_MS = 50;
@@ -22,7 +23,8 @@ const DECIDED_MS = 5_000;
  * - a client's retries to a service stay within its budget, over any interval;
  * - never more endpoints are set aside for their failures than the ejection floor leaves;
  * - a client has at most as many requests under way to a service as its limit says;
- * - requests are split as the weights say.
+ * - a pod takes in what its rate limit says, and as much at once as its concurrency limit says;
+ * - requests go where a rule that takes them leads, and are split as the weights say.
  */
 export class Invariants implements Observer {
   readonly #world: World;
@@ -30,6 +32,8 @@ export class Invariants implements Observer {
   readonly #budgets = new Map<string, BudgetWatch>();
   /** By request and service: whether its last attempt there came back untouched. */
   readonly #attempts = new Map<string, { isGivenBack: boolean }>();
+  /** When requests came in at pods with a rate limit. */
+  readonly #arrivals = new Map<SimPod, number[]>();
   readonly #splits: SplitWatch[];
   /** Prints each event; null: nobody wants to know. */
   readonly #trace: ((line: string) => void) | null;
@@ -75,11 +79,17 @@ export class Invariants implements Observer {
       this.#world.violated(
         `${from.plan.name}: ${underWay} requests under way to ${path}, at most ${requestsMax} allowed`,
       );
+    // A copy is no attempt of the request.
+    if (path === MIRROR) return;
+    const target = this.#target.get(number);
+    if (target !== undefined && !this.#made.backends.get(target)!.includes(path))
+      this.#world.violated(
+        `#${number}, meant for ${target}, went to ${path}, where no rule that takes it leads`,
+      );
     const request = `${number} ${path}`;
     const before = this.#attempts.get(request);
     if (before === undefined) {
       this.#attempts.set(request, { isGivenBack: false });
-      const target = this.#target.get(number);
       for (const split of this.#splits) if (split.split.path === target) split.drawn(number, path);
       return;
     }
@@ -92,6 +102,17 @@ export class Invariants implements Observer {
 
   arrived(at: SimPod, head: Sent["head"]): void {
     this.#tell(`  ${at.plan.name} has #${numberOf(head)}`);
+    const rate = at.workload.plan.inbound?.rates[0];
+    if (rate === undefined) return;
+    const times = this.#arrivals.get(at) ?? [];
+    if (times.length === 0) this.#arrivals.set(at, times);
+    times.push(this.#world.nowMs);
+    const count = countSince(times, this.#world.nowMs - rate.windowMs);
+    const allowed = rate.burst + rate.requests + 1;
+    if (count > allowed)
+      this.#world.violated(
+        `${at.plan.name} took in ${count} requests within ${rate.windowMs} ms, at most ${allowed} allowed`,
+      );
   }
 
   givenBack(service: Sent["service"], head: Sent["head"]): void {
@@ -117,6 +138,12 @@ export class Invariants implements Observer {
   #look(): void {
     const { clock, plan } = this.#world;
     for (const pod of this.#world.pods) {
+      const underWay = pod.limits?.concurrency?.underWay ?? 0;
+      const most = pod.workload.plan.inbound?.concurrency?.limitMax ?? 0;
+      if (underWay > most)
+        this.#world.violated(
+          `${pod.plan.name}: ${underWay} requests are admitted at once, at most ${most} allowed`,
+        );
       for (const [path, { dispatch }] of pod.outbound.dispatches) {
         const { members } = dispatch.balancer;
         const aside = members.filter(({ standing }) => standing.aside === "failing").length;

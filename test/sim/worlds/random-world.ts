@@ -1,8 +1,16 @@
 /** A world drawn from a seed: services, routes, policies, load and failures. */
 import { SeededRandom } from "#/base/random.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
-import type { Backend, HttpRule, RetryPolicy, RouteBackend } from "#/model/route.ts";
-import type { BackendTraffic } from "#/model/traffic.ts";
+import type {
+  Backend,
+  FaultAction,
+  HttpFilter,
+  HttpMatch,
+  HttpRule,
+  RetryPolicy,
+  RouteBackend,
+} from "#/model/route.ts";
+import type { BackendTraffic, InboundLimits, RateLimit } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { Latency } from "#/sim/latency.ts";
 import type { CallPlan, FailurePlan, LoadPlan, ServicePlan, WorkloadPlan, WorldPlan } from "#/sim/plan.ts";
@@ -50,8 +58,9 @@ class Draw {
     const zones = this.#chance(0.5) ? ZONES.slice(0, this.#whole(2, 3)) : [""];
     const tiers = this.#whole(1, 3);
     const perSecond = this.#between(30, 250);
-    const workloads: WorkloadPlan[] = [];
-    const services: ServicePlan[] = [];
+    const workloads: WorkloadPlan[] = [workload("mirror", 99, 2)];
+    this.#traffic.set(MIRROR, BACKEND_TRAFFIC_DEFAULTS);
+    const services: ServicePlan[] = [this.#service("mirror", this.#plainPolicy("mirror"))];
     let next: CallPlan | null = null;
     // From the last tier to the first, since each calls the one behind it.
     for (let tier = tiers; tier >= 1; tier--) {
@@ -67,17 +76,26 @@ class Draw {
       }
       const target = `t${tier}`;
       const rule = this.#rule(names);
-      this.#backends.set(pathOf(target), names.map(pathOf));
+      // A second rule for some paths, to one version alone: either may be the one that is asked for.
+      const other = this.#chance(0.4) ? { ...this.#rule([names[0]!]), matches: [OTHER] } : null;
+      const isOther = other !== null && this.#chance(0.5);
+      const asked = isOther ? other : rule;
+      this.#backends.set(
+        pathOf(target),
+        asked.backends.map(({ backend }) => (backend.kind === "balancer" ? backend.path : "")),
+      );
       if (versions > 1) {
         this.#traffic.set(pathOf(target), BACKEND_TRAFFIC_DEFAULTS);
         services.push(...names.map((name) => this.#service(name, this.#plainPolicy(name))));
-        this.#splits.push({
-          path: pathOf(target),
-          weights: new Map(names.map((name, i) => [pathOf(name), rule.backends[i]!.weight])),
-        });
+        if (!isOther)
+          this.#splits.push({
+            path: pathOf(target),
+            weights: new Map(names.map((name, i) => [pathOf(name), rule.backends[i]!.weight])),
+          });
       }
-      services.push({ ...this.#service(target, this.#policy(target, rule)), workloads: names });
-      next = this.#call(target, rule);
+      const rules = other === null ? [rule] : [rule, other];
+      services.push({ ...this.#service(target, this.#policy(target, rules)), workloads: names });
+      next = this.#call(target, asked, isOther ? "/other/one" : "/some");
     }
     const load = workload("load", 1, this.#whole(1, 6), {}, zones);
     workloads.push(load);
@@ -124,6 +142,7 @@ class Draw {
         calls: calls.map((one) => ({ ...one, isOptional: this.#chance(0.3) })),
       },
       zones,
+      this.#inbound(),
     );
   }
 
@@ -145,13 +164,11 @@ class Draw {
   }
 
   #plainPolicy(name: string): OutboundPolicy {
-    return this.#policy(name, {
-      ...NO_RULE,
-      backends: [{ weight: 1, backend: this.#backend(name), filters: [], attemptTimeoutMs: null }],
-    });
+    const backends = [{ weight: 1, backend: this.#backend(name), filters: [], attemptTimeoutMs: null }];
+    return this.#policy(name, [{ ...NO_RULE, backends }]);
   }
 
-  #policy(name: string, rule: HttpRule): OutboundPolicy {
+  #policy(name: string, rules: readonly HttpRule[]): OutboundPolicy {
     const source = {
       ...SOURCE,
       group: "gateway.networking.k8s.io",
@@ -162,7 +179,7 @@ class Draw {
     return {
       source: SOURCE,
       protocol: "http2",
-      http: [{ source, hosts: [], rules: [rule] }],
+      http: [{ source, hosts: [], rules }],
       tcp: [],
       backend: this.#backend(name),
     };
@@ -177,6 +194,7 @@ class Draw {
     }));
     return {
       ...NO_RULE,
+      filters: this.#filters(),
       choice: "random",
       backends,
       timeouts: {
@@ -186,6 +204,44 @@ class Draw {
         idleMs: null,
       },
       retry: this.#chance(0.7) ? this.#retry() : null,
+    };
+  }
+
+  #filters(): HttpFilter[] {
+    const ratio = { numerator: this.#whole(1, 30), denominator: 100 };
+    const filters: HttpFilter[] = [];
+    if (this.#chance(0.15)) filters.push({ kind: "mirror", backend: this.#backend("mirror"), ratio });
+    if (this.#chance(0.15)) {
+      const action: FaultAction = this.#chance(0.5)
+        ? { kind: "reset" }
+        : { kind: "abort", status: 503, grpcStatus: 14, message: "" };
+      filters.push({ kind: "fault", source: SOURCE, ratio, headers: [], action });
+    }
+    return filters;
+  }
+
+  #inbound(): InboundLimits | null {
+    if (!this.#chance(0.3)) return null;
+    const rate: RateLimit = {
+      source: SOURCE,
+      matches: [],
+      key: { kind: "total" },
+      requests: this.#whole(1, 100),
+      windowMs: 1_000,
+      burst: this.#whole(1, 50),
+      scope: "local",
+    };
+    const limitMin = this.#whole(1, 10);
+    const concurrency = {
+      source: SOURCE,
+      limitMin,
+      limitMax: limitMin + this.#whole(0, 50),
+      priorityHeader: "",
+    };
+    return {
+      rates: this.#chance(0.6) ? [rate] : [],
+      exempt: [],
+      concurrency: this.#chance(0.6) ? concurrency : null,
     };
   }
 
@@ -239,9 +295,10 @@ class Draw {
     };
   }
 
-  #call(target: string, rule: HttpRule): CallPlan {
+  #call(target: string, rule: HttpRule, path: string): CallPlan {
     const { requestMs } = rule.timeouts;
     return call(target, {
+      head: { ...call(target).head, path },
       bodyBytes: this.#chance(0.3) ? this.#whole(1, 100_000) : 0,
       timeoutMs: this.#chance(0.2) ? this.#whole(10, 2_000) : 0,
       boundMs: requestMs === null ? 0 : requestMs + RESOLUTION_MS,
@@ -268,7 +325,7 @@ class Draw {
 
   #failures(workloads: readonly WorkloadPlan[], zones: readonly string[], durationMs: number): FailurePlan[] {
     return Array.from({ length: this.#whole(0, 2) }, () => {
-      const { name, pods } = workloads[this.#whole(0, workloads.length - 2)]!;
+      const { name, pods } = workloads[this.#whole(1, workloads.length - 2)]!;
       const some = { workload: name, pods: this.#whole(1, pods.length) };
       const what = (
         [
@@ -296,6 +353,11 @@ class Draw {
     return from + Math.floor(this.#random.next() * (to - from + 1));
   }
 }
+
+/** Copies go there: to what no request is meant for. */
+export const MIRROR = pathOf("mirror");
+
+const OTHER: HttpMatch = { path: { kind: "prefix", value: "/other" }, headers: [], query: [], method: null };
 
 const NO_RULE: HttpRule = {
   name: "",

@@ -148,3 +148,18 @@ test("more requests under way than the limit says are found", () => {
   });
   assert.ok(isFound({ inClaims }, /requests under way to .*, at most 1 allowed/));
 });
+
+test("a pod that takes in more than its rate limit says is found", () => {
+  const inWorld = (world: World): void => {
+    for (const { limits } of world.pods) limits?.update(null);
+  };
+  assert.ok(isFound({ inWorld }, /took in \d+ requests within 1000 ms, at most \d+ allowed/));
+});
+
+test("a request that goes where no rule leads is found", () => {
+  const inClaims: SeededFault["inClaims"] = (made) => ({
+    ...made,
+    backends: new Map([...made.backends].map(([path, backends]) => [path, backends.slice(1)])),
+  });
+  assert.ok(isFound({ inClaims }, /went to .*, where no rule that takes it leads/));
+});
