@@ -26,6 +26,8 @@ const CASES: readonly (readonly [string, readonly string[], readonly string[]])[
   ["(?s).", ["\n"], [""]],
   ["(?i)k-straße", ["K-STRAßE", "K-straße"], ["k-strasse"]],
   ["(?i:a)b", ["ab", "Ab"], ["aB"]],
+  ["(?i)[h-k]s", ["\u212a\u017f", "HS"], ["gs"]],
+  ["(?i)éÄßi", ["ÉäẞI", "éäßi"], ["éäßı", "eäßi"]],
   ["(?i)a(?-i)b", ["Ab"], ["AB"]],
   ["a(?i)b|c", ["aB", "C", "c"], ["AB"]],
   ["(?i)[^a-c]", ["d"], ["A", "b"]],
@@ -117,6 +119,27 @@ test("agrees with the runtime's own expressions, on any pattern and text", () =>
         assert.equal(matches(pattern, text), oracle.test(text), `${pattern} on ${text}`);
     }),
     { numRuns: 2_000 },
+  );
+});
+
+test("classes of Unicode hold for the characters that the runtime says", () => {
+  const odd = [
+    0xfffd, 0xffff, 0x1f600, 0x2fa1d, 0x40000, 0x4fffe, 0xe0001, 0xf0000, 0xffffd, 0xfffff, 0x10ffff,
+  ];
+  const codes = fc.oneof(fc.constantFrom(...odd), fc.nat({ max: 0x2ffff }), fc.nat({ max: 0x10ffff }));
+  const names = fc.constantFrom("L", "Lu", "N", "P", "Z", "C", "Cn", "Co", "So", "Han", "Latin", "Greek");
+  fc.assert(
+    fc.property(names, codes, (name, code) => {
+      if (code >= 0xd800 && code <= 0xdfff) return;
+      const char = String.fromCodePoint(code);
+      const asked = name.length <= 2 ? `\\p{${name}}` : `\\p{Script=${name}}`;
+      assert.equal(
+        matches(`\\p{${name}}`, char),
+        new RegExp(`^${asked}$`, "u").test(char),
+        `${name} ${code}`,
+      );
+    }),
+    { numRuns: 1_000 },
   );
 });
 
