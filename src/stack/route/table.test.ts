@@ -231,6 +231,26 @@ const CASES: Readonly<Record<string, Case>> = {
       [headOf("/resting"), "none"],
     ],
   },
+  "query parameters, decoded as forms are": {
+    routes: [
+      routeOf("query", [
+        rule("space", matchOf("/*", { query: { q: "a b" } })),
+        rule("empty", matchOf("/*", { query: { e: "" } })),
+        rule("odd", matchOf("/*", { query: { "ü&": "100%" } })),
+      ]),
+    ],
+    rows: [
+      [headOf("/?q=a+b"), "space"],
+      [headOf("/?q=a%20b"), "space"],
+      [headOf("/?%71=a b"), "space"],
+      [headOf("/?q=a%2Bb"), "none"],
+      [headOf("/?x=1&e"), "empty"],
+      [headOf("/?e="), "empty"],
+      [headOf("/?&"), "none"],
+      [headOf("/?%c3%bc%26=100%"), "odd"],
+      [headOf("/?q"), "none"],
+    ],
+  },
   "requests without a path": {
     routes: [
       routeOf("all", [rule("all", matchOf("/*", { headers: { x: "1" } })), rule("b", matchOf("/b*"))]),
