@@ -29,6 +29,9 @@ export const MESH_CONFIG_NAME = "mesh-config";
 /** On a namespace: whether routes of others need a ReferenceGrant to send to its Services. */
 export const REFERENCE_GRANTS = "config.pillion.dev/reference-grants";
 
+/** Whether requests that ask for a trace of their way get one from this workload's sidecar; not, if nothing is said. */
+const DEBUG_REQUESTS = "config.pillion.dev/debug-requests";
+
 type Raw = Readonly<Record<string, string>>;
 
 /** `layers` from the widest to the narrowest: mesh, namespace, pod. */
@@ -43,6 +46,8 @@ export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSetti
   }
   const level = raw["config.linkerd.io/proxy-log-level"];
   if (level !== undefined) env["PILLION_LOG"] = level;
+  const debug = raw[DEBUG_REQUESTS];
+  if (debug !== undefined) env["PILLION_DEBUG_REQUESTS"] = debug;
   const cpu = raw["config.linkerd.io/proxy-cpu-limit"];
   const memory = raw["config.linkerd.io/proxy-memory-limit"];
   return {
@@ -162,6 +167,7 @@ const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
   "config.linkerd.io/proxy-memory-limit": MEMORY,
   "config.pillion.dev/proxy-memory-guard": ENABLED,
   "config.linkerd.io/proxy-log-level": LEVEL,
+  [DEBUG_REQUESTS]: ENABLED,
   "config.linkerd.io/default-inbound-policy": (value) =>
     value === "all-unauthenticated"
       ? null

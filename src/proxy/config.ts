@@ -42,6 +42,8 @@ export interface SidecarConfig {
   readonly limits: Limits;
   /** The limit of the sidecar's own container, to stay below; null = none that it should guard. */
   readonly memoryLimitBytes: number | null;
+  /** Requests that ask for it (`x-pillion-debug`) get a trace of what happened to them. */
+  readonly tracesRequests: boolean;
   readonly metricsIdleMs: number;
   readonly shutdownGraceMs: number;
   readonly logLevel: LogLevel;
@@ -122,6 +124,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
       unit === "duration" ? read.duration(variable, standard) : read.count(variable, standard),
     ),
     memoryLimitBytes: read.number("PILLION_MEMORY_LIMIT_BYTES", 0) || null,
+    tracesRequests: read.text("PILLION_DEBUG_REQUESTS", "disabled") === "enabled",
     metricsIdleMs: read.duration(`${PREFIX}METRICS_RETAIN_IDLE`, 600_000),
     shutdownGraceMs: read.duration(`${PREFIX}SHUTDOWN_GRACE_PERIOD`, 120_000),
     logLevel,

@@ -41,7 +41,9 @@ export class FirstThen implements ClosableService {
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const first = this.#first;
     // A connection that takes no extended CONNECT has no other way to open a WebSocket.
-    if (first === null || isExtendedConnect(head)) return this.#rest.call(head, last, reply);
+    // And who wants to know a request's way wants the ordinary one.
+    if (first === null || isExtendedConnect(head) || (head.trace ?? null) !== null)
+      return this.#rest.call(head, last, reply);
     this.#first = null;
     const sink = first.call(head, last, reply);
     // HTTP/2: nothing further goes this way; the connection ends with its one request. HTTP/1 ends itself when idle.

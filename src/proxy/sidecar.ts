@@ -106,6 +106,7 @@ export class Sidecar {
       retryPressure,
       retrySeries: (parent, route) => new RetryCounters(registry, parent, route),
       guard: outboundGuard,
+      tracesRequests: config.tracesRequests,
       localIps: config.inboundIps,
       client,
       limitReached,
@@ -129,6 +130,7 @@ export class Sidecar {
       series: series.inbound,
       retryPressure,
       guard: inboundGuard,
+      tracesRequests: config.tracesRequests,
     });
     const opaque = new OpaqueDialler({
       clock,

@@ -51,7 +51,11 @@ export class SimMesh {
     this.control = new SimControl(this.clock, this.random);
   }
 
-  pod(name: string, ip: string, options: { isMeshed: boolean; flaw?: SecureRefusal | null }): SimPod {
+  pod(
+    name: string,
+    ip: string,
+    options: { isMeshed: boolean; flaw?: SecureRefusal | null; tracesRequests?: boolean },
+  ): SimPod {
     const host = this.net.host(ip);
     const registry = new Registry();
     if (!options.isMeshed) return { name, host, registry, sidecar: null };
@@ -65,6 +69,7 @@ export class SimMesh {
       LINKERD2_PROXY_POLICY_WORKLOAD: name,
       LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS: "10.0.0.0/8",
       LINKERD2_PROXY_INBOUND_IPS: ip,
+      PILLION_DEBUG_REQUESTS: options.tracesRequests === true ? "enabled" : "disabled",
     });
     const transport = new SimTransport(this.net, host, {
       name: identityOf(name),

@@ -72,6 +72,7 @@ class Scene {
     series: () => ({ request() {}, response() {} }),
     limits: (port) => this.limits.of(port),
     retryPressure: new RetryPressure(),
+    tracesRequests: false,
     guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 

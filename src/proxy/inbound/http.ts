@@ -31,6 +31,7 @@ import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
 import type { PortLimits } from "#/stack/limits/port-limits.ts";
 import { RetryDamping, type RetryPressure } from "#/stack/retry/retry-pressure.ts";
+import { TraceLayer } from "#/stack/trace/trace-layer.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 
@@ -49,6 +50,8 @@ export interface InboundHttpParts {
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
   readonly guard: Guard;
+  /** Far sidecars may ask what happens to a request here. */
+  readonly tracesRequests: boolean;
   /** Whether the workload's own requests are out of retries. */
   readonly retryPressure: RetryPressure;
 }
@@ -57,6 +60,7 @@ export interface InboundHttpParts {
  * HTTP to the workload. The life of a request:
  *
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
+ *     TraceLayer                  tells a far sidecar what happens here, where that is allowed and asked for
  *     Authorized                  may this client? asked for every request, by the policy of this moment
  *     PortLimits                  rate limits and adaptive concurrency, where the policy has any
  *     RetryDamping                tells a far sidecar not to ask again while the workload is out of retries itself
@@ -88,7 +92,11 @@ export class InboundHttpProxy implements InboundHttp {
     );
     const { limits, retryPressure } = this.#parts;
     const damped = clientId === null ? measured : new RetryDamping(measured, retryPressure, clock);
-    const service = new Authorized(damped, context, limits);
+    const authorized = new Authorized(damped, context, limits);
+    const service =
+      this.#parts.tracesRequests && context.peer !== null
+        ? new TraceLayer(authorized, { clock, side: "server", workload: answerer.workload })
+        : authorized;
     const over = (): void => {
       byAddress.release();
       first?.close();
@@ -193,12 +201,31 @@ class Authorized implements HttpService {
       this.#decision = authorize(port.policy, client.ip, peer);
       this.#limits = this.#limitsOf(port);
     }
+    if ((head.trace ?? null) !== null) this.#trace(head);
     if (this.#decision.allowed) {
       if (this.#limits === null) return this.#inner.call(head, last, reply);
       return this.#limits.call(this.#inner, peer?.name ?? null, head, last, reply);
     }
     reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason, { rule: ruleOf(port.policy.labels) }));
     return SPENT;
+  }
+
+  #trace({ trace }: RequestHead): void {
+    const { port } = this.#context;
+    const decision = this.#decision;
+    trace?.add("authorization", [
+      ["allowed", decision.allowed],
+      ["by", decision.allowed ? ruleOf(decision.labels) : ruleOf(port.policy.labels)],
+    ]);
+    for (const { source, requests, windowMs, scope } of port.policy.limits?.rates ?? [])
+      trace?.add("limit", [
+        ["policy", `${ruleOf(source)} ${source.section}`.trim()],
+        ["requests", requests],
+        ["window", windowMs],
+        ["scope", scope],
+      ]);
+    const concurrency = port.policy.limits?.concurrency ?? null;
+    if (concurrency !== null) trace?.add("concurrency", [["policy", ruleOf(concurrency.source)]]);
   }
 }
 

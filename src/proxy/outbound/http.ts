@@ -34,6 +34,7 @@ import type { RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import type { RetrySeries } from "#/stack/retry/retry-rule.ts";
 import { RouteLayer, type Backends, type HeldBackend, type RuleMetrics } from "#/stack/route/layer.ts";
 import { Mirrors } from "#/stack/route/mirror.ts";
+import { TraceLayer } from "#/stack/trace/trace-layer.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 import { asUnmeshed } from "./dial.ts";
@@ -52,6 +53,8 @@ export interface OutboundHttpParts {
   /** Whose requests these are, for balancing. */
   readonly client: BalancedClient;
   readonly guard: Guard;
+  /** The workload's programs may ask what becomes of a request of theirs. */
+  readonly tracesRequests: boolean;
   /** The pod's own addresses: a service that it calls may be itself. */
   readonly localIps: readonly IpAddress[];
   /** A request to a service was refused by a bound of its traffic policy. */
@@ -68,6 +71,7 @@ export interface OutboundHttpParts {
  * HTTP from the workload. The life of a request:
  *
  *     Http1Server | Http2Server   reads it from the application's connection
+ *     TraceLayer                  writes its way down, where that is allowed and asked for
  *     RouteLayer                  routes of the target: which rule takes it, what is changed, which backend is drawn
  *     RetryLayer                  its timeouts; sends it again as the rule says, within a budget
  *     Dispatch                    picks an endpoint as the service's traffic policy says; sends on what reached nobody
@@ -116,11 +120,13 @@ export class OutboundHttpProxy implements OutboundHttp {
       retrySeries: (route) => this.#parts.retrySeries(target.policy.source, route),
       faults: this.#faults,
     });
-    const service =
-      first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);
+    const way = first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);
+    const service = this.#parts.tracesRequests
+      ? new TraceLayer(way, { clock, side: "client", workload: answerer.workload })
+      : way;
     const over = (): void => {
       routes.close();
-      if (service instanceof FirstThen) service.close();
+      if (way instanceof FirstThen) way.close();
       closed();
     };
     if (version === "http1")

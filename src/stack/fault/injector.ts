@@ -84,6 +84,10 @@ export class FaultInjector {
     const isEnd = action.kind === "abort" || action.kind === "reset";
     if (!isEnd && this.#held >= HELD_MAX) return inner.call(head, last, reply);
     this.#parts.injected(source, action.kind);
+    head.trace?.add("fault", [
+      ["kind", action.kind],
+      ["policy", ruleOf(source)],
+    ]);
     const rule = ruleOf(source);
     switch (action.kind) {
       case "abort": {

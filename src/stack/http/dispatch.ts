@@ -315,6 +315,7 @@ class Attempt implements RequestSink, ResponseSink {
     this.#startedAtMs = nowMs;
     this.#dispatch.balancer.begin(member);
     this.#uncreditedBytes = this.#creditedBytes;
+    if ((this.#head.trace ?? null) !== null) this.#traceAttempt(member, nowMs);
     const kept = this.#kept;
     const bodyFollows = !this.#last;
     const turn = this.#turn;
@@ -329,6 +330,17 @@ class Attempt implements RequestSink, ResponseSink {
       }
       if (this.#ended) sink.end(this.#trailers);
     }
+  }
+
+  #traceAttempt(member: Member<EndpointService>, nowMs: number): void {
+    const { balancer, name } = this.#dispatch;
+    const tried = (this.#everTried?.members ?? NONE).filter((each) => each !== member);
+    this.#head.trace?.attempt([
+      ["backend", name],
+      ["endpoint", member.key],
+      ["pod", member.endpoint.labels["pod"] ?? ""],
+      ["chosen", balancer.explainPick(nowMs, tried, this.#head.fields, member).reason],
+    ]);
   }
 
   // --- from the caller ---
@@ -351,6 +363,7 @@ class Attempt implements RequestSink, ResponseSink {
     this.#waitTimer?.cancel();
     this.#dispatch.release(this);
     // A timeout blames the endpoint, a client that went away does not.
+    if (this.#member !== null) this.#head.trace?.ended(cause.code, cause.message);
     if (this.#member !== null && cause.code === "TIMEOUT")
       reportFault(this.#attempted(this.#member), cause, this.#dispatch.clock.nowMs());
     this.#letGo();
@@ -371,6 +384,7 @@ class Attempt implements RequestSink, ResponseSink {
   head(head: ResponseHead, last: boolean): void {
     this.#answered = true;
     this.#kept = null;
+    this.#head.trace?.ended(head.status, "");
     const member = this.#member;
     let passed = head;
     if (member !== null) {
@@ -402,6 +416,7 @@ class Attempt implements RequestSink, ResponseSink {
     if (member === null && !this.#answered) return;
     const { clock, random, settings } = this.#dispatch;
     if (member !== null && !this.#over) reportFault(this.#attempted(member), cause, clock.nowMs());
+    this.#head.trace?.ended(cause.code, cause.explanation?.line ?? cause.message);
     this.#letGo();
     this.#sink = SPENT;
     if (this.#over) return;

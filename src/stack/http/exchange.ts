@@ -1,4 +1,5 @@
 import type { Fields } from "#/base/fields.ts";
+import type { RequestTrace } from "../trace/request-trace.ts";
 import type { Fault } from "./fault.ts";
 
 /**
@@ -70,6 +71,10 @@ export interface RequestHead {
   /** Protocol named in `Upgrade`, with the connection to be turned over on 101; null for almost all requests. */
   readonly upgrade: string | null;
   readonly fields: Fields;
+  /** Who wants to be told of the request's way (`TraceLayer`). Absent or null: nobody. */
+  readonly asksTrace?: "program" | "sidecar" | null;
+  /** Where its way is written down; null or absent, as nearly always: nowhere. */
+  readonly trace?: RequestTrace | null;
 }
 
 export interface ResponseHead {
@@ -81,6 +86,8 @@ export interface ResponseHead {
   readonly fields: Fields;
   /** Over HTTP/1 the body was not framed but for the end of its connection (RFC 9112 §6.3), and is to be again. */
   readonly endsWithConnection?: boolean;
+  /** For the sidecar that asked: what happened to the request here. */
+  readonly trace?: string;
 }
 
 /** What `call` returns when it has already refused: swallows whatever still comes. */

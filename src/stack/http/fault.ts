@@ -1,3 +1,4 @@
+import type { Fields } from "#/base/fields.ts";
 import type { Explanation } from "./mesh-answer.ts";
 
 /** Why a request got no complete answer from an application. Closed; each has an entry in `docs/reference/errors.md`. */
@@ -47,6 +48,8 @@ export interface Fault {
   readonly proxyError: string;
   /** What the far sidecar, whose fault this was first, says of it; null when it is our own. */
   readonly explanation: Explanation | null;
+  /** Further fields of the answer; absent from nearly all. */
+  readonly answerFields?: Fields;
 }
 
 /** RFC 9113 §7, those that faults map to. */

@@ -1,3 +1,4 @@
+import { DEBUG_FIELD } from "../trace/request-trace.ts";
 import { caseOf } from "./letter-case.ts";
 
 /** What is to be done with a field on its way through. */
@@ -11,11 +12,16 @@ export const Kind = {
   CONTENT_LENGTH: 6,
   UPGRADE: 7,
   TRANSFER_ENCODING: 8,
+  DEBUG: 9,
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
 /** How a head was spelled over HTTP/1 (`spelling.ts`). Between two of our own sidecars only. */
 export const SPELLING_FIELD = "l5d-orig-head";
+
+/** Between two of our own sidecars only: asks for a trace, and brings what was traced there. */
+export const FAR_DEBUG_FIELD = "l5d-pillion-debug";
+export const FAR_TRACE_FIELD = "l5d-pillion-trace";
 
 /** RFC 9110 §7.6.1 and the mesh's own fields, which no application may set (facts §8.2). */
 const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
@@ -38,6 +44,9 @@ const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ["l5d-proxy-error", Kind.INTERNAL],
   ["l5d-proxy-connection", Kind.INTERNAL],
   ["l5d-dst-canonical", Kind.INTERNAL],
+  [FAR_DEBUG_FIELD, Kind.INTERNAL],
+  [FAR_TRACE_FIELD, Kind.INTERNAL],
+  [DEBUG_FIELD, Kind.DEBUG],
 ]);
 
 /** What is known of a name as somebody spelled it. */

@@ -2,6 +2,7 @@ import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
+import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEADERS_TOO_LARGE } from "#/wire/http2/connection.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
@@ -9,6 +10,8 @@ import type { BackendBounds } from "../balance/backend-bounds.ts";
 import type { HeadBound } from "./head-bound.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
+import type { RequestTrace } from "../trace/request-trace.ts";
+import { FAR_DEBUG_FIELD, FAR_TRACE_FIELD } from "./field-names.ts";
 import { IDEMPOTENT, SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
@@ -154,9 +157,11 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     const { machine } = this.#link;
     if (isExtendedConnect(head) && !machine.remoteConnectProtocol)
       return this.#withoutConnect(head, last, reply);
-    const fields = requestToHttp2(head, carriageTo(this.#far));
+    let fields = requestToHttp2(head, carriageTo(this.#far));
+    const trace = this.#far === "pillion" ? (head.trace ?? null) : null;
+    if (trace !== null) fields = withDebug(fields);
     const id = machine.request(fields, last);
-    const stream = new ClientStream(this, this.#link, id, head, reply, this.#far, this.#heads, last);
+    const stream = new ClientStream(this, this.#link, id, head, reply, this.#far, this.#heads, last, trace);
     this.#link.add(stream);
     this.#link.touch();
     if (++this.#requests === this.#requestsMax) this.close();
@@ -201,6 +206,13 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   }
 }
 
+/** Asks the far sidecar for its part. The fields are a memo that is shared, so they are copied. */
+function withDebug(fields: Fields): Fields {
+  const asking: Fields = [...fields, FAR_DEBUG_FIELD, "1"];
+  keepNeverIndexed(fields, asking);
+  return asking;
+}
+
 function refuseConnect(_head: RequestHead, _last: boolean, reply: ResponseSink): RequestSink {
   reply.fail(fault("BAD_REQUEST", "the far side does not take extended CONNECT (RFC 8441)", { status: 501 }));
   return SPENT;
@@ -220,6 +232,8 @@ class ClientStream extends Http2Stream implements RequestSink {
   readonly #isSpelled: boolean;
   readonly #isRepeatable: boolean;
   #reply: ResponseSink;
+  /** Of a request whose sidecar there says what happened to it. */
+  readonly #trace: RequestTrace | null;
   #headSeen = false;
   #informational = 0;
 
@@ -232,8 +246,10 @@ class ClientStream extends Http2Stream implements RequestSink {
     far: FarSide,
     heads: HeadBound,
     last: boolean,
+    trace: RequestTrace | null,
   ) {
     super(link, id);
+    this.#trace = trace;
     this.#client = client;
     this.#isRepeatable = IDEMPOTENT.has(head.method);
     this.#heads = heads;
@@ -251,6 +267,7 @@ class ClientStream extends Http2Stream implements RequestSink {
   receiveHead(fields: Fields, last: boolean): void {
     this.#headSeen = true;
     const reply = this.#reply;
+    if (this.#trace !== null) this.#trace.far(fieldValue(fields, FAR_TRACE_FIELD));
     if (last) {
       this.received = true;
       const explanation = this.#far !== "foreign" && mayBeUnseen(fields) ? readUnseen(fields) : null;

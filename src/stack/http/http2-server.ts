@@ -8,6 +8,7 @@ import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exc
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
+import { FAR_TRACE_FIELD } from "./field-names.ts";
 import type { Guard } from "./guard.ts";
 import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
@@ -270,7 +271,10 @@ class ServerStream extends Http2Stream implements ResponseSink {
     if (this.gone || this.#headSent) return;
     this.#headSent = true;
     const carriage = this.#request.version === "2" ? "native" : carriageTo(this.#server.far);
-    this.link.machine.respond(this.id, responseToHttp2(head, carriage), last);
+    const fields = responseToHttp2(head, carriage);
+    // After the spelling, which is of the application's fields.
+    if (head.trace !== undefined && this.#server.far === "pillion") fields.push(FAR_TRACE_FIELD, head.trace);
+    this.link.machine.respond(this.id, fields, last);
     this.link.touch();
     if (!last) this.#confirm(head);
     if (last) {

@@ -25,6 +25,8 @@ export interface Explanation {
   readonly proxyStatus: string;
   /** As in the fault; absent: -1. */
   readonly retryAfterMs?: number;
+  /** As in the fault. */
+  readonly answerFields?: Fields;
 }
 
 interface Mapping {
@@ -92,7 +94,9 @@ const REASONS: Readonly<Record<FaultCode, readonly [proxyError: string, check: s
 
 /** A fault in the words of `by`; in those of the far sidecar where it was that one's. */
 export function explain(cause: Fault, by: Answerer): Explanation {
-  if (cause.explanation !== null) return cause.explanation;
+  const { answerFields } = cause;
+  if (cause.explanation !== null)
+    return answerFields === undefined ? cause.explanation : { ...cause.explanation, answerFields };
   const mapping = MAPPINGS[cause.code];
   const [proxyError, check] = REASONS[cause.code];
   const message = printable(cause.message, MESSAGE_CHARS_MAX);
@@ -111,6 +115,7 @@ export function explain(cause: Fault, by: Answerer): Explanation {
     line: `${who}: ${why}; check ${check} (${cause.code})`,
     proxyStatus: `${proxyStatus};details=${quoted(message)}`,
     retryAfterMs: cause.retryAfterMs,
+    ...(answerFields === undefined ? {} : { answerFields }),
   };
 }
 
@@ -149,6 +154,7 @@ export function meshAnswer(
     if (isCall) fields.push("grpc-retry-pushback-ms", String(Math.ceil(retryAfterMs)));
   }
   fields.push("l5d-proxy-error", explanation.line, "proxy-status", explanation.proxyStatus);
+  if (explanation.answerFields !== undefined) fields.push(...explanation.answerFields);
   return { head: { status: isCall ? 200 : explanation.status, version: "1.1", reason: null, fields }, body };
 }
 

@@ -3,7 +3,16 @@ import { fieldCount, fieldValue, keepNeverIndexed } from "#/base/fields.ts";
 import type { Framing } from "#/wire/http1/reader.ts";
 import { reasonOf } from "#/wire/http1/writer.ts";
 import type { HttpVersion, RequestHead, ResponseHead } from "./exchange.ts";
-import { fieldName, isTransferEncoding, Kind, kindOfLower, SPELLING_FIELD } from "./field-names.ts";
+import type { RequestTrace } from "../trace/request-trace.ts";
+import { DEBUG_FIELD } from "../trace/request-trace.ts";
+import {
+  FAR_DEBUG_FIELD,
+  fieldName,
+  isTransferEncoding,
+  Kind,
+  kindOfLower,
+  SPELLING_FIELD,
+} from "./field-names.ts";
 import { spellingOf, SpellingWriter } from "./spelling.ts";
 import { passedUpgrade, upgradeConnection } from "./upgrade.ts";
 
@@ -25,6 +34,8 @@ export class Request implements RequestHead {
   readonly absoluteForm: boolean;
   readonly upgrade: string | null;
   readonly fields: Fields;
+  readonly asksTrace: "program" | "sidecar" | null;
+  readonly trace: RequestTrace | null;
   /** What `requestToHttp2` made of it, or null. */
   http2Memo: Fields | null = null;
   http2MemoKind: Http2Carriage | null = null;
@@ -38,6 +49,8 @@ export class Request implements RequestHead {
     this.absoluteForm = head.absoluteForm;
     this.upgrade = head.upgrade;
     this.fields = head.fields;
+    this.asksTrace = head.asksTrace ?? null;
+    this.trace = head.trace ?? null;
   }
 }
 
@@ -58,6 +71,7 @@ export function requestFromHttp1(
   upgradable: boolean,
 ): Request {
   const upgrade = parts.method === "CONNECT" ? "" : upgradable ? passedUpgrade(parts.upgrade) : null;
+  hasDebugField = false;
   const fields = passedFields(parts.fields, upgrade !== null && upgrade !== "", false);
   if (clientId !== null) fields.push("l5d-client-id", clientId);
   let authority = fieldValue(parts.fields, "host") ?? "";
@@ -86,6 +100,7 @@ export function requestFromHttp1(
     absoluteForm: parts.absoluteForm,
     upgrade,
     fields,
+    asksTrace: hasDebugField ? "program" : null,
   });
 }
 
@@ -94,6 +109,9 @@ function replaceHost(fields: Fields, authority: string): void {
   for (let i = 0; i < fields.length; i += 2)
     if (fieldName(fields[i] as string).lower === "host") fields[i + 1] = authority;
 }
+
+/** Whether the fields that were last gone through had one that asks for a trace: known while their names are looked at anyway. */
+let hasDebugField = false;
 
 /**
  * Fields of an HTTP/1 message that travel on: less hop-by-hop ones, those that Connection names, and the mesh's own; of
@@ -133,6 +151,9 @@ function passedFields(from: Fields, upgrades: boolean, meshed: boolean): Fields 
       }
       case Kind.INTERNAL:
         if (meshed && known.lower === PROXY_ERROR) out.push(name, value);
+        break;
+      case Kind.DEBUG:
+        hasDebugField = true;
         break;
       case Kind.DROP:
         break;
@@ -264,17 +285,24 @@ export function requestFromHttp2(fields: Fields, client: FarSide, clientId: stri
   let version: HttpVersion = "2";
   let absoluteForm = false;
   let spelled = "";
+  let asksTrace: RequestHead["asksTrace"] = null;
   let rest: Fields = [];
   for (; i < fields.length; i += 2) {
     const name = fields[i] as string;
     const value = fields[i + 1] as string;
-    // Every name of the mesh starts with "l5d": one comparison of a character spares most fields the look-up.
-    if (name.charCodeAt(0) === 108 && kindOfLower(name) === Kind.INTERNAL) {
+    // Every name of the mesh but one starts with "l5d": comparing a character spares most fields the look-up.
+    const first = name.charCodeAt(0);
+    if (first === 120 && name === DEBUG_FIELD) {
+      asksTrace ??= "program";
+      continue;
+    }
+    if (first === 108 && kindOfLower(name) === Kind.INTERNAL) {
       // CONNECT and upgrades never travel so (facts §8.1): over HTTP/1 their body would have no frame.
       if (client !== "foreign" && name === "l5d-orig-proto" && method !== "CONNECT") {
         version = value.startsWith("HTTP/1.0") ? "1.0" : "1.1";
         absoluteForm = value.endsWith("; absolute-form");
       } else if (client === "pillion" && name === SPELLING_FIELD) spelled = value;
+      else if (client === "pillion" && name === FAR_DEBUG_FIELD) asksTrace = "sidecar";
       continue;
     }
     rest.push(name, value);
@@ -292,6 +320,7 @@ export function requestFromHttp2(fields: Fields, client: FarSide, clientId: stri
     absoluteForm,
     upgrade: protocol,
     fields: rest,
+    asksTrace,
   });
 }
 

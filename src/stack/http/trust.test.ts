@@ -4,7 +4,13 @@ import { test } from "node:test";
 import type { Fields } from "#/base/fields.ts";
 import { Http1Reader, Event } from "#/wire/http1/reader.ts";
 import { latin1Bytes } from "#/wire/latin1.ts";
-import { requestFromHttp1, requestFromHttp2, requestToHttp2, type Request } from "./translate.ts";
+import {
+  requestFromHttp1,
+  requestFromHttp2,
+  requestToHttp2,
+  trailersToHttp1,
+  type Request,
+} from "./translate.ts";
 
 const CLIENT_ID = "web.shop.serviceaccount.identity.pillion.cluster.local";
 
@@ -18,8 +24,11 @@ function fromHttp1(target: string, lines: readonly string[], clientId: string | 
 }
 
 function fromHttp2(fields: Fields, clientId: string | null = null): Request {
-  const head = [":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a"];
-  return requestFromHttp2([...head, ...fields], "foreign", clientId);
+  return requestFromHttp2(withHead(fields), "foreign", clientId);
+}
+
+function withHead(fields: Fields): Fields {
+  return [":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a", ...fields];
 }
 
 test("no spelling of l5d-client-id passes that a program may take for it, and the proven one comes last", () => {
@@ -69,4 +78,23 @@ test("a path goes on byte for byte, so that a rule and the application never rea
     // And over the leg between sidecars, where HTTP/1 is HTTP/2.
     assert.equal(requestFromHttp2(requestToHttp2(request, "upgraded"), "pillion", null).path, path);
   }
+});
+
+test("only one of our own sidecars can ask for its part of a trace; a program's wish ends here, however it is spelled", () => {
+  const asked = ["x-pillion-debug", "1", "l5d-pillion-debug", "1", "accept", "*/*"];
+  for (const client of ["foreign", "sidecar"] as const) {
+    const { asksTrace, fields } = requestFromHttp2(withHead(asked), client, null);
+    assert.equal(asksTrace, "program", client);
+    assert.deepEqual(fields, ["accept", "*/*"]);
+    assert.equal(requestFromHttp2(withHead(asked.slice(2)), client, null).asksTrace, null, client);
+  }
+  const ours = requestFromHttp2(withHead(asked), "pillion", null);
+  assert.equal(ours.asksTrace, "sidecar");
+  assert.deepEqual(ours.fields, ["accept", "*/*"]);
+  const http1 = fromHttp1("/", ["X-PILLION-Debug: 1", "L5D-Pillion-Debug: 1", "L5d-Pillion-Trace: forged"]);
+  assert.equal(http1.asksTrace, "program");
+  assert.deepEqual(http1.fields, ["Host", "a"]);
+  assert.equal(fromHttp1("/", ["L5D-Pillion-Debug: 1"]).asksTrace, null);
+  // A trailer is no head, and says nothing either.
+  assert.deepEqual(trailersToHttp1(["x-pillion-debug", "1", "x-sum", "2"]), ["x-sum", "2"]);
 });

@@ -395,10 +395,12 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     const { clock, random } = this.#room;
     if (this.#retries >= policy.retriesMax) {
       series.retryLimitExceeded();
+      this.#head.trace?.add("retry-withheld", [["why", `the rule allows ${policy.retriesMax}`]]);
       return false;
     }
     if (this.#kept === null && !this.#last) {
       series.retryOverflowed("body");
+      this.#head.trace?.add("retry-withheld", [["why", "the body is longer than is kept"]]);
       return false;
     }
     const delayMs = Math.max(askedMs, backoffMs(policy.backoff, this.#retries + 1, random.next()));
@@ -413,6 +415,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
       this.#withheld = `not sent again: retries are at ${percent}% of requests within ${intervalMs} ms`;
       this.#room.pressure.withheld(nowMs);
       series.retryOverflowed("budget");
+      this.#head.trace?.add("retry-withheld", [["why", this.#withheld]]);
       return false;
     }
     this.#withheld = "";
@@ -422,6 +425,12 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#attemptAtMs = Infinity;
     this.#headAtMs = Infinity;
     this.#retryAtMs = nowMs + delayMs;
+    const { percent, intervalMs } = budget.settings;
+    this.#head.trace?.add("retry", [
+      ["n", this.#retries],
+      ["after", delayMs],
+      ["budget", `within ${percent}% in ${intervalMs} ms`],
+    ]);
     // Never from inside the attempt that it replaces.
     if (delayMs === 0) this.#room.soon(this);
     else this.#arm();

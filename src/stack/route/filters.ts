@@ -128,6 +128,7 @@ export class Filters {
       absoluteForm: head.absoluteForm,
       upgrade: head.upgrade,
       fields,
+      trace: head.trace ?? null,
     });
   }
 }

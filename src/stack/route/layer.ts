@@ -89,6 +89,7 @@ export class RouteLayer implements HttpService {
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     const { table } = this.#target;
     if (table !== this.#table) this.#adopt(table);
+    if ((head.trace ?? null) !== null) traceRoute(head, table);
     if (this.#only !== null) return this.#only.call(head, last, reply);
     // Equal requests of a connection share one head.
     if (head !== this.#lastHead || this.#lastService === null) {
@@ -149,4 +150,21 @@ export class RouteLayer implements HttpService {
     );
     return SPENT;
   }
+}
+
+function traceRoute(head: RequestHead, table: RouteTable): void {
+  const found = table.find(head);
+  if (found === null) {
+    head.trace?.add("route", [["none", true]]);
+    return;
+  }
+  const { route, rule, ruleIndex, match, matchIndex, why } = found;
+  head.trace?.add("route", [
+    ["policy", ruleOf(route.source)],
+    ["rule", ruleIndex + 1],
+    ["name", rule.name],
+    ["match", match === null ? 0 : matchIndex + 1],
+    ["why", why],
+    ["filters", rule.filters.map(({ kind }) => kind).join(" ")],
+  ]);
 }

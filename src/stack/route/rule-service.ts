@@ -7,6 +7,7 @@ import { fault } from "../http/fault.ts";
 import { MeasuredExchange, type HttpSeries } from "../http/measure.ts";
 import type { RetryBudgetWindow } from "../retry/retry-budget.ts";
 import { needsRetryLayer, type Destination, type Destinations, type RetryRule } from "../retry/retry-rule.ts";
+import { Request } from "../http/translate.ts";
 import type { Candidate } from "./candidate.ts";
 import { filtersOf, type Filters } from "./filters.ts";
 import type { HeldBackend, RouteLayerParts, RuleSeries } from "./layer.ts";
@@ -262,7 +263,12 @@ function startCopies(
   for (const { backend, ratio } of filters.mirrors) {
     if (!filters.isHit(ratio)) continue;
     const held = backends.hold(backend);
-    if (held !== null) copies.push(mirrors.begin(held.dispatch, head, last));
+    if (held === null) continue;
+    const { trace = null } = head;
+    trace?.add("mirror", [["backend", ruleOf(backend.source)]]);
+    // A copy goes its own way, of which nobody asks.
+    const copied = trace === null ? head : new Request({ ...head, trace: null });
+    copies.push(mirrors.begin(held.dispatch, copied, last));
   }
   return copies;
 }
