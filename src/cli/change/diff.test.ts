@@ -130,6 +130,15 @@ spec: {targetRefs: [{group: "", kind: Service, name: web}], rates: [{requests: 1
   assert.match(text, /deployment\/shop\/web takes in on port 8080\n.*limits/);
 });
 
+test("a route that comes is told with where it leads", async () => {
+  const { text } = await run({ "web.yaml": BASE }, { "web.yaml": BASE + SPLIT(1, 1) });
+  assert.match(
+    text,
+    /\+ http: HTTPRoute\/shop\/split: 1 rule to Service\/shop\/web:80, Service\/shop\/web-v2:80$/m,
+  );
+  assert.match(text, /- http: Service\/shop\/web:80: 1 rule to Service\/shop\/web:80$/m);
+});
+
 test("a folder with problems is an error, not a difference", async () => {
   await assert.rejects(run({ "web.yaml": BASE }, { "web.yaml": "kind: Nothing\n" }), { exitCode: 2 });
 });

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { ruleOf } from "#/model/policy.ts";
 import type { PolicySource } from "#/model/policy.ts";
+import type { HttpRule, RouteBackend } from "#/model/route.ts";
 
 /** One thing that differs: where in the model, and what it was and becomes. Null: it was, or is, not there. */
 export interface ModelChange {
@@ -81,10 +82,22 @@ function sourceText(source: PolicySource): string {
   return `${ruleOf(source)}${at.join("")}`;
 }
 
+function whereTo(backends: readonly RouteBackend[]): string {
+  const names = [...new Set(backends.map(({ backend }) => sourceText(backend.source)))];
+  return names.length === 0 ? "no backend" : names.join(", ");
+}
+
 /** A whole thing that came or went is told in short. */
 const CHARS_MAX = 160;
 
 function shown(value: unknown): string {
+  const { rules, backends } = (value ?? {}) as {
+    rules?: readonly HttpRule[];
+    backends?: readonly RouteBackend[];
+  };
+  if (rules !== undefined)
+    return `${rules.length} rule${rules.length === 1 ? "" : "s"} to ${whereTo(rules.flatMap((each) => each.backends))}`;
+  if (backends !== undefined) return `to ${whereTo(backends)}`;
   const text = JSON.stringify(value, (key, part: unknown) =>
     key === "source" || part === null || (Array.isArray(part) && part.length === 0) ? undefined : part,
   );

@@ -20,6 +20,13 @@ const ROUTES = route(
       retry: {codes: [503], attempts: 2},
     }`,
 );
+const CALLS = `apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web-v2}]
+  rules: [{matches: [{method: {service: shop.Cart, method: Add}}], backendRefs: [{name: web, port: 80}]}]
+`;
 const POLICIES = `---
 apiVersion: pillion.dev/v1alpha1
 kind: TrafficPolicy
@@ -52,6 +59,7 @@ const folder = new Scratch({
     app("load") +
     app("bare").replace("metadata: {labels", "metadata: {annotations: {linkerd.io/inject: disabled}, labels"),
   "routes.yaml": ROUTES,
+  "calls.yaml": CALLS,
   "policies.yaml": POLICIES,
 });
 after(() => folder.remove());
@@ -188,6 +196,23 @@ test("a Service without routes has the default one; a server without a sidecar l
   assert.equal((told.route as { route: string }).route, "default/http");
   assert.equal(told.backends[0]!.share, 1);
   assert.match(text, /deployment\/bare \(shop\) port 8080 has no sidecar/);
+});
+
+test("a gRPC call goes by GRPCRoutes and its own deadline, other requests do not (GEP-1426)", async () => {
+  const call = { service: "web-v2", method: "POST", path: "/shop.Cart/Add" };
+  const { told } = await ask({
+    ...call,
+    headers: [
+      ["Content-Type", "application/grpc+proto"],
+      ["grpc-timeout", "100m"],
+    ],
+  });
+  assert.equal((told.route as { route: string }).route, "GRPCRoute/shop/calls");
+  assert.equal(told.timeouts!.callMs, 100);
+  assert.equal(told.backends[0]!.name, "web.shop.svc.cluster.local:80");
+  const other = await ask(call);
+  assert.equal(other.told.route.kind, "none");
+  assert.match(other.text, /it is a GRPCRoute, and this is no gRPC call/);
 });
 
 test("names that mean nothing are refused with what there is", async () => {
