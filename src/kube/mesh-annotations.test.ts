@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LIMIT_SETTINGS } from "#/model/limits.ts";
 import { describeProblem, loadFile } from "./folder.ts";
-import { checkMeshAnnotation, meshRelevant, meshSettings, REFERENCE_GRANTS } from "./mesh-annotations.ts";
+import { checkMeshAnnotation, meshSettings } from "./mesh-annotations.ts";
 
 test("each limit is set by its annotation, and the narrowest wins", () => {
   for (const { annotation, variable, unit } of Object.values(LIMIT_SETTINGS)) {
@@ -29,7 +29,7 @@ test("a limit that a sidecar cannot serve within is refused", () => {
 });
 
 test("settings of our own may stand in the mesh's defaults, and are refused where nothing reads them", () => {
-  const settings = `{config.pillion.dev/proxy-memory-guard: disabled, ${REFERENCE_GRANTS}: required}`;
+  const settings = "{config.pillion.dev/proxy-memory-guard: disabled}";
   const problems = (kind: string, metadata: string, rest: string): string =>
     loadFile({ path: "a.yaml", text: `apiVersion: v1\nkind: ${kind}\nmetadata: {${metadata}}\n${rest}\n` })
       .problems.map(describeProblem)
@@ -38,11 +38,6 @@ test("settings of our own may stand in the mesh's defaults, and are refused wher
   assert.equal(problems("Namespace", `name: shop, annotations: ${settings}`, ""), "");
   assert.match(
     problems("Service", `name: web, annotations: ${settings}`, "spec: {ports: [{port: 80}]}"),
-    /^a\.yaml:3: Service default\/web: .*proxy-memory-guard"\] is read from pods and namespaces only.*\n.*reference-grants"\] is read from namespaces and the mesh's settings only; move it to the Namespace$/,
+    /^a\.yaml:3: Service default\/web: .*proxy-memory-guard"\] is read from pods and namespaces only; move it to the pod template$/,
   );
-  assert.match(
-    problems("Namespace", `name: shop, annotations: {${REFERENCE_GRANTS}: "yes"}`, ""),
-    /must be required or optional/,
-  );
-  assert.deepEqual(meshRelevant({ [REFERENCE_GRANTS]: "required" }), {}, "no pod is rolled for it");
 });

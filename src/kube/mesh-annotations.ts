@@ -26,8 +26,6 @@ export type PortRange = { readonly from: number; readonly to: number } | { reado
 
 export const MESH_CONFIG_NAMESPACE = "pillion";
 export const MESH_CONFIG_NAME = "mesh-config";
-/** On a namespace: whether routes of others need a ReferenceGrant to send to its Services. */
-export const REFERENCE_GRANTS = "config.pillion.dev/reference-grants";
 
 /** Whether requests that ask for a trace of their way get one from this workload's sidecar; not, if nothing is said. */
 const DEBUG_REQUESTS = "config.pillion.dev/debug-requests";
@@ -76,8 +74,6 @@ export function meshRelevant(...layers: readonly (Raw | undefined)[]): Raw {
 export function checkMeshAnnotation(key: string, value: string): string | null {
   if (!isMeshAnnotation(key)) return null;
   if (HARMLESS.has(key)) return null;
-  if (key === REFERENCE_GRANTS)
-    return value === "required" || value === "optional" ? null : "must be required or optional";
   const check = Object.hasOwn(HONOURED, key) ? HONOURED[key] : undefined;
   if (check === undefined)
     return `is not honoured: it would have no effect; remove it (honoured here: ${Object.keys(HONOURED).join(", ")})`;

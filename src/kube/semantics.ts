@@ -3,7 +3,6 @@ import {
   isMeshAnnotation,
   MESH_CONFIG_NAME,
   MESH_CONFIG_NAMESPACE,
-  REFERENCE_GRANTS,
 } from "./mesh-annotations.ts";
 import { checkTrafficAnnotation, isTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
@@ -61,8 +60,6 @@ function checkAnnotations(
     }
     const wrong = checkMeshAnnotation(key, value);
     if (wrong !== null) say([...path, key], wrong);
-    else if (key === REFERENCE_GRANTS && kind !== "Namespace")
-      say([...path, key], "is read from namespaces and the mesh's settings only; move it to the Namespace");
     else if (kind === "Service" && SERVICE_IGNORES.test(key))
       say([...path, key], "is read from pods and namespaces only; move it to the pod template");
     else if (

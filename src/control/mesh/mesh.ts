@@ -2,7 +2,7 @@ import type { IpAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { FileCache, LoadedFolder, LoadedObject } from "#/kube/folder.ts";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
-import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE, REFERENCE_GRANTS } from "#/kube/mesh-annotations.ts";
+import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations.ts";
 import { isWorkload, namespaceOf, objectKey, templatePath } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import type { Identity } from "#/model/identity.ts";
@@ -274,10 +274,7 @@ export class Mesh {
       meshAnnotations: context.meshAnnotations,
     });
     const { services } = compiled;
-    const policy = this.#compilePolicy(folder, compiled.view, (namespace) => ({
-      ...context.meshAnnotations,
-      ...annotationsOf(namespace),
-    }));
+    const policy = this.#compilePolicy(folder, compiled.view);
     const view = { ...compiled.view, policy };
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
@@ -313,18 +310,10 @@ export class Mesh {
   }
 
   /** Only a change of the folder changes it: Services and their ports come from there too. */
-  #compilePolicy(
-    folder: LoadedFolder,
-    view: MeshView,
-    annotationsOf: (namespace: string) => Readonly<Record<string, string>>,
-  ): CompiledPolicy {
+  #compilePolicy(folder: LoadedFolder, view: MeshView): CompiledPolicy {
     const before = this.#policy;
     if (before !== null && before.of === folder && before.node === view.node) return before.compiled;
-    const compiled = compilePolicy({
-      objects: folder.objects,
-      view,
-      needsGrant: (namespace) => annotationsOf(namespace)[REFERENCE_GRANTS] === "required",
-    });
+    const compiled = compilePolicy({ objects: folder.objects, view });
     this.#policy = { of: folder, node: view.node, compiled };
     return compiled;
   }

@@ -17,7 +17,6 @@ const DECAY_MS = 10_000;
 export interface BackendResolver {
   readonly view: MeshView;
   readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
-  readonly needsGrant: (namespace: string) => boolean;
   readonly grants: readonly LoadedObject[];
 }
 
@@ -50,7 +49,8 @@ export function sourceOf(
 
 /**
  * The backend that a route's reference means. Gateway API: a reference that cannot be followed is no reason to drop it; its
- * share of requests gets an error. `findings` tells why.
+ * share of requests gets an error. `findings` tells why. Into another namespace it needs a ReferenceGrant there, but not to a
+ * Service that the route is attached to: a consumer's route may send on what its clients were sending there anyway.
  */
 export function resolveBackend(
   resolver: BackendResolver,
@@ -75,7 +75,7 @@ export function resolveBackend(
     return fail("InvalidKind", "kind", `a backend must be a Service of the core group, not a ${ref.kind}`);
   if (
     namespace !== namespaceOf(route) &&
-    resolver.needsGrant(namespace) &&
+    !isParent(route, namespace, ref) &&
     !isGranted(resolver.grants, route, namespace, ref)
   )
     return fail(
@@ -106,6 +106,16 @@ export function resolveBackend(
   return serviceBackend(resolver.view, service, port, resolver.trafficOf(`${namespace}/${ref.name}`, port));
 }
 
+function isParent(route: RouteObject, namespace: string, ref: ObjectRef): boolean {
+  return (route.spec.parentRefs ?? []).some(
+    (parent) =>
+      isCore(parent.group) &&
+      parent.kind === "Service" &&
+      parent.name === ref.name &&
+      (parent.namespace ?? namespaceOf(route)) === namespace,
+  );
+}
+
 function isGranted(
   grants: readonly LoadedObject[],
   route: RouteObject,
@@ -121,8 +131,7 @@ function isGranted(
           from.group === groupOf(route) && from.kind === route.kind && from.namespace === namespaceOf(route),
       ) &&
       object.spec.to.some(
-        (to) =>
-          to.group === ref.group && to.kind === ref.kind && (to.name === undefined || to.name === ref.name),
+        (to) => isCore(to.group) && to.kind === ref.kind && (to.name === undefined || to.name === ref.name),
       ),
   );
 }

@@ -70,8 +70,6 @@ export const NO_POLICY: CompiledPolicy = {
 export interface PolicyInput {
   readonly objects: ReadonlyMap<string, LoadedObject>;
   readonly view: MeshView;
-  /** Whether references into a namespace need a ReferenceGrant there. */
-  readonly needsGrant: (namespace: string) => boolean;
 }
 
 /** Attaches and resolves every policy object. Pure, and total: an object that cannot count is told of, never thrown. */
@@ -200,7 +198,7 @@ class Compiler {
   }
 
   #routes(trafficOf: CompiledPolicy["trafficOf"]): ReadonlyMap<string, ServicePolicy> {
-    const { objects, view, needsGrant } = this.#input;
+    const { objects, view } = this.#input;
     const all = attachments(objects.values(), view);
     const mirrors = mirrorGraph(all);
     const grants = this.#byKind.get("ReferenceGrant") ?? [];
@@ -221,7 +219,6 @@ class Compiler {
         const context = {
           view,
           trafficOf,
-          needsGrant,
           grants,
           parent: this.#annotations.get(key) ?? NO_ANNOTATIONS,
           mirrorRefusal: (...[route, mirror]: Parameters<CycleOf>) => {

@@ -4,6 +4,15 @@ import { gatewayObject, parent, PolicyWorld, service } from "./testing.ts";
 
 const route = (name: string, parents: string, rules: string, namespace = "shop", more = ""): string =>
   gatewayObject("HTTPRoute", name, `{parentRefs: [${parents}], rules: [${rules}]}`, namespace, more);
+const grantTo = (namespace: string, kinds: readonly string[], of: string): string => {
+  const from = kinds.map((kind) => `{group: gateway.networking.k8s.io, kind: ${kind}, namespace: ${of}}`);
+  return gatewayObject(
+    "ReferenceGrant",
+    "g",
+    `{from: [${from.join(", ")}], to: [{group: "", kind: Service}]}`,
+    namespace,
+  );
+};
 const to = (name: string, more = ""): string => `{backendRefs: [{name: ${name}, port: 80${more}}]}`;
 
 test("a Service without routes is forwarded to, with one it is routed (GEP-1294)", () => {
@@ -30,7 +39,7 @@ test("a consumer's route is for clients of its namespace, and goes before produc
   assert.deepEqual(world.routes("shop/web", 80, "shop"), ["HTTPRoute/shop/producer"]);
   assert.deepEqual(world.routes("shop/web", 80, "elsewhere"), ["HTTPRoute/shop/producer"]);
   assert.deepEqual(world.routes("shop/web", 80, "desk"), ["HTTPRoute/desk/consumer"]);
-  assert.deepEqual(world.problems, [], "no grant is needed between namespaces of a mesh");
+  assert.deepEqual(world.problems, [], "no grant is needed to send back to the Service that is routed");
 });
 
 test("parentRef.port and sectionName choose ports; without them all are meant (GEP-1294)", () => {
@@ -121,13 +130,8 @@ test("a backend that cannot be followed answers with an error in its share, and 
   );
 });
 
-test("a namespace may ask for ReferenceGrants", () => {
-  const guarded = `---
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, annotations: {config.pillion.dev/reference-grants: required}}
-`;
-  const asking = service("web") + service("desk", "desk") + guarded;
+test("a backend of another namespace needs a ReferenceGrant there (Gateway API)", () => {
+  const asking = service("web") + service("desk", "desk");
   const refused = route("r", parent("desk"), to("web", ", namespace: shop"), "desk");
   const without = new PolicyWorld(asking + refused);
   assert.deepEqual(without.conditions("HTTPRoute", "desk/r"), ["ResolvedRefs=False (RefNotPermitted)"]);
@@ -147,6 +151,35 @@ metadata: {name: shop, annotations: {config.pillion.dev/reference-grants: requir
     const { kind } = world.ask("desk/desk").http[0]!.rules[0]!.backends[0]!.backend;
     assert.equal(kind, isGranted ? "balancer" : "forbidden", `${where} ${spec}`);
   }
+});
+
+test("a mirror into another namespace, and a connection's backend there, need a ReferenceGrant too", () => {
+  const away = "{name: web, namespace: shop, port: 80}";
+  const asking =
+    service("web") +
+    service("desk", "desk", "{name: http, port: 80}, {name: db, port: 81}") +
+    gatewayObject(
+      "HTTPRoute",
+      "mirrors",
+      `{parentRefs: [${parent("desk", ", port: 80")}], rules: [{filters: [{type: RequestMirror, requestMirror: {backendRef: ${away}}}], backendRefs: [{name: desk, port: 80}]}]}`,
+      "desk",
+    ) +
+    gatewayObject(
+      "TCPRoute",
+      "bytes",
+      `{parentRefs: [${parent("desk", ", port: 81")}], rules: [{backendRefs: [${away}]}]}`,
+      "desk",
+    );
+  const grant = grantTo("shop", ["HTTPRoute", "TCPRoute"], "desk");
+  const without = new PolicyWorld(asking);
+  assert.deepEqual(without.conditions("HTTPRoute", "desk/mirrors"), ["ResolvedRefs=False (RefNotPermitted)"]);
+  assert.deepEqual(without.conditions("TCPRoute", "desk/bytes"), ["ResolvedRefs=False (RefNotPermitted)"]);
+  assert.deepEqual(without.ask("desk/desk").http[0]!.rules[0]!.filters, []);
+  assert.equal(without.ask("desk/desk", 81).tcp[0]!.backends[0]!.backend.kind, "forbidden");
+  const granted = new PolicyWorld(asking + grant);
+  assert.deepEqual(granted.problems, []);
+  assert.equal(granted.ask("desk/desk").http[0]!.rules[0]!.filters[0]!.kind, "mirror");
+  assert.equal(granted.ask("desk/desk", 81).tcp[0]!.backends[0]!.backend.kind, "balancer");
 });
 
 test("a mirror that leads nowhere is left out, and told of", () => {
@@ -198,7 +231,11 @@ test("mirrors in a circle are left out and told of; another mirror stays", () =>
 test("a mirror to a Service of the same name in another namespace is no circle, one back from there is", () => {
   const mirror = (namespace: string): string =>
     `{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, namespace: ${namespace}, port: 80}}}]}`;
-  const services = service("a") + service("a", "desk");
+  const services =
+    service("a") +
+    service("a", "desk") +
+    grantTo("shop", ["HTTPRoute"], "desk") +
+    grantTo("desk", ["HTTPRoute"], "shop");
   const there = route("r", parent("a"), mirror("desk"));
   assert.deepEqual(new PolicyWorld(services + there).problems, []);
   const both = new PolicyWorld(services + there + route("r", parent("a"), mirror("shop"), "desk"));

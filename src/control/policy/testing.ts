@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
-import { REFERENCE_GRANTS } from "#/kube/mesh-annotations.ts";
 import { namespaceOf } from "#/kube/objects.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { OutboundPolicy } from "#/model/policy.ts";
@@ -47,11 +46,7 @@ export class PolicyWorld {
       namespaceAnnotations: annotationsOf,
       meshAnnotations: {},
     });
-    const policy = compilePolicy({
-      objects: folder.objects,
-      view,
-      needsGrant: (namespace) => annotationsOf(namespace)[REFERENCE_GRANTS] === "required",
-    });
+    const policy = compilePolicy({ objects: folder.objects, view });
     this.view = { ...view, policy };
     this.problems = [...policy.findings].flatMap(([key, findings]) =>
       findings.map(({ path, message }) =>

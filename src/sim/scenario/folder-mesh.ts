@@ -9,12 +9,7 @@ import { buildPod } from "#/control/workloads/pod-builder.ts";
 import { MissingReference, referencesIn } from "#/control/workloads/references.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import { problemOf } from "#/kube/folder.ts";
-import {
-  MESH_CONFIG_NAME,
-  MESH_CONFIG_NAMESPACE,
-  meshSettings,
-  REFERENCE_GRANTS,
-} from "#/kube/mesh-annotations.ts";
+import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE, meshSettings } from "#/kube/mesh-annotations.ts";
 import { isWorkload, namespaceOf, objectKey, templateOf, templatePath } from "#/kube/objects.ts";
 import type { WorkloadObject } from "#/kube/objects.ts";
 import type { FolderProblem, NodeInfo } from "#/model/node-protocol.ts";
@@ -108,12 +103,7 @@ export function meshOfFolder(
     namespaceAnnotations: annotationsOf,
     meshAnnotations,
   });
-  const policy = compilePolicy({
-    objects,
-    view: compiled.view,
-    needsGrant: (namespace) =>
-      (annotationsOf(namespace)[REFERENCE_GRANTS] ?? meshAnnotations[REFERENCE_GRANTS]) === "required",
-  });
+  const policy = compilePolicy({ objects, view: compiled.view });
   const view = { ...compiled.view, policy };
   const warnings = [...policy.findings].flatMap(([key, findings]) => {
     const loaded = objects.get(key);
