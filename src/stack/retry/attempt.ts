@@ -39,12 +39,15 @@ export class Attempt implements ResponseSink {
   /** Given up before it was attached. */
   #abortedFor: Fault | null = null;
   #drain: Drain | null = null;
+  /** Both directions are over: nothing more may be said to the endpoint, not even when it failed from inside the call. */
+  #hasFailed = false;
 
   constructor(owner: AttemptOwner) {
     this.#owner = owner;
   }
 
   attach(sink: RequestSink): void {
+    if (this.#hasFailed) return;
     this.sink = sink;
     this.#isAttached = true;
     if (this.#abortedFor !== null) sink.abort(this.#abortedFor);
@@ -94,6 +97,7 @@ export class Attempt implements ResponseSink {
   }
 
   fail(cause: Fault): void {
+    this.#hasFailed = true;
     this.sink = SPENT;
     if (this.#owner.isHeard(this)) this.#owner.fail(cause);
     else this.#drain?.end();
