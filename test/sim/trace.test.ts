@@ -4,7 +4,11 @@ import { test } from "node:test";
 import { SeededRandom } from "#/base/random.ts";
 import type { FaultAction, HttpRoute, RetryPolicy } from "#/model/route.ts";
 import type { InboundPolicy, OutboundPolicy } from "#/model/policy.ts";
-import { backendOf, matchOf, routeOf, ruleTo, sourceNamed } from "#/stack/route/testing.ts";
+import { fieldValue } from "#/base/fields.ts";
+import { SPENT, UNHEARD, type HttpService, type RequestHead } from "#/stack/http/exchange.ts";
+import { Http2Client } from "#/stack/http/http2-client.ts";
+import { Http2Server } from "#/stack/http/http2-server.ts";
+import { backendOf, headOf, matchOf, routeOf, ruleTo, sourceNamed } from "#/stack/route/testing.ts";
 import { ALLOW_ALL, at, SimMesh, type SimPod } from "./sim-mesh.ts";
 
 const VIP = "10.9.0.1";
@@ -29,7 +33,13 @@ interface Scene {
 const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 function scene(
-  of: { client?: boolean; server?: boolean; isServerMeshed?: boolean; routes?: readonly HttpRoute[] } = {},
+  of: {
+    http2?: HttpService;
+    client?: boolean;
+    server?: boolean;
+    isServerMeshed?: boolean;
+    routes?: readonly HttpRoute[];
+  } = {},
 ): Scene {
   const mesh = new SimMesh(new SeededRandom(7));
   const client = mesh.pod("client", "10.1.0.1", { isMeshed: true, tracesRequests: of.client ?? true });
@@ -39,6 +49,11 @@ function scene(
   });
   const application = { heard: "", answer: OK };
   server.host.listen(80, (conn) => {
+    if (of.http2 !== undefined) {
+      const options = { meshed: true, spells: true, clientId: null };
+      void new Http2Server(conn, of.http2, mesh.clock, () => {}, options);
+      return;
+    }
     let text = "";
     conn.setHandler({
       onData: (bytes) => {
@@ -58,7 +73,7 @@ function scene(
   const routes = of.routes ?? [routeOf("web", [ruleTo([backendOf(WEB)], [matchOf("/a*"), matchOf("/b*")])])];
   const policy: OutboundPolicy = {
     source: WEB.source,
-    protocol: "http1",
+    protocol: "detect",
     http: routes,
     tcp: [],
     backend: WEB,
@@ -111,6 +126,37 @@ test("who may ask is told the route, the endpoint, and what the far sidecar did"
   assertUntold(one);
   // Of the second match, on the same path of code.
   assert.match(traceOf(one.ask(["X-Pillion-Debug: yes"], "/b"))[1]!, /;match=2;/);
+});
+
+test("over HTTP/2 it is the same, and a mirror's copy says nothing of itself", () => {
+  const copy = { kind: "mirror", backend: WEB, ratio: { numerator: 1, denominator: 1 } } as const;
+  const routes = [routeOf("web", [ruleTo([backendOf(WEB)], [matchOf("/a*")], [copy])])];
+  const asked: RequestHead["asksTrace"][] = [];
+  // It would hear of both fields, that of programs and that of sidecars.
+  const application: HttpService = {
+    call: (head, _last, reply) => {
+      asked.push(head.asksTrace);
+      reply.head({ status: 204, version: "2", reason: null, fields: [] }, true);
+      return SPENT;
+    },
+  };
+  const one = scene({ routes, http2: application });
+  let trace = "";
+  one.client.host.dial(at(VIP, 80), (_error, conn) => {
+    assert.ok(conn);
+    const program = new Http2Client(conn, one.mesh.clock, () => {}, { meshed: false });
+    const head = headOf("/a", { version: "2", authority: "web", fields: ["x-pillion-debug", "1"] });
+    program.call(head, true, {
+      ...UNHEARD,
+      head: ({ fields }) => void (trace = fieldValue(fields, "x-pillion-trace") ?? ""),
+    });
+  });
+  one.mesh.clock.run(5_000);
+  assert.deepEqual(
+    traceOf(`x-pillion-trace: ${trace}\r`).map((step) => step.split(";")[0]),
+    ["client", "route", "mirror", "attempt", "server", "authorization", "attempt"],
+  );
+  assert.deepEqual(asked, [null, null], "the request and its copy");
 });
 
 test("without the header there is no trace", () => {
