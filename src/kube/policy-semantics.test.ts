@@ -85,6 +85,8 @@ test("parts of our own policies must agree with each other", () => {
       /hosts\[0\] must be a host in lower case/,
     ],
     ["EgressPolicy", "{mode: Deny, allow: [{cidrs: [10.0.0.0/40]}]}", /cidrs\[0\] must be a network/],
+    ["EgressPolicy", "{mode: Allow, allow: [{ports: [80]}]}", /allow has an effect only with mode: Audit/],
+    ["EgressPolicy", "{mode: Deny, allow: [{}]}", /allow\[0\] must have hosts, cidrs or ports/],
   ] as const) {
     const found = problems(kind, spec);
     assert.match(found, expected, spec);

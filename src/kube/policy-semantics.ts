@@ -3,6 +3,7 @@ import { compilePattern } from "#/stack/route/pattern.ts";
 import { durationMs } from "./duration.ts";
 import type { KubeObject } from "./objects.ts";
 import type {
+  EgressPolicyObject,
   FaultPolicyObject,
   GrpcRouteMatch,
   GrpcRouteObject,
@@ -24,6 +25,7 @@ export function checkPolicySemantics(object: KubeObject, say: Say): void {
   else if (object.kind === "TrafficPolicy") checkTraffic(object, say);
   else if (object.kind === "FaultPolicy") checkFaults(object, say);
   else if (object.kind === "RateLimitPolicy") checkRateLimit(object, say);
+  else if (object.kind === "EgressPolicy") checkEgress(object, say);
 }
 
 function checkRoute(route: HttpRouteObject | GrpcRouteObject, say: Say): void {
@@ -159,6 +161,14 @@ function checkRateLimit({ spec }: RateLimitPolicyObject, say: Say): void {
   const { min, max } = spec.concurrency ?? {};
   if (min !== undefined && max !== undefined && min > max)
     say(["spec", "concurrency", "min"], `must not be above max, ${max}`);
+}
+
+function checkEgress({ spec }: EgressPolicyObject, say: Say): void {
+  if (spec.mode === "Allow" && spec.allow !== undefined)
+    say(["spec", "allow"], "has an effect only with mode: Audit or mode: Deny");
+  for (const [i, entry] of (spec.allow ?? []).entries())
+    if (Object.keys(entry).length === 0)
+      say(["spec", "allow", i], "must have hosts, cidrs or ports; write mode: Allow to allow everything");
 }
 
 function checkTargets(targets: readonly TargetRef[], say: Say): void {

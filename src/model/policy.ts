@@ -18,6 +18,24 @@ export function ruleOf(from: Labels | PolicySource): string {
   return [kind, namespace, name].filter((part) => part !== "").join("/");
 }
 
+export const EGRESS_POLICY = "EgressPolicy";
+
+/** What an EgressPolicy says of what a route takes: the `section` of that route's source. */
+export type EgressVerdict = "allow" | "would-deny" | "deny";
+
+/** Null: the route is not of an EgressPolicy. */
+export function egressVerdictOf({ kind, section }: PolicySource): EgressVerdict | null {
+  if (kind !== EGRESS_POLICY) return null;
+  return section === "allow" || section === "would-deny" ? section : "deny";
+}
+
+/** Whether a policy is of an address outside the mesh; Linkerd's control plane names the first and the last. */
+export function leadsOutside({ kind, name }: PolicySource): boolean {
+  return (
+    (kind === "default" && name === "egress-fallback") || kind === EGRESS_POLICY || kind === "EgressNetwork"
+  );
+}
+
 /** How one connection's bytes are to be understood. "detect" looks; every other value is known without looking. */
 export type Protocol = "detect" | "http1" | "http2" | "grpc" | "tls" | "opaque";
 

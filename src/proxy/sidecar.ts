@@ -21,6 +21,7 @@ import { WorkloadLimits } from "./inbound/limits.ts";
 import { Ports } from "./inbound/ports.ts";
 import { Dialler } from "./outbound/dial.ts";
 import { Discovery } from "./outbound/discovery.ts";
+import { Egress } from "./outbound/egress.ts";
 import { OutboundHttpProxy } from "./outbound/http.ts";
 import { OpaqueDialler } from "./outbound/opaque.ts";
 import { Outbound } from "./outbound/outbound.ts";
@@ -95,6 +96,7 @@ export class Sidecar {
     const client = { id: workload, zone: config.zone };
     const limitReached = (service: string, limit: BackendLimit): void =>
       registry.count(FAMILIES.backendLimitReached, { service, limit });
+    const egress = new Egress(registry, log);
     const retryPressure = new RetryPressure();
     const outboundHttp = new OutboundHttpProxy({
       clock,
@@ -109,6 +111,7 @@ export class Sidecar {
       tracesRequests: config.tracesRequests,
       localIps: config.inboundIps,
       client,
+      egress,
       limitReached,
       mirrorDropped: () => registry.count(FAMILIES.mirrorDropped, {}),
       injected: ({ group, kind, name }, fault) =>
@@ -149,6 +152,7 @@ export class Sidecar {
       discovery,
       http: outboundHttp,
       opaque,
+      egress,
       memoryGuard,
       detectTimeoutMs: config.outboundDetectTimeoutMs,
       guard: outboundGuard,

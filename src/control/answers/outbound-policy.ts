@@ -8,6 +8,7 @@ import { BackendSchema, OutboundPolicySchema } from "#/gen/linkerd/outbound_pb.t
 import type { WeightedAddr } from "#/gen/linkerd/destination_pb.ts";
 import type { Capabilities } from "#/model/capabilities.ts";
 import type { OutboundPolicy as ModelPolicy, PolicySource, Protocol } from "#/model/policy.ts";
+import { egressVerdictOf } from "#/model/policy.ts";
 import type { PolicyClient } from "../policy/policy.ts";
 import { outboundPolicyFor } from "../policy/policy.ts";
 import type { MeshView } from "../services/mesh-view.ts";
@@ -55,6 +56,13 @@ export function outboundPolicyOf(
       );
     }
     case "outside": {
+      const model = egressPolicyOf(outboundPolicyFor(view, target, client), target.port, capabilities);
+      if (model !== null && capabilities.isExtended) return encodeOutboundPolicy(model);
+      if (model !== null) {
+        const standard = standardPolicy(model);
+        losses.note(view, standard.losses);
+        return encodeStandardPolicy(standard.policy);
+      }
       const metadata = byDefault("egress-fallback");
       return policy(
         "detect",
@@ -74,6 +82,20 @@ export function outboundPolicyOf(
       return forbidden(byDefault("undefined-address"), "undefined-address");
   }
 }
+
+/**
+ * What an EgressPolicy makes of an address outside; null where it is forwarded to as without one. A proxy of another kind does not
+ * audit. Of names in TLS it knows where nothing but TLS is expected.
+ */
+function egressPolicyOf(policy: ModelPolicy, port: number, { isExtended }: Capabilities): ModelPolicy | null {
+  const rest = policy.tcp.at(-1);
+  const verdict = rest === undefined ? null : egressVerdictOf(rest.source);
+  if (verdict === null || (verdict === "would-deny" && !isExtended)) return null;
+  const isByName = policy.tcp.some(({ serverNames }) => serverNames.length > 0);
+  return isByName && port === HTTPS_PORT && !isExtended ? { ...policy, protocol: "tls", http: [] } : policy;
+}
+
+const HTTPS_PORT = 443;
 
 /** A target without routes of its own has the default ones, under the names that Linkerd's metrics have for them. */
 function named(policy: ModelPolicy): ModelPolicy {

@@ -2,4 +2,6 @@
 export interface PolicyClient {
   readonly namespace: string;
   readonly serviceAccount: string;
+  /** Of its pod; absent where nobody knows which it is. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
 }

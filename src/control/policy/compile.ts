@@ -12,6 +12,8 @@ import { attachments, consumerNamespace, serviceKey } from "./attach.ts";
 import type { Attachment } from "./attach.ts";
 import { condition } from "./conditions.ts";
 import type { Finding } from "./conditions.ts";
+import { egressIndex } from "./egress.ts";
+import type { EgressIndex } from "./egress.ts";
 import { faultIndex } from "./faults.ts";
 import type { FaultIndex } from "./faults.ts";
 import { limitIndex } from "./limits.ts";
@@ -36,6 +38,7 @@ export interface CompiledPolicy {
   readonly trafficFrom: (serviceKey: string, port: number) => readonly LoadedObject[];
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
+  readonly egress: EgressIndex;
   /** The object that a decision came from; null for a default. */
   readonly objectOf: (source: PolicySource) => LoadedObject | null;
 }
@@ -64,6 +67,7 @@ export const NO_POLICY: CompiledPolicy = {
   trafficFrom: () => [],
   faults: new Map(),
   limits: new Map(),
+  egress: new Map(),
   objectOf: () => null,
 };
 
@@ -101,7 +105,7 @@ class Compiler {
     const services = this.#routes(trafficOf);
     const faults = faultIndex(this.#targets("FaultPolicy"));
     const limits = this.#limits();
-    this.#egress();
+    const egress = this.#egress();
     for (const loaded of objects.values())
       if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
         this.#statuses.set(objectKey(loaded.object), []);
@@ -113,6 +117,7 @@ class Compiler {
       trafficFrom,
       faults,
       limits,
+      egress,
       objectOf: (source) => {
         const kind = source.group === LINKERD_POLICY ? `${source.kind}.linkerd` : source.kind;
         return objects.get(`${kind}/${source.namespace}/${source.name}`) ?? null;
@@ -170,20 +175,20 @@ class Compiler {
     return limitIndex(policies, targets, (key) => this.#input.objects.get(`Service/${key}`));
   }
 
-  /** Nothing keeps egress to these yet, and nobody may believe so. */
-  #egress(): void {
-    for (const loaded of this.#byKind.get("EgressPolicy") ?? []) {
-      const finding: Finding = {
-        reason: "Pending",
-        message: "is read and not kept: what leaves the mesh is not held to policies yet",
-        path: ["spec", "mode"],
-      };
+  #egress(): EgressIndex {
+    const policies = this.#byKind.get("EgressPolicy") ?? [];
+    for (const loaded of policies) {
+      const { object } = loaded;
+      if (object.kind !== "EgressPolicy") continue;
+      const byHostAlone = (object.spec.allow ?? []).some(
+        ({ hosts, cidrs }) => hosts !== undefined && cidrs === undefined,
+      );
       this.#add(loaded, {
-        parent: podsOf(namespaceOf(loaded.object)),
-        conditions: [condition("Accepted", finding.reason, finding.message)],
+        parent: podsOf(namespaceOf(object)),
+        conditions: [condition("Accepted", "Accepted", byHostAlone ? HOSTS_ALONE : "")],
       });
-      this.#tell(loaded, finding);
     }
+    return egressIndex(policies);
   }
 
   /** The targets of all policies of a kind, told of. Policies of some kinds add up, of others one counts (`settle`). */
@@ -326,6 +331,9 @@ class Compiler {
       before.push(finding);
   }
 }
+
+const HOSTS_ALONE =
+  "hosts without cidrs are what the client says: they keep to the list who wants to, and stop nobody who lies";
 
 type CycleOf = RouteContext["mirrorRefusal"];
 

@@ -296,12 +296,3 @@ test("limits are kept on the pods and ports that a policy is for", () => {
   assert.deepEqual(inboundLimitsFor(world.view, seen!, 9000)?.rates, [], "another port");
   assert.deepEqual(world.conditions("RateLimitPolicy", "shop/b"), [""]);
 });
-
-test("an EgressPolicy is not kept yet, and says so", () => {
-  const world = new PolicyWorld(ours("EgressPolicy", "e", "{mode: Deny}"));
-  assert.deepEqual(world.conditions("EgressPolicy", "shop/e"), ["Accepted=False (Pending)"]);
-  assert.match(
-    world.problems.join("\n"),
-    /^f\.yaml:5: EgressPolicy shop\/e: spec\.mode is read and not kept/,
-  );
-});

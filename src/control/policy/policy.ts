@@ -8,6 +8,7 @@ import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
 import type { PolicyClient } from "./client.ts";
 import type { PortRoutes, ServicePolicy } from "./compile.ts";
+import { withEgress } from "./egress.ts";
 import { endpointOf } from "./endpoint.ts";
 import { withFaults } from "./faults.ts";
 import { limitsFor } from "./limits.ts";
@@ -43,7 +44,10 @@ export function outboundPolicyFor(
     case "outside": {
       const source = defaultSource("egress-fallback");
       const { ip, port } = target;
-      return policyTo(forwardTo(source, { ip, port, hostname: null, pod: null }), source, "detect");
+      const plain = policyTo(forwardTo(source, { ip, port, hostname: null, pod: null }), source, "detect");
+      // The mesh's own DNS: without it no name of a Service could be asked for.
+      const isDns = ip === view.node.gatewayIp && port === DNS_PORT;
+      return isDns ? plain : withEgress(view.policy.egress, plain, target, client);
     }
     case "undefined-port": {
       const { service, port } = target;
@@ -56,6 +60,8 @@ export function outboundPolicyFor(
     }
   }
 }
+
+const DNS_PORT = 53;
 
 /** What a pod's sidecar takes in on a port; null: whatever comes. */
 export function inboundLimitsFor(view: MeshView, pod: ViewPod, port: number): InboundLimits | null {

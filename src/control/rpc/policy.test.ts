@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { PortSpecSchema } from "#/gen/linkerd/inbound_pb.ts";
+import type { OutboundPolicy } from "#/gen/linkerd/outbound_pb.ts";
 import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
@@ -111,6 +112,62 @@ test("a sidecar gets what it says that it knows, another proxy what standard fie
   assert.equal(ruleOf(withCapabilities(WORKLOAD)).extensionFilters[0]?.kind.case, "rewrite");
   assert.equal(ruleOf(WORKLOAD).extensionFilters.length, 0);
   assert.equal(ruleOf(WORKLOAD).filters[0]?.kind.case, "failureInjector");
+});
+
+test("egress by host is kept by another proxy too, or refused; what is only audited it forwards", () => {
+  const policyOf = (mode: string, workload: string, port: number): OutboundPolicy => {
+    const live = liveOf(
+      `apiVersion: pillion.dev/v1alpha1\nkind: EgressPolicy\nmetadata: {name: e, namespace: shop}\nspec: {mode: ${mode}, allow: [{hosts: [api.example]}]}\n`,
+    );
+    const addr = { ip: { ip: { case: "ipv4", value: 0xc0000201 } }, port } as const;
+    const spec = create(TrafficSpecSchema, {
+      sourceWorkload: workload,
+      target: { case: "addr", value: addr },
+    });
+    const [bytes] = watch(live, OUTBOUND, toBinary(TrafficSpecSchema, spec), null);
+    return fromBinary(OutboundPolicySchema, bytes as Uint8Array);
+  };
+  const http = policyOf("Deny", WORKLOAD, 80).protocol!.kind;
+  assert.ok(http.case === "detect");
+  for (const { routes } of [http.value.http1!, http.value.http2!]) {
+    assert.deepEqual(
+      routes.map(({ hosts }) => hosts.map(({ match }) => match.value)),
+      [["api.example"], []],
+    );
+    const [failure] = routes[1]!.rules[0]!.filters;
+    assert.ok(failure?.kind.case === "failureInjector");
+    assert.equal(failure.kind.value.status, 403);
+  }
+  // It cannot tell names in bytes that might be anything.
+  assert.deepEqual(
+    http.value.opaque!.routes.map(({ rules }) => rules[0]!.filters.map(({ kind }) => kind.case)),
+    [["forbidden"]],
+  );
+  const tls = policyOf("Deny", WORKLOAD, 443).protocol!.kind;
+  assert.ok(tls.case === "tls");
+  assert.deepEqual(
+    tls.value.routes.map(({ snis, rules }) => [
+      snis.map(({ match }) => match.value),
+      rules[0]!.filters.map(({ kind }) => kind.case),
+    ]),
+    [
+      [["api.example"], []],
+      [[], ["forbidden"]],
+    ],
+  );
+  for (const port of [80, 443]) {
+    const { metadata } = policyOf("Audit", WORKLOAD, port);
+    assert.deepEqual(metadata!.kind, { case: "default", value: "egress-fallback" });
+    const { kind } = policyOf("Audit", withCapabilities(WORKLOAD), port).protocol!;
+    assert.ok(kind.case === "detect");
+    assert.deepEqual(
+      kind.value.opaque!.routes.map(({ snis, rules }) => [snis.length, rules[0]!.filters.length]),
+      [
+        [1, 0],
+        [0, 0],
+      ],
+    );
+  }
 });
 
 test("a stream hears of changes that concern it, and of no others", () => {

@@ -145,7 +145,8 @@ function clientOf(view: MeshView, pod: string | null, call: CallContext): Policy
   if (found !== undefined) checkIsOwn(found, call);
   else if (pod !== null && call.caller !== null && !pod.startsWith(`${call.caller.identity.namespace}/`))
     throw permissionDenied(`${pod} is not in the namespace of ${dnsName(call.caller.identity)}`);
-  return call.caller?.identity ?? found?.identity ?? null;
+  const identity = call.caller?.identity ?? found?.identity;
+  return identity === undefined ? null : { ...identity, labels: found?.labels };
 }
 
 /** What a workload's policy is, is told to that workload alone. */

@@ -38,6 +38,7 @@ import { TraceLayer } from "#/stack/trace/trace-layer.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 import { asUnmeshed } from "./dial.ts";
+import type { Egress } from "./egress.ts";
 
 export interface OutboundHttpParts {
   readonly clock: Clock;
@@ -63,6 +64,7 @@ export interface OutboundHttpParts {
   mirrorDropped(): void;
   /** A FaultPolicy has hit a request. */
   injected(source: PolicySource, kind: FaultAction["kind"]): void;
+  readonly egress: Egress;
   /** Told when a retry is withheld. */
   readonly retryPressure: RetryPressure;
 }
@@ -120,13 +122,15 @@ export class OutboundHttpProxy implements OutboundHttp {
       retrySeries: (route) => this.#parts.retrySeries(target.policy.source, route),
       faults: this.#faults,
     });
-    const way = first === null ? routes : new FirstThen(this.#firstService(first, version, target), routes);
+    const firstThen =
+      first === null ? null : new FirstThen(this.#firstService(first, version, target), routes);
+    const way = this.#parts.egress.watch(firstThen ?? routes, target);
     const service = this.#parts.tracesRequests
       ? new TraceLayer(way, { clock, side: "client", workload: answerer.workload })
       : way;
     const over = (): void => {
       routes.close();
-      if (way instanceof FirstThen) way.close();
+      firstThen?.close();
       closed();
     };
     if (version === "http1")

@@ -4,6 +4,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Labels } from "#/model/identity.ts";
+import { leadsOutside } from "#/model/policy.ts";
 import type { TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { Log } from "#/net/log.ts";
@@ -26,6 +27,7 @@ import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isOutboundProbe } from "../intercept-probe.ts";
 import type { MemoryGuard } from "../memory-guard.ts";
 import type { Discovery, Target } from "./discovery.ts";
+import type { Egress } from "./egress.ts";
 import type { OpaqueDialled, OpaqueDialler } from "./opaque.ts";
 
 export interface OutboundParts {
@@ -37,6 +39,7 @@ export interface OutboundParts {
   readonly discovery: Discovery;
   readonly http: OutboundHttp;
   readonly opaque: OpaqueDialler;
+  readonly egress: Egress;
   readonly memoryGuard: MemoryGuard;
   readonly detectTimeoutMs: number;
   readonly guard: Guard;
@@ -283,8 +286,11 @@ class OutboundConnection implements ConnHandler {
 
   #dialOpaque(target: Target): void {
     const way = this.#wayOf(target);
-    if (way.source === null) this.#fail(way.reason, way.message);
-    else this.#dial(way.source, way);
+    if (way.source === null) {
+      this.#judge(target);
+      const asked = this.#serverName === null ? "" : `; server name ${JSON.stringify(this.#serverName)}`;
+      this.#fail(way.reason, `${way.message}${asked}`);
+    } else this.#dial(way.source, way);
   }
 
   #dial(source: EndpointSource, { route, traffic }: Way): void {
@@ -311,6 +317,7 @@ class OutboundConnection implements ConnHandler {
 
   #pipe(dialled: OpaqueDialled, labels: Labels | null): void {
     const { log, registry } = this.#parts;
+    if (this.#target !== null) this.#judge(this.#target);
     if (labels !== null) registry.count(FAMILIES.outboundTcpRouteOpen, labels);
     pipe(this.#client, dialled.conn, (error, side) => {
       dialled.release();
@@ -330,6 +337,13 @@ class OutboundConnection implements ConnHandler {
       }
       this.#close();
     });
+  }
+
+  /** What an EgressPolicy says of the connection, if it goes outside. */
+  #judge({ policy }: Target): void {
+    if (!leadsOutside(policy.source)) return;
+    const route = findTcpRoute(policy.tcp, this.#serverName);
+    if (route !== null) this.#parts.egress.connection(route.source, this.#address, this.#serverName);
   }
 
   #failDial(error: ConnError | null): void {

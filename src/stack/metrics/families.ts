@@ -130,6 +130,14 @@ export const FAMILIES = {
     "outbound_tcp_detect_http_results_total",
     "What protocol detection found on outbound connections",
   ),
+  egressRequests: counter(
+    "pillion_egress_requests_total",
+    "HTTP requests to addresses outside the mesh, by the host that they name",
+  ),
+  egressVerdicts: counter(
+    "pillion_egress_policy_total",
+    "Requests and connections to addresses outside that an EgressPolicy has looked at",
+  ),
   passedTls: counter(
     "pillion_passed_tls_connections_total",
     "Connections in TLS of the workloads' own, passed on untouched",

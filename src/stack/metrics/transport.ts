@@ -1,6 +1,7 @@
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Labels, PeerIdentity } from "#/model/identity.ts";
+import { BoundedNames } from "./bounded-names.ts";
 import { FAMILIES } from "./families.ts";
 import type { Registry, Value } from "./registry.ts";
 
@@ -23,14 +24,11 @@ interface Counters {
   readonly written: Value;
 }
 
-/** Server names that have a series of their own, for clients choose them; later ones are counted together as "other". */
-const SERVER_NAMES_MAX = 64;
-
 /** `tcp_*` of all connections. Bytes are summed up when metrics are read and when a connection closes, never per chunk. */
 export class TransportMetrics {
   readonly #registry: Registry;
   readonly #live = new Set<Meter>();
-  readonly #serverNames = new Set<string>();
+  readonly #serverNames = new BoundedNames();
 
   constructor(registry: Registry) {
     this.#registry = registry;
@@ -65,13 +63,10 @@ export class TransportMetrics {
 
   /** A connection in a workload's own TLS. `serverName` is what its ClientHello asks for. */
   passedTls(direction: "inbound" | "outbound", port: number, serverName: string | null): void {
-    const name = serverName ?? "";
-    const hasRoom = this.#serverNames.size < SERVER_NAMES_MAX;
-    if (hasRoom) this.#serverNames.add(name);
     this.#registry.count(FAMILIES.passedTls, {
       direction,
       target_port: String(port),
-      server_name: hasRoom || this.#serverNames.has(name) ? name : "other",
+      server_name: this.#serverNames.nameFor(serverName ?? ""),
     });
   }
 }

@@ -1,9 +1,10 @@
 import { fieldValue, keepNeverIndexed, type Fields } from "#/base/fields.ts";
 import type { Random } from "#/base/random.ts";
+import { egressVerdictOf } from "#/model/policy.ts";
 import type { Backend, Cors, HttpFilter, Ratio } from "#/model/route.ts";
 import type { RequestHead, RequestSink, ResponseHead, ResponseSink } from "../http/exchange.ts";
 import { SPENT } from "../http/exchange.ts";
-import { fault, type Fault } from "../http/fault.ts";
+import { fault, type Fault, type FaultCode } from "../http/fault.ts";
 import { fieldName } from "../http/field-names.ts";
 import { Request } from "../http/translate.ts";
 import type { Candidate } from "./candidate.ts";
@@ -38,6 +39,7 @@ export class Filters {
   /** These answer whatever comes, so that no backend is needed. */
   readonly alwaysAnswer: boolean;
   readonly #context: FilterContext;
+  readonly #failCode: FaultCode;
   readonly #cors: Cors | null;
   readonly #fails: readonly FilterOf<"fail">[];
   readonly #redirect: Redirect | null;
@@ -50,6 +52,8 @@ export class Filters {
 
   constructor(filters: readonly HttpFilter[], context: FilterContext) {
     this.#context = context;
+    const isEgress = egressVerdictOf(context.candidate.route.source) !== null;
+    this.#failCode = isEgress ? "FORBIDDEN_TARGET" : "FAULT_INJECTED";
     this.mirrors = filters.filter((filter) => filter.kind === "mirror");
     this.faults = filters.filter((filter) => filter.kind === "fault");
     this.#cors = filters.find((filter) => filter.kind === "cors")?.cors ?? null;
@@ -70,7 +74,7 @@ export class Filters {
     for (const fail of this.#fails) {
       if (!this.isHit(fail.ratio)) continue;
       reply.fail(
-        fault("FAULT_INJECTED", fail.message === "" ? "the route lets this request fail" : fail.message, {
+        fault(this.#failCode, fail.message === "" ? "the route lets this request fail" : fail.message, {
           status: fail.status,
           grpcStatus: fail.grpcStatus,
           rule: label,
