@@ -39,8 +39,10 @@ export class Attempt implements ResponseSink {
   /** Given up before it was attached. */
   #abortedFor: Fault | null = null;
   #drain: Drain | null = null;
-  /** Both directions are over: nothing more may be said to the endpoint, not even when it failed from inside the call. */
+  /** Nothing more may be said to the endpoint, not even when that happened inside the call. */
   #hasFailed = false;
+  /** Both directions have ended well: there is nothing to abort, and credit may still be owed. */
+  #isSpent = false;
 
   constructor(owner: AttemptOwner) {
     this.#owner = owner;
@@ -50,7 +52,7 @@ export class Attempt implements ResponseSink {
     if (this.#hasFailed) return;
     this.sink = sink;
     this.#isAttached = true;
-    if (this.#abortedFor !== null) sink.abort(this.#abortedFor);
+    if (this.#abortedFor !== null && !this.#isSpent) sink.abort(this.#abortedFor);
     else if (this.#owedBytes > 0) sink.responseConsumed(this.#owedBytes);
   }
 
@@ -93,7 +95,11 @@ export class Attempt implements ResponseSink {
 
   finish(trailers: Fields | null): void {
     if (this.#owner.isHeard(this)) this.#owner.finish(this, trailers);
-    else this.#drain?.end();
+    else if (this.#drain !== null) {
+      // Only what was sent wholly is drained.
+      this.#isSpent = true;
+      this.#drain.end();
+    }
   }
 
   fail(cause: Fault): void {
@@ -124,10 +130,10 @@ class Drain extends Deadline {
   }
 
   body(bytes: number): void {
-    if (this.#isOver) return;
+    // Also past the bound: where all of it came from inside the call, it ended before it could be cut.
+    this.#attempt.responseConsumed(bytes);
     this.#leftBytes -= bytes;
     if (this.#leftBytes < 0) this.expire();
-    else this.#attempt.responseConsumed(bytes);
   }
 
   end(): void {
