@@ -1,36 +1,12 @@
 /** Asks what its argument says (JSON: a list of `Ask`), as an application of the pod, eight at a time; prints the answers. */
 import http from "node:http";
 import net from "node:net";
-import { join } from "node:path";
 import tls from "node:tls";
-import { credentials, loadPackageDefinition, Metadata } from "@grpc/grpc-js";
-import type { Client, ServiceClientConstructor, ServiceError } from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
-import type { Ask, Heard, Seen } from "../client.ts";
+import type { Ask, Heard } from "../client.ts";
+import { failed, hostAndPort, parsed } from "./answer.ts";
 
 const TIMEOUT_MS = 10_000;
 const AT_ONCE = 8;
-
-function parsed(body: string): Seen | null {
-  try {
-    return JSON.parse(body) as Seen;
-  } catch {
-    return null;
-  }
-}
-
-const failed = (error: unknown): Heard => ({
-  status: 0,
-  headers: {},
-  seen: null,
-  body: "",
-  error: String(error),
-});
-
-function hostAndPort(to: string, port: number): [string, number] {
-  const at = to.lastIndexOf(":");
-  return at === -1 ? [to, port] : [to.slice(0, at), Number(to.slice(at + 1))];
-}
 
 async function askHttp({ to, method = "GET", path = "/", headers = {} }: Ask): Promise<Heard> {
   const [host, port] = hostAndPort(to, 80);
@@ -61,26 +37,10 @@ async function askHttp({ to, method = "GET", path = "/", headers = {} }: Ask): P
   });
 }
 
-const definition = loadPackageDefinition(loadSync(join(import.meta.dirname, "echo.proto")));
-const { Echo } = definition["gateway"] as unknown as { Echo: ServiceClientConstructor };
-
-async function askGrpc({ to, path = "Echo", headers = {} }: Ask): Promise<Heard> {
-  const [host, port] = hostAndPort(to, 7070);
-  const client: Client = new Echo(`${host}:${port}`, credentials.createInsecure(), {
-    "grpc.use_local_subchannel_pool": 1,
-  });
-  const metadata = new Metadata();
-  for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
-  return await new Promise((resolve) => {
-    const done = (error: ServiceError | null, reply?: { json: string }): void => {
-      client.close();
-      if (error === null) {
-        resolve({ status: 200, headers: {}, seen: parsed(reply!.json), body: reply!.json, error: "" });
-      } else resolve({ ...failed(error.message), status: 1000 + error.code });
-    };
-    const methods = client as unknown as Record<string, (...args: unknown[]) => void>;
-    methods[path]!({}, metadata, { deadline: Date.now() + TIMEOUT_MS }, done);
-  });
+/** Loaded for those who ask so: it takes longer than the question. */
+async function askGrpc(ask: Ask): Promise<Heard> {
+  const { call } = await import("./grpc-call.ts");
+  return await call(ask, TIMEOUT_MS);
 }
 
 async function askTls({ to, serverName = "echo", path = "/" }: Ask): Promise<Heard> {
