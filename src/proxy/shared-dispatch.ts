@@ -4,10 +4,10 @@ import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { Dispatch } from "#/stack/http/dispatch.ts";
 import { RetryBudgetWindow } from "#/stack/retry/retry-budget.ts";
 
-/** A dispatch that no connection uses is kept this long, with its connections and what it learned of its endpoints. */
+/** A dispatch that nobody uses is kept this long, with its connections and what it learned of its endpoints. */
 const IDLE_MS = 30_000;
 
-/** A dispatch and how many connections use it. */
+/** A dispatch and how many use it: client connections, and requests that outlive the policy which sent them there. */
 export class SharedDispatch {
   readonly dispatch: Dispatch;
   readonly #clock: Clock;
@@ -49,9 +49,17 @@ export class SharedDispatch {
 
   release(): void {
     if (--this.#users > 0) return;
-    const run = ++this.#idleRun;
+    this.#dropWhenIdle(++this.#idleRun);
+  }
+
+  #dropWhenIdle(run: number): void {
     this.#clock.after(IDLE_MS, () => {
       if (this.#users > 0 || run !== this.#idleRun) return;
+      if (this.dispatch.isBusy) {
+        // What is under way may still have to go to another endpoint.
+        this.#dropWhenIdle(run);
+        return;
+      }
       this.#dropped();
       this.dispatch.close();
     });

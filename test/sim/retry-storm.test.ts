@@ -64,9 +64,10 @@ class Node implements HttpService {
       attemptTimeoutMs: null,
       call: (head, last, reply) => next[Math.floor(random.next() * next.length)]!.call(head, last, reply),
     };
+    const destinations = { draw: () => destination, hold: () => undefined, release: () => undefined };
     const program: HttpService = {
       call: (head, last, reply) =>
-        layer.call(rule, { draw: () => destination }, head, last, {
+        layer.call(rule, destinations, head, last, {
           ...NOT_HEARD,
           // A program's own answer: of what it was told it passes on nothing but whether it went well.
           head: ({ status }) => answer(reply, status === 200 ? 200 : 503),

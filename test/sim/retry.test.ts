@@ -358,7 +358,13 @@ function play(scene: Scenario): void {
     assert.ok(layer.keptBytes <= bytesMax, `${layer.keptBytes} bytes kept of at most ${bytesMax}`);
   };
   client.isEager = scene.isEager;
-  const sink = layer.call(rule, { draw: () => destination }, request, scene.body === null, client);
+  let holds = 0;
+  const destinations = {
+    draw: () => destination,
+    hold: () => void holds++,
+    release: () => void holds--,
+  };
+  const sink = layer.call(rule, destinations, request, scene.body === null, client);
   client.sink = sink;
   client.hasEnded = scene.body === null;
   let atMs = 0;
@@ -390,6 +396,7 @@ function play(scene: Scenario): void {
   assert.equal(counts.retried, endpoints.length - 1);
   assert.equal(layer.deadlines.size, 0, "a deadline is left");
   assert.equal(layer.keptBytes, 0, "bytes are left");
+  assert.equal(holds, 0, "backends are held");
   for (const [at, endpoint] of endpoints.entries()) {
     const isDone = endpoint.isAnswered && (endpoint.isEnded || endpoint.hasFailed);
     assert.ok(isDone || endpoint.isAborted || !client.hasEnded, `attempt ${at} was left under way`);

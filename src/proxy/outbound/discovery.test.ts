@@ -232,3 +232,20 @@ test("a source that was let go and made again is not taken for the old one, whic
   assert.notEqual(sourceOf(target), before);
   assert.notEqual(sourceOf(target)?.key, before?.key, "what is kept by key is made anew");
 });
+
+test("endpoints are followed for as long as somebody subscribes, whatever leads there", () => {
+  const { clock, control, lookup } = rig();
+  const { found } = lookup();
+  assert.equal(found, null);
+  control.say(balancer("web:80"));
+  const again = lookup().found;
+  assert(again?.kind === "found");
+  const subscription = sourceOf(again.target)!.subscribe(() => undefined);
+  control.say(balancer("canary:80"));
+  clock.advance(300_000);
+  assert(control.endpoints.has("web:80"));
+  subscription.cancel();
+  subscription.cancel();
+  clock.advance(300_000);
+  assert.deepEqual([...control.endpoints.keys()], ["canary:80"]);
+});

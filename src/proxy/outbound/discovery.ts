@@ -142,7 +142,7 @@ class Subscribers {
   }
 }
 
-/** Balancers outlive the targets that they were made for by 30 s; their source must live longer still. */
+/** A source that nobody holds is followed for this long: a balancer may be made of it soon, or a target that leads to it. */
 const SOURCE_LINGER_MS = 45_000;
 
 /** Endpoints of one service, shared by all targets that lead to it. */
@@ -174,8 +174,19 @@ class BalancerSource implements EndpointSource {
     this.#watch = control.watchEndpoints(path, sink);
   }
 
+  /** Whoever subscribes holds it too: balancers outlive the targets that they were made for. */
   subscribe(changed: () => void): Cancel {
-    return this.#subscribers.add(changed);
+    const own = this.#subscribers.add(changed);
+    this.hold();
+    let isCancelled = false;
+    return {
+      cancel: () => {
+        if (isCancelled) return;
+        isCancelled = true;
+        own.cancel();
+        this.release();
+      },
+    };
   }
 
   hold(): void {

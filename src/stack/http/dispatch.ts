@@ -139,6 +139,11 @@ export class Dispatch implements HttpService {
     return attempt;
   }
 
+  /** Whether requests are at its endpoints, or wait for one. */
+  get isBusy(): boolean {
+    return this.balancer.pending + this.#waiting.size > 0;
+  }
+
   /** Connections end when idle; requests under way finish. */
   close(): void {
     this.#subscription.cancel();

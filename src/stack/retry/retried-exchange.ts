@@ -83,6 +83,8 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
   /** The final answer has ended. */
   #isDone = false;
   #isOver = false;
+  /** There may be another attempt: where it can go is held. */
+  #isHolding = false;
   /** Why an answer that the policy would have sent again was not; "" otherwise. */
   #withheld = "";
 
@@ -131,6 +133,8 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     if (this.#last) this.#awaitEnd();
     const destination = this.#destinations.draw(this.#head, 0);
     if (this.#policy !== null) {
+      this.#isHolding = true;
+      this.#destinations.hold();
       destination.budget?.request(nowMs);
       this.#room.pressure.isPossible = true;
     }
@@ -338,6 +342,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
 
   #pass(head: ResponseHead, last: boolean): void {
     this.#answered = true;
+    this.#letGo();
     this.#unkeep();
     this.#awaitEnd();
     // A tunnel is an answer for as long as both sides like, and only silence ends it.
@@ -561,10 +566,18 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#kept = null;
   }
 
+  /** No other attempt follows. */
+  #letGo(): void {
+    if (!this.#isHolding) return;
+    this.#isHolding = false;
+    this.#destinations.release();
+  }
+
   #close(): void {
     this.#isOver = true;
     this.#attempt = null;
     this.#next = null;
+    this.#letGo();
     this.#unkeep();
     this.#room.deadlines.clear(this);
   }

@@ -119,7 +119,8 @@ class Scene {
       attemptTimeoutMs: null,
       call: dispatch.call.bind(dispatch),
     };
-    return this.layer.call(this.#rule, { draw: () => destination }, head, method === "GET", reply);
+    const destinations = { draw: () => destination, hold: () => undefined, release: () => undefined };
+    return this.layer.call(this.#rule, destinations, head, method === "GET", reply);
   }
 }
 

@@ -38,6 +38,8 @@ class Scene {
   readonly destination: Destination;
   draws: Destination[] = [];
   readonly rule: RetryRule;
+  /** Of requests that may be sent again. */
+  holds = 0;
 
   constructor(
     options: {
@@ -82,7 +84,11 @@ class Scene {
     const reply = new RecordingReply();
     const sink = this.layer.call(
       this.rule,
-      { draw: (_head, attempt) => this.draws[attempt] ?? this.destination },
+      {
+        draw: (_head, attempt) => this.draws[attempt] ?? this.destination,
+        hold: () => void this.holds++,
+        release: () => void this.holds--,
+      },
       { ...GET, ...head },
       last,
       reply,
@@ -98,6 +104,7 @@ class Scene {
   assertClean(): void {
     assert.equal(this.layer.deadlines.size, 0);
     assert.equal(this.layer.keptBytes, 0);
+    assert.equal(this.holds, 0);
   }
 }
 

@@ -22,6 +22,9 @@ export interface Destination {
 
 /** Draws a backend for each attempt, by weight. A rule that has none gives a destination that fails. */
 export interface Destinations {
+  /** Until it is released as often, whatever it draws has its endpoints, also when the rule is gone. */
+  hold(): void;
+  release(): void;
   /** `attempt`: 0 for the first. */
   draw(head: RequestHead, attempt: number): Destination;
 }

@@ -34,6 +34,8 @@ class Services implements Backends {
   readonly services = new Map<string, ScriptedService>();
   readonly unready = new Set<string>();
   releases = 0;
+  /** Holds of requests, by service. */
+  readonly holds: Record<string, number> = {};
 
   service(name: string): ScriptedService {
     let service = this.services.get(name);
@@ -52,13 +54,15 @@ class Services implements Backends {
       floorCount: 10,
       floorIntervalMs: 1_000,
     });
-    const { unready } = this;
+    const { holds, unready } = this;
     return {
       dispatch: this.service(name),
       budget,
       get isReady(): boolean {
         return !unready.has(name);
       },
+      acquire: () => void (holds[name] = (holds[name] ?? 0) + 1),
+      release: () => void (holds[name] = holds[name]! - 1),
     };
   }
   releaseAll(): void {
@@ -738,12 +742,30 @@ test("a request that is sent again after a change of policy goes on by the rule 
   all.backends.hold = (backend) =>
     backend.kind === "balancer" && backend.path.startsWith("v3.") ? hold(backend) : null;
   all.target.table = new RouteTable([routeOf("web", [ruleTo("v3")])]);
+  assert.deepEqual(all.backends.holds, {});
   assert.equal(all.ask(headOf("/")).body_, "v3");
+  assert.deepEqual(all.backends.holds, { v1: 1, v2: 1 }, "the connection's own hold is gone");
   all.backends.unready.add("v1");
   all.backends.service("v1").calls[0]!.answer(503, [], "");
   all.clock.advance(1_000);
   all.backends.service("v2").calls[0]!.answer(200, [], "");
   assert.equal(reply.status, 200);
+  assert.deepEqual(all.backends.holds, { v1: 0, v2: 0 });
+  all.layer.close();
+  assert.deepEqual(all.backends.holds, { v1: 0, v2: 0 }, "nothing is under way");
+});
+
+test("a request that is given up after a change of policy gives its backends back, once", () => {
+  const all = rig([routeOf("web", [{ ...ruleTo("v1"), retry: RETRY }])]);
+  all.backends.services.set("v1", new ScriptedService());
+  const sinks = [0, 1].map(() => all.layer.call(headOf("/"), false, new RecordingReply()));
+  all.layer.close();
+  const held: number[] = [];
+  for (const sink of [...sinks, ...sinks]) {
+    held.push(all.backends.holds["v1"]!);
+    sink.abort(fault("CANCELLED", "gone"));
+  }
+  assert.deepEqual([...held, all.backends.holds["v1"]], [1, 1, 0, 0, 0]);
 });
 
 test("a rule without a backend is not asked for one again", () => {

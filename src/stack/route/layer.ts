@@ -27,6 +27,9 @@ export interface HeldBackend {
   readonly budget: RetryBudgetWindow;
   /** It has an endpoint, and not every one failed to connect of late. */
   readonly isReady: boolean;
+  /** Keeps its endpoints beyond `Backends.releaseAll`, until it is released as often. */
+  acquire(): void;
+  release(): void;
 }
 
 export interface BackendDispatch extends HttpService {
@@ -116,6 +119,7 @@ export class RouteLayer implements HttpService {
 
   #forget(): void {
     this.#table = null;
+    for (const service of this.#services.values()) service.leave();
     this.#services.clear();
     this.#only = null;
     this.#lastHead = null;

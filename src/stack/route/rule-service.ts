@@ -47,6 +47,10 @@ export class RuleService implements HttpService, SplitState, Destinations {
   readonly #retryRule: RetryRule | null;
   /** Null for the default rule of a target without routes. */
   readonly #series: RuleSeries | null;
+  /** Requests that may be sent again. */
+  #underWay = 0;
+  /** The connection goes by other rules now, and its hold on these backends is given up. */
+  #hasLeft = false;
 
   constructor(candidate: Candidate, parts: RouteLayerParts) {
     const { route, rule } = candidate;
@@ -103,6 +107,22 @@ export class RuleService implements HttpService, SplitState, Destinations {
     const { rule } = this.#candidate;
     const index = drawBackend(rule.choice, rule.backends, this, this.#parts.random);
     return this.#backends[index] ?? this.#nowhere;
+  }
+
+  hold(): void {
+    this.#underWay++;
+  }
+
+  release(): void {
+    if (--this.#underWay > 0 || !this.#hasLeft) return;
+    for (const { held } of this.#backends) held?.release();
+  }
+
+  /** The table is another one: requests that may be sent again hold their backends themselves from now on. */
+  leave(): void {
+    if (this.#underWay === 0) return;
+    this.#hasLeft = true;
+    for (const { held } of this.#backends) held?.acquire();
   }
 
   isReady(index: number): boolean {
