@@ -31,7 +31,7 @@ export function outboundPolicyOf(
   target: Target,
   client: PolicyClient | null,
   capabilities: Capabilities,
-  losses: StandardLosses,
+  losses: Pick<StandardLosses, "note">,
 ): OutboundPolicy {
   switch (target.kind) {
     case "service": {

@@ -73,6 +73,12 @@ export function withFaults(
   });
 }
 
+/** Whether any are for some clients only. */
+export function namesClients(faults: FaultIndex): boolean {
+  for (const entries of faults.values()) if (entries.some(({ from }) => from !== null)) return true;
+  return false;
+}
+
 function filtersFor(
   entries: readonly FaultEntry[] | undefined,
   section: string,

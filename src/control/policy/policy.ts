@@ -5,12 +5,13 @@ import type { InboundLimits } from "#/model/traffic.ts";
 import { isOpaquePort } from "../answers/endpoints.ts";
 import type { Target } from "../answers/target.ts";
 import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
+import { serviceKey } from "./attach.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
 import type { PolicyClient } from "./client.ts";
 import type { PortRoutes, ServicePolicy } from "./compile.ts";
 import { withEgress } from "./egress.ts";
 import { endpointOf } from "./endpoint.ts";
-import { withFaults } from "./faults.ts";
+import { namesClients, withFaults } from "./faults.ts";
 import { limitsFor } from "./limits.ts";
 
 export type { PolicyClient } from "./client.ts";
@@ -96,6 +97,18 @@ function withRoutes(
   if (routes === null) return policy.defaults === null ? plain : withDefaults(plain, policy.defaults);
   if (routes.kind === "http") return { ...plain, http: routes.http };
   return { ...plain, protocol: routes.kind === "tls" ? "tls" : "opaque", tcp: routes.tcp };
+}
+
+/** What of a client counts for what it is told of a Service: clients of one audience are told the same. */
+export function audienceOf(
+  { policy }: MeshView,
+  service: { readonly namespace: string; readonly name: string },
+  client: PolicyClient | null,
+): string {
+  if (client === null) return "";
+  const { namespace, serviceAccount } = client;
+  if (namesClients(policy.faults)) return `${namespace}/${serviceAccount}`;
+  return policy.services.get(serviceKey(service))?.consumers.has(namespace) === true ? namespace : "";
 }
 
 /** GEP-1294: a namespace with routes of its own for a Service is routed by those alone. */

@@ -97,5 +97,5 @@ export class SharedAnswers<T> {
 }
 
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0;
+  return a === b || Buffer.compare(a, b) === 0;
 }

@@ -2,12 +2,12 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { parseIp } from "#/base/address.ts";
 import { PortSpecSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
 import type { TrafficSpec } from "#/gen/linkerd/outbound_pb.ts";
-import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
+import { TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
 import type { Capabilities } from "#/model/capabilities.ts";
 import { capabilitiesIn } from "#/model/capabilities.ts";
 import { dnsName, sameIdentity } from "#/model/identity.ts";
+import { encodedPolicyOf } from "../answers/encoded-policy.ts";
 import { inboundServerOf } from "../answers/inbound-policy.ts";
-import { outboundPolicyOf } from "../answers/outbound-policy.ts";
 import { StandardLosses } from "../answers/standard-losses.ts";
 import type { Target } from "../answers/target.ts";
 import { meaningOfName, parseAuthority, targetOfAddress, targetOfService } from "../answers/target.ts";
@@ -105,10 +105,7 @@ function outboundQuestion(request: Uint8Array, call: CallContext, losses: Standa
   return {
     key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod ?? ""} ${asked.key}`,
     compute: (view) =>
-      toBinary(
-        OutboundPolicySchema,
-        outboundPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities, losses),
-      ),
+      encodedPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities, losses),
   };
 }
 
