@@ -5,13 +5,15 @@ import { VirtualClock } from "#/base/virtual-clock.ts";
 import { LiveView } from "#/control/rpc/live-view.ts";
 import { quotaMethods } from "#/control/rpc/quota.ts";
 import type { CallContext } from "#/control/rpc/server.ts";
+import { REQUEST_BYTES_MAX } from "#/control/rpc/server.ts";
 import { RpcError } from "#/control/rpc/status.ts";
 import type { MeshView, ViewPod } from "#/control/services/mesh-view.ts";
 import type { RateLimit } from "#/model/traffic.ts";
 import type { QuotaAnswer, QuotaReport } from "#/proxy/control/control-api.ts";
 import { decodeQuotaAnswer, encodeQuotaRequest } from "#/proxy/control/quota-wire.ts";
+import { GLOBAL_KEYS_MAX, QuotaShares } from "#/stack/limits/quota-shares.ts";
 import { limitIds } from "#/stack/limits/rate-limiter.ts";
-import { GrpcStatus } from "#/wire/grpc.ts";
+import { encodeGrpcMessage, GrpcFound, GrpcMessageReader, GrpcStatus } from "#/wire/grpc.ts";
 
 const SOURCE = { group: "", kind: "RateLimitPolicy", namespace: "shop", name: "all", section: "", port: 0 };
 const LIMIT: RateLimit = {
@@ -148,4 +150,26 @@ test("bytes that are no answer to the question are taken for none", async () => 
     }),
   );
   assert.equal((await scene.ask("shop:web-0", reports))!.grants.length, 2);
+});
+
+test("a report of the longest keys is one that the control plane takes, and all have their turn", async () => {
+  const scene = new Scene(pod("web-0"));
+  const shares = new QuotaShares();
+  const limit: RateLimit = { ...LIMIT, key: { kind: "header", name: "x-key" } };
+  const counted = shares.limit(80, LIMIT_ID, limit, 0);
+  const all = Array.from({ length: GLOBAL_KEYS_MAX }, (_, i) =>
+    counted.share(`${i}`.padEnd(2_000, "k"), null, 0),
+  );
+  for (const share of all) share.arrived(0);
+  const reported = new Set<unknown>();
+  for (let turn = 0; turn < 3; turn++) {
+    const reports = shares.report(100 * turn, 100);
+    for (const { share } of reports) reported.add(share);
+    const message = encodeGrpcMessage(encodeQuotaRequest("shop:web-0", reports).finish());
+    const reader = new GrpcMessageReader(REQUEST_BYTES_MAX);
+    reader.feed(message);
+    assert.equal(reader.next(), GrpcFound.MESSAGE);
+    assert.equal((await scene.ask("shop:web-0", reports))!.grants.length, reports.length);
+  }
+  assert.equal(reported.size, GLOBAL_KEYS_MAX);
 });

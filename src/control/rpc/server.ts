@@ -40,7 +40,7 @@ export interface RpcServerOptions {
 }
 
 /** Requests are a name and a token; certificates' requests are the largest. */
-const REQUEST_BYTES_MAX = 64 * 1024;
+export const REQUEST_BYTES_MAX = 64 * 1024;
 /** Streams that one connection may have open: a sidecar opens three for each target of its workload. */
 const STREAMS_MAX = 8192;
 const CONNECTIONS_MAX = 10_000;

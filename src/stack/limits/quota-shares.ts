@@ -7,8 +7,9 @@ import { QuotaShare } from "./quota-share.ts";
 export const GLOBAL_KEYS_MAX = 256;
 /** Requests that may wait for an answer; one more goes by what is known. */
 const WAITING_MAX = 1_000;
-/** Shares in one report; the others are in the next. */
+/** Shares in one report, and characters of their keys and of the names of their limits; the others are in the next. */
 const REPORTED_MAX = 256;
+const REPORTED_CHARS_MAX = 32 * 1024;
 
 /** One share, in one report. */
 export interface Reported {
@@ -132,8 +133,15 @@ export class QuotaShares {
     const all: Omit<Reported, "report">[] = [];
     for (const { port, limitId, active } of this.#withActive(nowMs))
       for (const { key, share } of active) all.push({ port, limitId, key, share });
-    this.#offset = all.length <= REPORTED_MAX ? 0 : (this.#offset + REPORTED_MAX) % all.length;
-    const turn = [...all.slice(this.#offset), ...all.slice(0, this.#offset)].slice(0, REPORTED_MAX);
+    const from = this.#offset < all.length ? this.#offset : 0;
+    const turn: typeof all = [];
+    for (let chars = 0; turn.length < Math.min(all.length, REPORTED_MAX);) {
+      const next = all[(from + turn.length) % all.length]!;
+      chars += (next.key?.length ?? 0) + next.limitId.length;
+      if (chars > REPORTED_CHARS_MAX && turn.length > 0) break;
+      turn.push(next);
+    }
+    this.#offset = turn.length === all.length ? 0 : (from + turn.length) % all.length;
     this.#isQuiet = all.length === 0;
     return turn.map((one) => ({ ...one, report: one.share.report(nowMs, intervalMs) }));
   }
