@@ -200,8 +200,8 @@ export class SimControl implements Omit<ControlApi, "leaseQuota"> {
         const rates = this.#ports.get(port)?.limits?.rates ?? [];
         const limit = rates[limitIds(rates).indexOf(limitId)];
         if (limit === undefined) return null;
-        const lease = this.#quota.lease(`${port} ${limitId}`, limit, member, key, report, nowMs);
-        return { ...lease, replicas: this.replicas };
+        const lease = this.#quota.lease("web", `${port} ${limitId}`, limit, member, key, report, nowMs);
+        return lease === null ? null : { ...lease, replicas: this.replicas };
       });
       later(() => done({ intervalMs: this.#quota.intervalMs, grants }));
     });

@@ -5,8 +5,12 @@ import { QuotaPool } from "./quota-pool.ts";
 
 /** Keys of one limit that are counted apart; the others share one count. */
 const KEYS_MAX = 1_000;
-/** Of all limits together. Beyond, a limit has the shared count only. */
+/** Of all limits together. Beyond, there is no count for a key of its own, and at last none for a limit. */
 const POOLS_MAX = 50_000;
+/** Of those, what is only for the first count of a limit, however many keys others have. */
+const POOLS_FOR_LIMITS = 5_000;
+/** On all ports of a workload, which names them itself. One more is not counted. */
+const LIMITS_OF_WORKLOAD_MAX = 256;
 const INTERVAL_MS_MIN = 100;
 /** Some reports have to fit into a lease. */
 const INTERVAL_MS_MAX = LEASE_MS / 3;
@@ -22,7 +26,8 @@ interface Limit {
 
 /** All global rate limits that sidecars take from. Pure: time comes in as an argument. */
 export class QuotaPools {
-  readonly #limits = new Map<string, Limit>();
+  /** By workload, then by port and limit. */
+  readonly #workloads = new Map<string, Map<string, Limit>>();
   #pools = 0;
   /** Who reported lately, and when. */
   readonly #members = new Map<string, number>();
@@ -39,37 +44,59 @@ export class QuotaPools {
   }
 
   /**
-   * `limitKey` names the limit among all of the mesh: workload, port and limit. `key` null: of the keys that the sidecar does not count apart.
+   * `limitKey` names the limit among the workload's: port and limit. `key` null: of the keys that the sidecar does not count apart. Null:
+   * there is no room to count it; sidecars that hear nothing keep to equal parts.
    */
   lease(
+    workload: string,
     limitKey: string,
     limit: RateLimit,
     member: string,
     key: string | null,
     report: MemberReport,
     nowMs: number,
-  ): { readonly granted: number; readonly waitMs: number } {
+  ): { readonly granted: number; readonly waitMs: number } | null {
     this.#sweep(nowMs);
     this.#members.set(member, nowMs);
     const rate: PoolRate = { perMs: limit.requests / limit.windowMs, burst: limit.burst };
-    const pool = this.#poolOf(limitKey, key, rate, nowMs);
+    const pool = this.#poolOf(workload, limitKey, key, rate, nowMs);
+    if (pool === null) return null;
     pool.setRate(rate, nowMs, this.intervalMs);
     return pool.report(member, report, nowMs, this.intervalMs, LEASE_MS);
   }
 
-  #poolOf(limitKey: string, key: string | null, rate: PoolRate, nowMs: number): QuotaPool {
-    let limit = this.#limits.get(limitKey);
-    if (limit === undefined) this.#limits.set(limitKey, (limit = { byKey: new Map(), rest: null }));
+  #poolOf(
+    workload: string,
+    limitKey: string,
+    key: string | null,
+    rate: PoolRate,
+    nowMs: number,
+  ): QuotaPool | null {
+    const limit = this.#limitOf(workload, limitKey);
+    if (limit === null) return null;
     if (key !== null) {
       const known = limit.byKey.get(key);
       if (known !== undefined) return known;
-      if (limit.byKey.size < KEYS_MAX && this.#pools < POOLS_MAX) {
+      const room = POOLS_MAX - this.#pools - (limit.byKey.size === 0 ? 0 : POOLS_FOR_LIMITS);
+      if (limit.byKey.size < KEYS_MAX && room > 0) {
         const pool = this.#make(rate, nowMs);
         limit.byKey.set(key, pool);
         return pool;
       }
     }
-    return (limit.rest ??= this.#make(rate, nowMs));
+    if (limit.rest === null && this.#pools < POOLS_MAX) limit.rest = this.#make(rate, nowMs);
+    return limit.rest;
+  }
+
+  #limitOf(workload: string, limitKey: string): Limit | null {
+    const limits = this.#workloads.get(workload) ?? new Map<string, Limit>();
+    const known = limits.get(limitKey);
+    if (known !== undefined) return known;
+    if (limits.size >= LIMITS_OF_WORKLOAD_MAX) return null;
+    const limit: Limit = { byKey: new Map(), rest: null };
+    limits.set(limitKey, limit);
+    this.#workloads.set(workload, limits);
+    return limit;
   }
 
   #make(rate: PoolRate, nowMs: number): QuotaPool {
@@ -83,17 +110,20 @@ export class QuotaPools {
     this.#sweptAtMs = nowMs;
     for (const [member, atMs] of this.#members) if (nowMs - atMs >= LEASE_MS) this.#members.delete(member);
     const { intervalMs } = this;
-    for (const [limitKey, limit] of this.#limits) {
-      for (const [key, pool] of limit.byKey) {
-        if (!pool.isFresh(nowMs, intervalMs)) continue;
-        limit.byKey.delete(key);
-        this.#pools--;
+    for (const [workload, limits] of this.#workloads) {
+      for (const [limitKey, limit] of limits) {
+        for (const [key, pool] of limit.byKey) {
+          if (!pool.isFresh(nowMs, intervalMs)) continue;
+          limit.byKey.delete(key);
+          this.#pools--;
+        }
+        if (limit.rest?.isFresh(nowMs, intervalMs) === true) {
+          limit.rest = null;
+          this.#pools--;
+        }
+        if (limit.byKey.size === 0 && limit.rest === null) limits.delete(limitKey);
       }
-      if (limit.rest?.isFresh(nowMs, intervalMs) === true) {
-        limit.rest = null;
-        this.#pools--;
-      }
-      if (limit.byKey.size === 0 && limit.rest === null) this.#limits.delete(limitKey);
+      if (limits.size === 0) this.#workloads.delete(workload);
     }
   }
 }

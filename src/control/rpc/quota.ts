@@ -63,11 +63,14 @@ function grant(
 ): { isKnown: boolean; replicas: number; shares: { granted: number; waitMs: number }[] } {
   const limit = limitOf(limitsOf(view, pod, report.port), report.limit);
   if (limit === null) return { isKnown: false, replicas: 0, shares: [] };
-  const limitKey = `${workloadKey(pod)} ${report.port} ${report.limit}`;
-  const shares = report.shares.map((share) => {
-    const { granted, waitMs } = pools.lease(limitKey, limit, pod.uid, keyOf(share), countsOf(share), nowMs);
-    return { granted, waitMs: Math.ceil(waitMs) };
-  });
+  const workload = workloadKey(pod);
+  const limitKey = `${report.port} ${report.limit}`;
+  const shares: { granted: number; waitMs: number }[] = [];
+  for (const share of report.shares) {
+    const lease = pools.lease(workload, limitKey, limit, pod.uid, keyOf(share), countsOf(share), nowMs);
+    if (lease === null) return { isKnown: false, replicas: 0, shares: [] };
+    shares.push({ granted: lease.granted, waitMs: Math.ceil(lease.waitMs) });
+  }
   return { isKnown: true, replicas: replicasOf(view, pod), shares };
 }
 
