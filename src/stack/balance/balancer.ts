@@ -192,7 +192,8 @@ export class Balancer<T> {
   pick(nowMs: number, tried: readonly Member<T>[], fields: Fields | null = null): Member<T> | null {
     if (this.#sessions !== null && fields !== null) {
       const member = this.#sessions.memberOf(fields);
-      if (member !== null && this.#mayServe(member, nowMs) && !tried.includes(member)) return member;
+      // Asked last: of one that is set aside it says that this request tries it.
+      if (member !== null && !tried.includes(member) && this.#mayServe(member, nowMs)) return member;
     }
     const first = this.#others.members.length > 0 && this.#spills() ? this.#others : this.#pool;
     const picked = this.#pickFrom(first, nowMs, tried, fields);

@@ -105,6 +105,16 @@ test("while its endpoint is set aside, or was tried, others serve a session, whi
   assert.equal(ask(over, request).ip, first.ip);
 });
 
+test("a session's request that must not go to its endpoint again leaves its next trial to others", () => {
+  const { over } = rig();
+  const first = ask(over, []);
+  const member = over.members.find(({ extra }) => extra === first.ip)!;
+  over.connectFailed(member, 0);
+  const dueMs = member.standing.untilMs;
+  assert.notEqual(over.pick(dueMs, [member], cookieOf(first.set)), member);
+  assert.equal(over.pick(dueMs, [], cookieOf(first.set)), member, "nobody tries it yet");
+});
+
 test("a change of endpoints, weights or algorithm leaves sessions where they are", () => {
   const { over } = rig();
   const first = ask(over, []);
