@@ -38,6 +38,8 @@ export class Filters {
   readonly faults: readonly FilterOf<"fault">[];
   /** These answer whatever comes, so that no backend is needed. */
   readonly alwaysAnswer: boolean;
+  /** Requests may go on later than they came. */
+  readonly mayDelay: boolean;
   readonly #context: FilterContext;
   readonly #failCode: FaultCode;
   readonly #cors: Cors | null;
@@ -56,6 +58,7 @@ export class Filters {
     this.#failCode = isEgress ? "FORBIDDEN_TARGET" : "FAULT_INJECTED";
     this.mirrors = filters.filter((filter) => filter.kind === "mirror");
     this.faults = filters.filter((filter) => filter.kind === "fault");
+    this.mayDelay = this.faults.some(({ action }) => action.kind === "delay");
     this.#cors = filters.find((filter) => filter.kind === "cors")?.cors ?? null;
     this.#fails = filters.filter((filter) => filter.kind === "fail");
     this.#redirect = filters.find((filter) => filter.kind === "redirect") ?? null;

@@ -33,6 +33,8 @@ import { backendOf, balancerTo, callOf, headOf, matchOf, routeOf, ruleTo, source
 class Services implements Backends {
   readonly services = new Map<string, ScriptedService>();
   readonly unready = new Set<string>();
+  /** Named by no policy any more. */
+  readonly unnamed = new Set<string>();
   releases = 0;
   /** Holds of requests, by service. */
   readonly holds: Record<string, number> = {};
@@ -48,6 +50,7 @@ class Services implements Backends {
   hold(backend: Backend): HeldBackend | null {
     if (backend.kind !== "balancer") return null;
     const name = backend.path.split(".")[0]!;
+    if (this.unnamed.has(name)) return null;
     const budget = new RetryBudgetWindow({
       percent: 100,
       intervalMs: 10_000,
@@ -139,6 +142,25 @@ test("each request goes where its rule leads, on one connection", () => {
   assert.equal(ask(headOf("/v1")).body_, "v1");
   assert.equal(ask(headOf("/v2")).body_, "v2");
   assert.equal(ask(headOf("/v1")).body_, "v1");
+});
+
+test("a request that a fault delays goes where its rule led, though the policy is another one by then", () => {
+  const delay: HttpFilter = {
+    kind: "fault",
+    source: sourceNamed("slow", "FaultPolicy"),
+    ratio: { numerator: 1, denominator: 1 },
+    headers: [],
+    action: { kind: "delay", delayMs: 100, jitterMs: 0 },
+  };
+  for (const rule of [ruleTo("v1", [], [delay]), ruleTo([backendOf(balancerTo("v1"), 1, [delay])])]) {
+    const { ask, backends, clock, target } = rig([routeOf("web", [rule])]);
+    const reply = ask(headOf("/"));
+    target.table = new RouteTable([routeOf("web", [ruleTo("v2")])]);
+    backends.unnamed.add("v1");
+    clock.advance(100);
+    assert.equal(reply.body_, "v1", reply.fault?.message);
+    assert.equal(ask(headOf("/")).body_, "v2");
+  }
 });
 
 test("what no rule takes is refused with 404 and the reason, to gRPC callers with UNIMPLEMENTED", () => {

@@ -76,8 +76,11 @@ export class RuleService implements HttpService, SplitState, Destinations {
           series: parts.retrySeries(route.source),
         }
       : null;
-    // Attempts may come when the policy is another one already: what they lead to is taken hold of while it is named.
-    if (this.#retryRule !== null) for (const backend of this.#backends) void backend.held;
+    // What is sent later may be so when the policy is another one already: where it leads is taken hold of while that is named.
+    const delays = [this.#filters, ...this.#backends.map(({ filters }) => filters)].some(
+      (filters) => filters?.mayDelay === true,
+    );
+    if (delays || this.#retryRule !== null) for (const backend of this.#backends) void backend.held;
   }
 
   /** Where all requests of this rule go unchanged and uncounted; null where something is to be done to them, or they are refused. */
