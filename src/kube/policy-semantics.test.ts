@@ -161,6 +161,55 @@ test("a header filter may not touch what belongs to a connection, to the host or
   );
 });
 
+test("what would end a line of a request, or of an answer, is no path and no name of a session", () => {
+  const gateway = "gateway.networking.k8s.io/v1";
+  const full = (type: string, field: string, path: string): string =>
+    `{rules: [{filters: [{type: ${type}, ${field}: {path: {type: ReplaceFullPath, replaceFullPath: ${JSON.stringify(path)}}}}]}]}`;
+  const session = (spec: string): string => `{${WEB}, sessionPersistence: ${spec}}`;
+  for (const [kind, apiVersion, spec, expected] of [
+    [
+      "HTTPRoute",
+      gateway,
+      full("URLRewrite", "urlRewrite", "/a HTTP/1.1\r\nX: y"),
+      /filters\[0\]\.urlRewrite\.path\.replaceFullPath has white space/,
+    ],
+    [
+      "HTTPRoute",
+      gateway,
+      full("RequestRedirect", "requestRedirect", "/a\r\nSet-Cookie: b=c"),
+      /requestRedirect\.path\.replaceFullPath has white space/,
+    ],
+    [
+      "HTTPRoute",
+      gateway,
+      "{rules: [{matches: [{path: {type: PathPrefix, value: /a}}], filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /a?b=c}}}]}]}",
+      /replacePrefixMatch has .*\?/,
+    ],
+    ["HTTPRoute", gateway, full("URLRewrite", "urlRewrite", "/gr\u00f6\u00dfe/a%20b"), /^$/],
+    [
+      "HTTPRoute",
+      gateway,
+      '{rules: [{sessionPersistence: {sessionName: "a; Domain=b"}}]}',
+      /rules\[0\]\.sessionPersistence\.sessionName "a; Domain=b" is no name of a cookie/,
+    ],
+    [
+      "TrafficPolicy",
+      undefined,
+      session("{type: Header, sessionName: content-length}"),
+      /sessionPersistence\.sessionName content-length .*frames a message/,
+    ],
+    ["TrafficPolicy", undefined, session("{type: Cookie, sessionName: ''}"), /no name of a cookie/],
+    ["TrafficPolicy", undefined, session("{type: Header, sessionName: X-Session}"), /^$/],
+    [
+      "XBackendTrafficPolicy",
+      "gateway.networking.x-k8s.io/v1alpha1",
+      session('{type: Cookie, sessionName: "a=b"}'),
+      /sessionName "a=b" is no name/,
+    ],
+  ] as const)
+    assert.match(problems(kind, spec, apiVersion), expected, spec);
+});
+
 test("a regular expression that a sidecar could not match by refuses its file", () => {
   const gateway = "gateway.networking.k8s.io/v1";
   for (const [kind, spec, expected] of [

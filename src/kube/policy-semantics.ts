@@ -1,4 +1,5 @@
-import { fieldProblem } from "#/stack/route/header-change.ts";
+import { fieldProblem, isToken } from "#/stack/route/header-change.ts";
+import { pathProblem } from "#/stack/route/path-change.ts";
 import { compilePattern } from "#/stack/route/pattern.ts";
 import { durationMs } from "./duration.ts";
 import type { KubeObject } from "./objects.ts";
@@ -9,8 +10,10 @@ import type {
   GrpcRouteObject,
   HttpRouteMatch,
   HttpRouteObject,
+  PathModifier,
   RateLimitPolicyObject,
   RouteFilter,
+  SessionPersistenceSpec,
   TargetRef,
   TrafficPolicyObject,
   ValueMatch,
@@ -23,6 +26,8 @@ type Say = (path: Path, reason: string) => void;
 export function checkPolicySemantics(object: KubeObject, say: Say): void {
   if (object.kind === "HTTPRoute" || object.kind === "GRPCRoute") checkRoute(object, say);
   else if (object.kind === "TrafficPolicy") checkTraffic(object, say);
+  else if (object.kind === "XBackendTrafficPolicy")
+    checkSession(object.spec.sessionPersistence, ["spec", "sessionPersistence"], say);
   else if (object.kind === "FaultPolicy") checkFaults(object, say);
   else if (object.kind === "RateLimitPolicy") checkRateLimit(object, say);
   else if (object.kind === "EgressPolicy") checkEgress(object, say);
@@ -35,6 +40,7 @@ function checkRoute(route: HttpRouteObject | GrpcRouteObject, say: Say): void {
       if (route.kind === "HTTPRoute") checkHttpMatch(match as HttpRouteMatch, [...at, "matches", m], say);
       else checkGrpcMatch(match as GrpcRouteMatch, [...at, "matches", m], say);
     }
+    checkSession(rule.sessionPersistence, [...at, "sessionPersistence"], say);
     checkFilters(rule.filters, at, say);
     for (const [b, ref] of (rule.backendRefs ?? []).entries())
       checkFilters(ref.filters, [...at, "backendRefs", b], say);
@@ -78,11 +84,30 @@ function checkFilters(filters: readonly RouteFilter[] | undefined, at: Path, say
       for (const [a, { name }] of add.entries()) check(name, "add", a, "name");
       for (const [r, name] of remove.entries()) check(name, "remove", r);
     }
+    for (const kind of ["requestRedirect", "urlRewrite"] as const)
+      checkPathChange(filter[kind]?.path, [...at, "filters", i, kind, "path"], say);
   }
+}
+
+function checkPathChange(path: PathModifier | undefined, at: Path, say: Say): void {
+  for (const field of ["replaceFullPath", "replacePrefixMatch"] as const) {
+    const problem = pathProblem(path?.[field] ?? "");
+    if (problem !== null) say([...at, field], problem);
+  }
+}
+
+/** The name stands in each answer that begins a session. */
+function checkSession(session: SessionPersistenceSpec | undefined, at: Path, say: Say): void {
+  const name = session?.sessionName;
+  if (name === undefined) return;
+  const problem = session?.type === "Header" ? fieldProblem(name) : null;
+  if (problem !== null) say([...at, "sessionName"], problem);
+  else if (!isToken(name)) say([...at, "sessionName"], `"${name}" is no name of a cookie (RFC 6265 §4.1.1)`);
 }
 
 function checkTraffic({ spec }: TrafficPolicyObject, say: Say): void {
   checkTargets(spec.targetRefs, say);
+  checkSession(spec.sessionPersistence, ["spec", "sessionPersistence"], say);
   const { balancing, circuitBreaking: breaking, sessionPersistence: session } = spec;
   const at = ["spec", "balancing"];
   if (balancing?.algorithm === "ConsistentHash" && balancing.hashOn === undefined)

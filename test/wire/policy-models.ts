@@ -21,6 +21,7 @@ import type {
   Timeouts,
 } from "#/model/route.ts";
 import type { BackendTraffic, FailureAccrual, HashKey, InboundLimits, RateLimit } from "#/model/traffic.ts";
+import { pathProblem } from "#/stack/route/path-change.ts";
 
 // Arbitrary models of traffic policy, in the one form that each has: names in lower case where they are compared so, and
 // nothing said that means nothing (a weight where the first is chosen, a choice among none).
@@ -86,7 +87,7 @@ const fields: fc.Arbitrary<HeaderChange["add"]> = few(fc.tuple(text, text));
 const changes: fc.Arbitrary<HeaderChange> = fc.record({ add: fields, set: fields, remove: few(text) });
 const pathChanges: fc.Arbitrary<PathChange> = fc.record({
   kind: fc.constantFrom("full", "prefix"),
-  value: text,
+  value: text.filter((value) => pathProblem(value) === null),
 });
 
 const endpoints: fc.Arbitrary<Endpoint> = fc.record({

@@ -51,16 +51,8 @@ test("bytes that are no policy never throw", () => {
 
 test("what might restrict and is not known makes a policy that is not followed", () => {
   const unknown = new ProtoWriter().message(99, new ProtoWriter());
-  const route = (rule: ProtoWriter): Uint8Array =>
-    new ProtoWriter()
-      .message(
-        1,
-        new ProtoWriter().message(3, new ProtoWriter().message(1, new ProtoWriter().message(3, rule))),
-      )
-      .message(2, new ProtoWriter())
-      .finish();
   const plain = new ProtoWriter().message(1, new ProtoWriter());
-  assert.notEqual(decodeOutboundPolicy(route(plain)), null);
+  assert.notEqual(decodeOutboundPolicy(routed(plain)), null);
   const path = new ProtoWriter().message(1, unknown);
   const header = new ProtoWriter().message(2, new ProtoWriter().text(1, "a").message(99, new ProtoWriter()));
   for (const rule of [
@@ -69,5 +61,26 @@ test("what might restrict and is not known makes a policy that is not followed",
     new ProtoWriter().message(2, unknown),
     new ProtoWriter().message(10_001, unknown),
   ])
-    assert.equal(decodeOutboundPolicy(route(rule)), null);
+    assert.equal(decodeOutboundPolicy(routed(rule)), null);
 });
+
+test("a path that would end the line of a request makes a policy that is not followed", () => {
+  const redirectTo = (path: string): Uint8Array => {
+    const redirect = new ProtoWriter().message(3, new ProtoWriter().text(1, path));
+    return routed(new ProtoWriter().message(2, new ProtoWriter().message(3, redirect)));
+  };
+  assert.notEqual(decodeOutboundPolicy(redirectTo("/a%20b")), null);
+  for (const path of ["/a b", "/a\r\nX: y", "/a\x7f", "/a?b", "/a#b"])
+    assert.equal(decodeOutboundPolicy(redirectTo(path)), null, path);
+});
+
+/** A policy of one route with this rule. */
+function routed(rule: ProtoWriter): Uint8Array {
+  return new ProtoWriter()
+    .message(
+      1,
+      new ProtoWriter().message(3, new ProtoWriter().message(1, new ProtoWriter().message(3, rule))),
+    )
+    .message(2, new ProtoWriter())
+    .finish();
+}

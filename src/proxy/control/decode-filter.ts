@@ -8,6 +8,7 @@ import type {
   PathChange,
   Ratio,
 } from "#/model/route.ts";
+import { pathProblem } from "#/stack/route/path-change.ts";
 import type { ProtoReader } from "#/wire/proto.ts";
 import { decodeBackend } from "./decode-backend.ts";
 import { decodeDurationMs, decodeSource, NO_SOURCE } from "./decode-common.ts";
@@ -191,6 +192,10 @@ function decodePathChange(reader: ProtoReader): PathChange | null {
     else if (reader.field === 2) path = { kind: "prefix", value: reader.text() };
   }
   if (path === null) reader.reject("a change of the path of no known kind");
+  else {
+    const problem = pathProblem(path.value);
+    if (problem !== null) reader.reject(`a path to change to ${problem}`);
+  }
   return path;
 }
 

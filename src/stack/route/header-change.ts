@@ -10,7 +10,7 @@ import { latin1OfUtf8 } from "./text.ts";
 export function fieldProblem(name: string): string | null {
   const lower = name.toLowerCase();
   const { kind } = fieldName(lower);
-  if (lower === "" || !TOKEN.test(lower)) return `"${name}" is no name of a header (RFC 9110 §5.1)`;
+  if (!isToken(name)) return `"${name}" is no name of a header (RFC 9110 §5.1)`;
   if (kind === Kind.HOST) return "Host is changed by a URL rewrite's hostname";
   if (kind === Kind.INTERNAL) return `${name} belongs to the mesh`;
   if (kind !== Kind.PASS || OF_CONNECTIONS.has(lower))
@@ -18,21 +18,12 @@ export function fieldProblem(name: string): string | null {
   return null;
 }
 
-/** The first thing in a change that cannot be done; null when all can. */
-export function headerChangeProblem({ add, set, remove }: HeaderChange): string | null {
-  for (const [name, value] of [...set, ...add]) {
-    const problem = fieldProblem(name);
-    if (problem !== null) return problem;
-    if (!VALUE.test(value)) return `the value of ${name} has characters that no header may hold`;
-  }
-  for (const name of remove) {
-    const problem = fieldProblem(name);
-    if (problem !== null) return problem;
-  }
-  return null;
+/** RFC 9110 §5.6.2. */
+export function isToken(text: string): boolean {
+  return TOKEN.test(text);
 }
 
-/** A header filter, ready to be applied. What cannot be done (`headerChangeProblem`) is left out. */
+/** A header filter, ready to be applied. What cannot be done is left out. */
 export class HeaderEdit {
   /** By name in lower case: the value, and the name as the filter writes it. */
   readonly #set = new Map<string, readonly [name: string, value: string]>();
@@ -81,7 +72,6 @@ function isAllowed(name: string, value: string): boolean {
   return fieldProblem(name) === null && VALUE.test(value);
 }
 
-/** RFC 9110 §5.6.2. */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 /** RFC 9110 §5.5: no control character, no white space at the ends. */
 // oxlint-disable-next-line no-control-regex

@@ -14,7 +14,7 @@ import type {
   RetryPolicy,
 } from "#/model/route.ts";
 import { fault } from "../http/fault.ts";
-import { headerChangeProblem } from "./header-change.ts";
+import { fieldProblem } from "./header-change.ts";
 import { policyTo } from "#/model/policy.ts";
 import type { RequestHead, RequestSink } from "../http/exchange.ts";
 import { FaultInjector } from "../fault/injector.ts";
@@ -158,7 +158,7 @@ test("a request that a fault delays goes where its rule led, though the policy i
     target.table = new RouteTable([routeOf("web", [ruleTo("v2")])]);
     backends.unnamed.add("v1");
     clock.advance(100);
-    assert.equal(reply.body_, "v1", reply.fault?.message);
+    assert.equal(reply.body_, "v1");
     assert.equal(ask(headOf("/")).body_, "v2");
   }
 });
@@ -356,8 +356,8 @@ test("no filter changes what frames a message, belongs to a connection, names th
   ]);
   all.ask(headOf("/", { fields }));
   assert.deepEqual(seen(all).fields, [...fields, "fine", "gr\u00c3\u00b6\u00c3\u009fe"]);
-  for (const name of names) assert.notEqual(headerChangeProblem(change({ set: [[name, "x"]] })), null, name);
-  assert.equal(headerChangeProblem(change({ set: [["X-Fine", "x y"]], remove: ["cookie"] })), null);
+  for (const name of names) assert.notEqual(fieldProblem(name), null, name);
+  for (const name of ["X-Fine", "cookie"]) assert.equal(fieldProblem(name), null, name);
 });
 
 test("equal requests of a connection stay one head when a filter changes them", () => {

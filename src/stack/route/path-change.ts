@@ -2,6 +2,13 @@ import type { PathChange } from "#/model/route.ts";
 import { latin1OfUtf8 } from "./text.ts";
 import type { Candidate } from "./candidate.ts";
 
+/** Why no path may be changed to this (RFC 9112 §3.2.1: it would end the request's line, or the path); null when one may. */
+export function pathProblem(value: string): string | null {
+  return NOT_IN_PATHS.test(value)
+    ? "has white space, a control character, ? or #; write it as %20 and so on"
+    : null;
+}
+
 /**
  * `path` (with query) after a change (HTTPPathModifier of Gateway API). `prefix` replaces what the prefix match of the rule took,
  * and leaves one slash between what it put and what follows. The query stays. What is no path ("*", "" of CONNECT) stays.
@@ -27,3 +34,5 @@ function rooted(path: string): string {
 }
 
 const SLASH = 0x2f;
+// oxlint-disable-next-line no-control-regex
+const NOT_IN_PATHS = /[\x00-\x20\x7f?#]/;
