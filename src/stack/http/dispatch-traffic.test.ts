@@ -119,6 +119,13 @@ for (const [name, happen] of Object.entries(FAILURES)) {
 }
 
 const NO_FAILURES: Readonly<Record<string, (scene: Scene) => void>> = {
+  "a timeout while the client still sends": (scene) =>
+    scene.dispatch.call(GET, false, new RecordingReply()).abort(fault("TIMEOUT", "too long")),
+  "a stream that is open at its deadline": (scene) => {
+    const sink = scene.dispatch.call(CALL, true, new RecordingReply());
+    scene.calls.at(-1)!.call.reply.head({ status: 200, version: "2", reason: null, fields: [] }, false);
+    sink.abort(fault("TIMEOUT", "too long"));
+  },
   "a 4xx": (scene) => scene.ask().call.answer(404, [], ""),
   "a 429": (scene) => scene.ask().call.answer(429, ["retry-after", "3"], ""),
   "gRPC NOT_FOUND": (scene) => finishCall(scene.ask(CALL).call, 5),

@@ -367,9 +367,10 @@ class Attempt implements RequestSink, ResponseSink {
     this.#over = true;
     this.#waitTimer?.cancel();
     this.#dispatch.release(this);
-    // A timeout blames the endpoint, a client that went away does not.
+    // Of a timeout the endpoint is to blame if only its answer was awaited: a client may be slow to send, and to read, and a
+    // stream may be longer than its deadline. A client that went away blames nobody.
     if (this.#member !== null) this.#head.trace?.ended(cause.code, cause.message);
-    if (this.#member !== null && cause.code === "TIMEOUT")
+    if (this.#member !== null && cause.code === "TIMEOUT" && this.#ended && !this.#answered)
       reportFault(this.#attempted(this.#member), cause, this.#dispatch.clock.nowMs());
     this.#letGo();
     this.#sink.abort(cause);
