@@ -152,6 +152,23 @@ test("a limit of a few requests in a minute is still given whole, one at a time"
   assert.ok(got >= 6 && got <= 7, String(got));
 });
 
+test("a small burst is given whole to whoever comes, and a pod is told when the next request will have been earned", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 7 }), fc.integer({ min: 1, max: 4 }), (burst, members) => {
+      const pool = new QuotaPool({ perMs: 5 / 60_000, burst }, INTERVAL_MS, 0);
+      const ask = (request: number, nowMs: number): { granted: number; waitMs: number } => {
+        const report = { held: 0, returned: 0, wanted: 1, demandPerSecond: 20, overdraft: 0 };
+        return pool.report(String(request % members), report, nowMs, INTERVAL_MS, LEASE_MS);
+      };
+      for (let request = 0; request < burst; request++) assert.equal(ask(request, request).granted, 1);
+      const { granted, waitMs } = ask(burst, burst);
+      assert.equal(granted, 0);
+      assert.ok(waitMs > 11_000 && waitMs <= 12_000, String(waitMs));
+      assert.equal(ask(burst, burst + waitMs).granted, 1);
+    }),
+  );
+});
+
 test("what a member admitted by itself is made good by all", () => {
   const pool = new QuotaPool({ perMs: 0.1, burst: 40 }, INTERVAL_MS, 0);
   const ask = (nowMs: number, overdraft: number): number =>

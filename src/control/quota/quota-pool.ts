@@ -26,7 +26,7 @@ interface Member {
 
 /** Demand comes unevenly: a part is this much larger than the demand that it is for. What is not taken goes to others. */
 const HEADROOM = 1.5;
-/** Of the bucket, what is kept for whoever comes while others want more than there is. */
+/** Of the bucket, what is kept for whoever comes while others want more than there is: whole requests, of a small bucket none. */
 const RESERVE = 1 / 8;
 /** The bucket is as large as what is earned in so many times the interval of reports, or as the burst if that is more. */
 const CAPACITY_INTERVALS = 4;
@@ -107,7 +107,7 @@ export class QuotaPool {
     const capacity = capacityOf(this.#rate, intervalMs);
     this.#level = Math.max(-capacity, this.#level + returned - report.overdraft);
     this.#divide(nowMs, intervalMs);
-    const free = Math.max(0, this.#level - capacity * RESERVE);
+    const free = Math.max(0, this.#level - Math.floor(capacity * RESERVE));
     const allowed = Math.min(this.#level, member.credit + free);
     const granted = Math.max(0, Math.min(report.wanted, Math.floor(allowed + ROUNDING)));
     this.#level -= granted;
@@ -130,7 +130,10 @@ export class QuotaPool {
   #waitMs({ credit, entitledPerMs }: Member, intervalMs: number): number {
     const { perMs } = this.#rate;
     const earnedMs = perMs > 0 ? (1 - this.#level) / perMs : Infinity;
-    const entitledMs = entitledPerMs > 0 ? (1 - credit) / entitledPerMs : 0;
+    // One request comes of its own part, or earlier with what is earned beyond the reserve, if nobody else takes that.
+    const free = this.#level - Math.floor(capacityOf(this.#rate, intervalMs) * RESERVE);
+    const togetherMs = (1 - credit - free) / (entitledPerMs + perMs);
+    const entitledMs = entitledPerMs > 0 ? Math.min((1 - credit) / entitledPerMs, togetherMs) : 0;
     return Math.max(intervalMs, Math.min(WAIT_MS_MAX, Math.max(earnedMs, entitledMs)));
   }
 
