@@ -22,7 +22,7 @@ export const ROOT = join(import.meta.dirname, "..");
 
 /** Every TypeScript or JavaScript file that is ours, generated ones included. */
 export function sourceFiles(): SourceFile[] {
-  const patterns = ["src", "test", "bench", "scripts", "bpf", "demo"].map(
+  const patterns = ["src", "test", "bench", "scripts", "bpf", "demo", "examples"].map(
     (folder) => `${folder}/**/*.{ts,js}`,
   );
   return globSync(patterns, { cwd: ROOT }).toSorted().map(readSource);
