@@ -228,6 +228,26 @@ test("tls-and-tcp", async () => {
   isBetween(answeredBy(words, "web-v1"), 4, 36);
 });
 
+test("egress", async () => {
+  using readme = new Readme("egress");
+  const out = async (): Promise<string> => (await readme.next()).stdout;
+  assert.match(await out(), /^HTTP\/1\.1 403 [^]*\[EgressPolicy\/egress\/out\].*\(FORBIDDEN_TARGET\)/);
+  assert.equal((await readme.next()).code, 35);
+  assert.match(await out(), /198\.51\.100\.1:443 is denied.*EgressPolicy\/egress\/out.*bad\.example/);
+  // Dialled, in vain: what is said depends on the network that the test runs in.
+  const isDialled = /^HTTP\/1\.1 50[24] (?![^]*FORBIDDEN_TARGET)/;
+  assert.match(await out(), isDialled, "by address");
+  assert.match(await out(), isDialled, "by host");
+  await readme.next();
+  await mesh.until("the audit", async () => {
+    const ask = ["exec", "-n", "egress", "client", "--", "curl", "-si", "http://198.51.100.1/"] as const;
+    return isDialled.test((await mesh.pillion(...ask)).stdout);
+  });
+  assert.match(await out(), isDialled);
+  assert.match(await out(), /"EgressPolicy\/egress\/out","target":"198\.51\.100\.1:80"/);
+  await readme.next();
+});
+
 test("every example with a README was shown", () => {
   assert.deepEqual(
     names.filter((name) => !shown.has(name)),
