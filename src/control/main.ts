@@ -10,6 +10,7 @@ import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
 import { Tokens } from "./identity/tokens.ts";
+import { OutsideNames, systemResolve } from "./external/outside-names.ts";
 import { Mesh } from "./mesh/mesh.ts";
 import { CONTROL_IDENTITY_ACCOUNT, CONTROL_IDENTITY_NAMESPACE } from "./names.ts";
 import { NodeLink } from "./node-link.ts";
@@ -137,7 +138,14 @@ class Control {
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();
     const losses = new StandardLosses();
-    const mesh = new Mesh(
+    const outsideNames = new OutsideNames({
+      clock,
+      log,
+      resolve: systemResolve(),
+      changed: () => mesh.takeOutsideNames(),
+    });
+    this.#closers.push(() => outsideNames.close());
+    const mesh: Mesh = new Mesh(
       {
         clock,
         log,
@@ -146,6 +154,7 @@ class Control {
         version: this.#options.version ?? ownVersion(),
         newUid: randomUUID,
         seed: node.instance,
+        outsideNames,
       },
       { view: (view) => live.publish(view), plan: (pods, services) => this.#link.setPlan(pods, services) },
     );

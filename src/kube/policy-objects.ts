@@ -197,7 +197,16 @@ export interface ExternalBackendObject extends Base<"XBackend"> {
     readonly protocol?: "TCP" | "HTTP" | "HTTP2" | "HTTP11" | "H2C" | "MCP";
     readonly tls?: {
       readonly mode: "None" | "ServerOnly" | "ClientAndServer";
-      readonly validation?: { readonly hostname: string };
+      readonly validation?: {
+        readonly hostname: string;
+        readonly subjectAltNames?: readonly unknown[];
+        readonly wellKnownCACertificates?: string;
+        readonly caCertificateRefs?: readonly {
+          readonly group: string;
+          readonly kind: string;
+          readonly name: string;
+        }[];
+      };
     };
   };
 }

@@ -17,6 +17,16 @@ export interface Endpoint {
   readonly tunnelPort: number | null;
   readonly authorityOverride: string | null;
   readonly labels: Labels;
+  /** A server outside that is spoken to in TLS; absent: none. Never beside an `identity`. */
+  readonly originatedTls?: OriginatedTls;
+}
+
+/** TLS that the client's sidecar begins. It shows no certificate. */
+export interface OriginatedTls {
+  /** Asked for by SNI, and what the server's certificate must name (RFC 9525). */
+  readonly serverName: string;
+  /** Roots that it must chain to; "": those of the system. */
+  readonly caPem: string;
 }
 
 export interface EndpointIdentity {

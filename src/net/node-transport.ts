@@ -9,6 +9,8 @@ import type {
   Accepted,
   ConnectOptions,
   Listener,
+  OriginateDone,
+  OriginateOptions,
   SecureClientOptions,
   SecureDone,
   SecureServerOptions,
@@ -53,6 +55,10 @@ export class NodeTransport implements Transport {
 
   secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel {
     return this.#tls.connect(conn, options, done);
+  }
+
+  originateTls(conn: Conn, options: OriginateOptions, done: OriginateDone): Cancel {
+    return this.#tls.originate(conn, options, done);
   }
 
   secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {

@@ -92,6 +92,7 @@ const REFUSALS: Readonly<Record<string, SecureRefusal>> = {
   UNABLE_TO_GET_ISSUER_CERT: "unknown_issuer",
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "unknown_issuer",
   CERT_SIGNATURE_FAILURE: "unknown_issuer",
+  ERR_TLS_CERT_ALTNAME_INVALID: "wrong_identity",
   CERT_HAS_EXPIRED: "expired",
   CERT_NOT_YET_VALID: "not_yet_valid",
   ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: "no_client_certificate",

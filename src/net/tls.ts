@@ -1,7 +1,9 @@
 import { constants, X509Certificate } from "node:crypto";
 import {
+  checkServerIdentity,
   connect as tlsConnect,
   createSecureContext,
+  getCACertificates,
   Server,
   type SecureContext,
   type SecureContextOptions,
@@ -16,7 +18,15 @@ import { parseIdentity, sameIdentity, type PeerIdentity } from "#/model/identity
 import type { Cancel } from "#/stack/discovery.ts";
 import { provePeer, refusalOf, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
-import type { SecureClientOptions, SecureDone, SecureRefusal, SecureServerOptions } from "./transport.ts";
+import type {
+  OriginateDone,
+  OriginateOptions,
+  SecureClientOptions,
+  SecureDone,
+  SecureError,
+  SecureRefusal,
+  SecureServerOptions,
+} from "./transport.ts";
 
 /** What this workload proves itself with. `keyPem` never leaves memory. */
 export interface TlsLeaf {
@@ -27,6 +37,8 @@ export interface TlsLeaf {
 
 /** Roots that peers must chain to, by trust domain. */
 export type TrustAnchors = ReadonlyMap<string, string>;
+
+const OUTSIDE_CONTEXTS_MAX = 64;
 
 const COMMON: SecureContextOptions = {
   minVersion: "TLSv1.3",
@@ -53,7 +65,9 @@ export class Tls {
   /** By the ALPN names they agree to, joined. */
   readonly #servers = new Map<string, Server>();
   #serverOptions: SecureContextOptions | null = null;
-  readonly #handshakes = new WeakMap<Socket, Handshake>();
+  readonly #handshakes = new WeakMap<Socket, Handshake<PeerIdentity>>();
+  /** By the roots that servers outside must chain to. */
+  readonly #outside = new Map<string, SecureContext>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -104,7 +118,7 @@ export class Tls {
       // Names are compared as identities, below; OpenSSL has verified the chain by then.
       checkServerIdentity: () => undefined,
     });
-    const handshake = new Handshake(this.#clock, socket, tcp, options.timeoutMs, done);
+    const handshake = new Handshake<PeerIdentity>(this.#clock, socket, tcp, options.timeoutMs, done);
     socket.once("secureConnect", () => {
       const proof = provePeer(socket, this.#trust);
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
@@ -115,6 +129,45 @@ export class Tls {
     socket.on("error", handshake.onError);
     socket.on("close", handshake.onClose);
     return handshake;
+  }
+
+  /** TLS 1.2 or newer. The certificate must chain to the roots that are given and name the server (RFC 9525). */
+  originate(conn: Conn, { alpn, timeoutMs, tls }: OriginateOptions, done: OriginateDone): Cancel {
+    assert(conn instanceof SocketConn, "TLS needs a socket below");
+    const tcp = conn.detach();
+    const socket = tlsConnect({
+      socket: tcp,
+      secureContext: this.#outsideContext(tls.caPem),
+      servername: tls.serverName,
+      ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+      rejectUnauthorized: true,
+      checkServerIdentity: (_host, certificate) => {
+        const error = checkServerIdentity(tls.serverName, certificate);
+        if (error !== undefined) handshake.refuse("wrong_identity", error.message);
+        return error;
+      },
+    });
+    const handshake = new Handshake<null>(this.#clock, socket, tcp, timeoutMs, done);
+    socket.once("secureConnect", () => {
+      if (socket.authorized) handshake.succeed(null, socket.alpnProtocol);
+      else handshake.refuse(refusalOf(socket.authorizationError), describe(socket.authorizationError));
+    });
+    socket.on("error", handshake.onError);
+    socket.on("close", handshake.onClose);
+    return handshake;
+  }
+
+  #outsideContext(caPem: string): SecureContext {
+    let context = this.#outside.get(caPem);
+    if (context === undefined) {
+      if (this.#outside.size >= OUTSIDE_CONTEXTS_MAX) this.#outside.clear();
+      context = createSecureContext({
+        minVersion: "TLSv1.2",
+        ca: caPem === "" ? systemRoots() : splitPem(caPem),
+      });
+      this.#outside.set(caPem, context);
+    }
+    return context;
   }
 
   accept(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {
@@ -129,7 +182,7 @@ export class Tls {
     }
     const server = this.#serverFor(options.alpn, this.#serverOptions);
     const tcp = conn.detach();
-    const handshake = new Handshake(this.#clock, null, tcp, options.timeoutMs, done);
+    const handshake = new Handshake<PeerIdentity>(this.#clock, null, tcp, options.timeoutMs, done);
     this.#handshakes.set(tcp, handshake);
     tcp.on("close", handshake.onClose);
     server.emit("connection", tcp);
@@ -170,7 +223,7 @@ export class Tls {
   }
 
   /** Server TLS sockets know the TCP socket that they were made from only as `_parent`; this is the one place that uses it. */
-  #handshakeOf(socket: TLSSocket): Handshake {
+  #handshakeOf(socket: TLSSocket): Handshake<PeerIdentity> {
     const tcp = (socket as unknown as { _parent?: Socket })._parent;
     const handshake = tcp === undefined ? undefined : this.#handshakes.get(tcp);
     assert(handshake !== undefined, "a TLS server socket without its handshake");
@@ -186,17 +239,28 @@ export class Tls {
   }
 }
 
+type HandshakeDone<P> = (
+  error: SecureError | null,
+  result: { readonly conn: Conn; readonly peer: P; readonly alpn: string | null } | null,
+) => void;
+
 /** One handshake under way; afterwards an empty shell. Calls `done` once, or never after `cancel`. */
-class Handshake implements Cancel {
+class Handshake<P extends PeerIdentity | null> implements Cancel {
   socket: TLSSocket | null;
   readonly #clock: Clock;
   readonly #tcp: Socket;
-  readonly #done: SecureDone;
+  readonly #done: HandshakeDone<P>;
   readonly #timer: Timer;
   #isOver = false;
   #lastError: NodeJS.ErrnoException | null = null;
 
-  constructor(clock: Clock, socket: TLSSocket | null, tcp: Socket, timeoutMs: number, done: SecureDone) {
+  constructor(
+    clock: Clock,
+    socket: TLSSocket | null,
+    tcp: Socket,
+    timeoutMs: number,
+    done: HandshakeDone<P>,
+  ) {
     this.#clock = clock;
     this.socket = socket;
     this.#tcp = tcp;
@@ -207,7 +271,7 @@ class Handshake implements Cancel {
     );
   }
 
-  succeed(peer: PeerIdentity, alpn: string | false | null): void {
+  succeed(peer: P, alpn: string | false | null): void {
     if (!this.#finish() || this.socket === null) return;
     const socket = this.socket;
     socket.pause();
@@ -267,6 +331,12 @@ class Handshake implements Cancel {
       this.socket?.destroy();
     });
   }
+}
+
+/** The machine's; where it has none, those that Node brings. */
+function systemRoots(): string[] {
+  const system = getCACertificates("system");
+  return system.length > 0 ? system : getCACertificates("default");
 }
 
 function denotesSame(name: string, expected: string): boolean {

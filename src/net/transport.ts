@@ -1,6 +1,7 @@
 import type { SocketAddress } from "#/base/address.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import type { OriginatedTls } from "#/model/endpoint.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 
@@ -18,6 +19,8 @@ export interface Transport {
   listen(at: SocketAddress, accept: (accepted: Accepted) => void): Promise<Listener>;
   /** Turns a fresh outbound connection into a TLS one. The connection given is used up, also on failure. */
   secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel;
+  /** As `secureClient`, to a server outside of the mesh: no certificate is shown, and the server has a name and no identity. */
+  originateTls(conn: Conn, options: OriginateOptions, done: OriginateDone): Cancel;
   /** Turns a fresh inbound connection, whose ClientHello has been put back by `unread`, into a TLS one. */
   secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel;
 }
@@ -50,6 +53,18 @@ export interface SecureClientOptions {
   /** Present no certificate: only for asking for the first one. */
   readonly isAnonymous: boolean;
 }
+
+export interface OriginateOptions {
+  readonly tls: OriginatedTls;
+  /** In order of preference; empty = none offered. */
+  readonly alpn: readonly string[];
+  readonly timeoutMs: number;
+}
+
+export type OriginateDone = (
+  error: SecureError | null,
+  result: { readonly conn: Conn; readonly alpn: string | null } | null,
+) => void;
 
 export interface SecureServerOptions {
   /** What may be agreed on; empty = no ALPN is spoken here. With names, a client must agree to one of them. */

@@ -184,6 +184,10 @@ export class SimTransport implements Transport {
     });
   }
 
+  originateTls(): Cancel {
+    throw new Error("a simulated mesh has no servers of TLS outside");
+  }
+
   secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {
     return handshake(this.#net.clock, conn, options.timeoutMs, true, done, ({ name, flaw, offered }) => {
       const alpn = options.alpn.find((one) => (offered as string[] | undefined)?.includes(one)) ?? null;

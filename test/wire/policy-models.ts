@@ -90,28 +90,34 @@ const pathChanges: fc.Arbitrary<PathChange> = fc.record({
   value: text.filter((value) => pathProblem(value) === null),
 });
 
-const endpoints: fc.Arbitrary<Endpoint> = fc.record({
-  address: fc.record({
-    ip: fc.oneof(
-      fc.constantFrom("10.0.0.1", "255.255.255.255", "0.0.0.0", "fd00::1", "2001:db8:1:2:3:4:5:6"),
-    ) as fc.Arbitrary<Endpoint["address"]["ip"]>,
-    port: fc.nat(65_535),
-  }),
-  weight: uint32,
-  identity: fc.option(
-    fc.record({
-      name: fc.oneof(
-        lower,
-        lower.map((name) => `spiffe://${name}`),
-      ),
-      serverName: lower,
+const endpoints: fc.Arbitrary<Endpoint> = fc
+  .record({
+    address: fc.record({
+      ip: fc.oneof(
+        fc.constantFrom("10.0.0.1", "255.255.255.255", "0.0.0.0", "fd00::1", "2001:db8:1:2:3:4:5:6"),
+      ) as fc.Arbitrary<Endpoint["address"]["ip"]>,
+      port: fc.nat(65_535),
     }),
-  ),
-  protocolHint: fc.constantFrom("unknown", "http2", "opaque"),
-  tunnelPort: fc.option(fc.integer({ min: 1, max: 65_535 })),
-  authorityOverride: fc.option(lower),
-  labels: fc.dictionary(lower, text, { maxKeys: 3 }),
-});
+    weight: uint32,
+    identity: fc.option(
+      fc.record({
+        name: fc.oneof(
+          lower,
+          lower.map((name) => `spiffe://${name}`),
+        ),
+        serverName: lower,
+      }),
+    ),
+    protocolHint: fc.constantFrom("unknown", "http2", "opaque"),
+    tunnelPort: fc.option(fc.integer({ min: 1, max: 65_535 })),
+    authorityOverride: fc.option(lower),
+    labels: fc.dictionary(lower, text, { maxKeys: 3 }),
+  })
+  .chain((endpoint) =>
+    fc
+      .option(fc.record({ serverName: lower, caPem: text }))
+      .map((originatedTls) => (originatedTls === null ? endpoint : { ...endpoint, originatedTls })),
+  );
 
 const backoffs = fc.record({ minMs: ms, maxMs: ms, jitterRatio: share });
 

@@ -41,6 +41,7 @@ export function wireBackend(backend: Backend): BackendInit {
 
 function wireEndpoint(endpoint: Endpoint): MessageInitShape<typeof WeightedAddrSchema> {
   const { address, weight, identity, protocolHint, tunnelPort, authorityOverride, labels } = endpoint;
+  const { originatedTls } = endpoint;
   return {
     addr: wireAddress(address.ip, address.port),
     weight,
@@ -65,6 +66,7 @@ function wireEndpoint(endpoint: Endpoint): MessageInitShape<typeof WeightedAddrS
             ...(tunnelPort === null ? {} : { opaqueTransport: { inboundPort: tunnelPort } }),
           },
         }),
+    ...(originatedTls === undefined ? {} : { originateTls: { ...originatedTls } }),
     ...(authorityOverride === null ? {} : { authorityOverride: { authorityOverride } }),
   };
 }

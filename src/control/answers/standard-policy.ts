@@ -256,6 +256,10 @@ function noBackend(source: PolicySource): HttpFilter {
 }
 
 function standardBackend(backend: Backend, lose: Lose): Backend {
+  if (backend.kind === "forward" && backend.endpoint.originatedTls !== undefined) {
+    lose(backend.source, "refuse what goes there: they begin no TLS");
+    return { kind: "forbidden", source: backend.source, reason: "this client's proxy begins no TLS" };
+  }
   if (backend.kind === "forbidden" || backend.traffic === null) return backend;
   const { traffic, source } = backend;
   for (const [key, what] of PREFERENCES)

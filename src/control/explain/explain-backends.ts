@@ -75,13 +75,20 @@ export function explainBackends(
   });
 }
 
-/** Ready ones, of a backend that is a Service. */
+/** Ready ones of a Service, and the addresses of a name outside. */
 function endpointsOf({ view }: ExplainContext, backend: Backend): readonly ViewEndpoint[] {
   if (backend.kind !== "balancer") return [];
   for (const service of view.servicesByName.values()) {
     const fqdn = serviceFqdn(view, service);
     const port = service.ports.find((each) => `${fqdn}:${each.port}` === backend.path);
     if (port !== undefined) return port.endpoints;
+  }
+  const { kind, namespace, name } = backend.source;
+  const external = kind === "XBackend" ? view.policy.externals.get(`${namespace}/${name}`) : undefined;
+  if (external?.kind === "backend") {
+    const { hostname, port } = external.backend;
+    const ips = view.outsideAddresses?.get(hostname) ?? [];
+    return ips.map((ip) => ({ ip, port, hostname: null, pod: null }));
   }
   return [];
 }

@@ -16,6 +16,7 @@ import { describeFaults, isFine } from "../policy/conditions.ts";
 import { compileServices } from "../services/compile.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { allocateVirtualIps } from "../services/virtual-ips.ts";
+import type { OutsideNames } from "../external/outside-names.ts";
 import type { StateFolder } from "../state-folder.ts";
 import { MissingReference, referencesIn } from "../workloads/references.ts";
 import { volumesOf } from "../workloads/volumes.ts";
@@ -32,6 +33,8 @@ export interface MeshParts {
   readonly newUid: () => string;
   /** Pods' names follow from it. */
   readonly seed: string;
+  /** Absent: names outside are not resolved. */
+  readonly outsideNames?: OutsideNames;
 }
 
 export interface Manifest {
@@ -105,6 +108,11 @@ export class Mesh {
       this.#parts.state.writeJson("good-files.json", Object.fromEntries(good));
       this.#lastGood = good;
     }
+    this.#soon();
+  }
+
+  /** A name outside has other addresses. */
+  takeOutsideNames(): void {
     this.#soon();
   }
 
@@ -275,7 +283,14 @@ export class Mesh {
     });
     const { services } = compiled;
     const policy = this.#compilePolicy(folder, compiled.view);
-    const view = { ...compiled.view, policy };
+    const { outsideNames } = this.#parts;
+    outsideNames?.want(
+      [...policy.externals.values()].flatMap((entry) =>
+        entry.kind === "backend" ? [entry.backend.hostname] : [],
+      ),
+    );
+    const outsideAddresses = outsideNames?.addresses ?? new Map();
+    const view: MeshView = { ...compiled.view, policy, outsideAddresses };
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
       if (isPolicy(loaded.object)) {

@@ -8,6 +8,8 @@ import type { MeshView } from "../services/mesh-view.ts";
 import { serviceFqdn } from "../services/mesh-view.ts";
 import { isCore } from "./attach.ts";
 import type { Finding } from "./conditions.ts";
+import type { ExternalIndex } from "./external.ts";
+import { EXTERNAL_GROUP, externalPath } from "./external.ts";
 
 /** Linkerd's: what an endpoint's latency is taken for before it is known, and how fast an average forgets. */
 const DEFAULT_RTT_MS = 30;
@@ -18,6 +20,7 @@ export interface BackendResolver {
   readonly view: MeshView;
   readonly trafficOf: (serviceKey: string, port: number) => BackendTraffic | null;
   readonly grants: readonly LoadedObject[];
+  readonly externals: ExternalIndex;
 }
 
 export function serviceBackend(
@@ -71,8 +74,13 @@ export function resolveBackend(
     findings.push({ reason, message, path: [...path, at] });
     return { kind: "forbidden", source, reason: message };
   };
-  if (!isCore(ref.group) || ref.kind !== "Service")
-    return fail("InvalidKind", "kind", `a backend must be a Service of the core group, not a ${ref.kind}`);
+  const isExternal = ref.group === EXTERNAL_GROUP && ref.kind === "XBackend";
+  if (!isExternal && (!isCore(ref.group) || ref.kind !== "Service"))
+    return fail(
+      "InvalidKind",
+      "kind",
+      `a backend must be a Service of the core group or an XBackend, not a ${ref.kind}`,
+    );
   if (
     namespace !== namespaceOf(route) &&
     !isParent(route, namespace, ref) &&
@@ -81,8 +89,30 @@ export function resolveBackend(
     return fail(
       "RefNotPermitted",
       "namespace",
-      `no ReferenceGrant in ${namespace} lets a ${route.kind} of ${namespaceOf(route)} refer to Service ${ref.name}; add one there`,
+      `no ReferenceGrant in ${namespace} lets a ${route.kind} of ${namespaceOf(route)} refer to ${ref.kind} ${ref.name}; add one there`,
     );
+  if (isExternal) {
+    const entry = resolver.externals.get(`${namespace}/${ref.name}`);
+    if (entry === undefined)
+      return fail(
+        "BackendNotFound",
+        "name",
+        `XBackend ${namespace}/${ref.name} does not exist; check the name and the namespace`,
+      );
+    if (entry.kind === "refused")
+      return fail("BackendNotFound", "name", `XBackend ${namespace}/${ref.name} is not accepted`);
+    const { port } = entry.backend;
+    if (ref.port !== undefined && ref.port !== port)
+      return fail("BackendNotFound", "port", `XBackend ${namespace}/${ref.name} has port ${port}`);
+    return {
+      kind: "balancer",
+      source: entry.backend.source,
+      path: externalPath(resolver.view, namespace, ref.name, port),
+      defaultRttMs: DEFAULT_RTT_MS,
+      decayMs: DECAY_MS,
+      traffic: null,
+    };
+  }
   const service = resolver.view.servicesByName.get(`${namespace}/${ref.name}`);
   if (service === undefined)
     return fail(
@@ -94,7 +124,7 @@ export function resolveBackend(
     return fail(
       "InvalidKind",
       "name",
-      `Service ${namespace}/${ref.name} has type ExternalName, which is no backend; give it endpoints of its own (an EndpointSlice)`,
+      `Service ${namespace}/${ref.name} has type ExternalName, which is no backend; write an XBackend for ${service.externalName}`,
     );
   const port = ref.port ?? 0;
   if (!service.ports.some((each) => each.port === port))
@@ -131,7 +161,10 @@ function isGranted(
           from.group === groupOf(route) && from.kind === route.kind && from.namespace === namespaceOf(route),
       ) &&
       object.spec.to.some(
-        (to) => isCore(to.group) && to.kind === ref.kind && (to.name === undefined || to.name === ref.name),
+        (to) =>
+          (to.group === ref.group || (isCore(to.group) && isCore(ref.group))) &&
+          to.kind === ref.kind &&
+          (to.name === undefined || to.name === ref.name),
       ),
   );
 }

@@ -14,6 +14,8 @@ import { condition } from "./conditions.ts";
 import type { Finding } from "./conditions.ts";
 import { egressIndex } from "./egress.ts";
 import type { EgressIndex } from "./egress.ts";
+import { externalIndex } from "./external.ts";
+import type { ExternalIndex } from "./external.ts";
 import { faultIndex } from "./faults.ts";
 import type { FaultIndex } from "./faults.ts";
 import { limitIndex } from "./limits.ts";
@@ -39,6 +41,7 @@ export interface CompiledPolicy {
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
   readonly egress: EgressIndex;
+  readonly externals: ExternalIndex;
   /** The object that a decision came from; null for a default. */
   readonly objectOf: (source: PolicySource) => LoadedObject | null;
 }
@@ -68,6 +71,7 @@ export const NO_POLICY: CompiledPolicy = {
   faults: new Map(),
   limits: new Map(),
   egress: new Map(),
+  externals: new Map(),
   objectOf: () => null,
 };
 
@@ -102,7 +106,8 @@ class Compiler {
           trafficAnnotations(object.metadata.annotations),
         );
     const { trafficOf, trafficFrom } = this.#traffic();
-    const services = this.#routes(trafficOf);
+    const externals = this.#externals();
+    const services = this.#routes(trafficOf, externals);
     const faults = faultIndex(this.#targets("FaultPolicy"));
     const limits = this.#limits();
     const egress = this.#egress();
@@ -118,6 +123,7 @@ class Compiler {
       faults,
       limits,
       egress,
+      externals,
       objectOf: (source) => {
         const kind = source.group === LINKERD_POLICY ? `${source.kind}.linkerd` : source.kind;
         return objects.get(`${kind}/${source.namespace}/${source.name}`) ?? null;
@@ -175,6 +181,22 @@ class Compiler {
     return limitIndex(policies, targets, (key) => this.#input.objects.get(`Service/${key}`));
   }
 
+  #externals(): ExternalIndex {
+    const all = this.#byKind.get("XBackend") ?? [];
+    const index = externalIndex(all, (key) => this.#input.objects.get(`ConfigMap/${key}`));
+    for (const loaded of all) {
+      const namespace = namespaceOf(loaded.object);
+      const entry = index.get(`${namespace}/${loaded.object.metadata.name}`);
+      const finding = entry?.kind === "refused" ? entry.finding : null;
+      this.#add(loaded, {
+        parent: podsOf(namespace),
+        conditions: [condition("Accepted", finding?.reason ?? "Accepted", finding?.message)],
+      });
+      if (finding !== null) this.#tell(loaded, finding);
+    }
+    return index;
+  }
+
   #egress(): EgressIndex {
     const policies = this.#byKind.get("EgressPolicy") ?? [];
     for (const loaded of policies) {
@@ -202,7 +224,10 @@ class Compiler {
     return all;
   }
 
-  #routes(trafficOf: CompiledPolicy["trafficOf"]): ReadonlyMap<string, ServicePolicy> {
+  #routes(
+    trafficOf: CompiledPolicy["trafficOf"],
+    externals: ExternalIndex,
+  ): ReadonlyMap<string, ServicePolicy> {
     const { objects, view } = this.#input;
     const all = attachments(objects.values(), view);
     const mirrors = mirrorGraph(all);
@@ -225,6 +250,7 @@ class Compiler {
           view,
           trafficOf,
           grants,
+          externals,
           parent: this.#annotations.get(key) ?? NO_ANNOTATIONS,
           mirrorRefusal: (...[route, mirror]: Parameters<CycleOf>) => {
             const way = mirrorCycle(mirrors, key, route, mirror);
@@ -399,4 +425,5 @@ const POLICIES = new Set([
   "FaultPolicy",
   "RateLimitPolicy",
   "EgressPolicy",
+  "XBackend",
 ]);

@@ -125,7 +125,7 @@ test("a backend that cannot be followed answers with an error in its share, and 
     [
       "f.yaml:10: HTTPRoute shop/r: spec.rules[0].backendRefs[1].name Service shop/gone does not exist; check the name and the namespace",
       "f.yaml:10: HTTPRoute shop/r: spec.rules[0].backendRefs[2].port Service shop/web has no TCP port 9; it has 80",
-      "f.yaml:10: HTTPRoute shop/r: spec.rules[0].backendRefs[3].kind a backend must be a Service of the core group, not a Bucket",
+      "f.yaml:10: HTTPRoute shop/r: spec.rules[0].backendRefs[3].kind a backend must be a Service of the core group or an XBackend, not a Bucket",
     ],
   );
 });

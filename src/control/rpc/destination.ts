@@ -8,10 +8,13 @@ import {
   WeightedAddrSchema,
 } from "#/gen/linkerd/destination_pb.ts";
 import type { TcpAddress } from "#/gen/linkerd/net_pb.ts";
+import { TlsOriginationSchema } from "#/gen/pillion/traffic_pb.ts";
+import { capabilitiesIn } from "#/model/capabilities.ts";
 import { weightedAddr } from "../answers/endpoints.ts";
 import { profileOf } from "../answers/profile.ts";
 import { meaningOfName, parseAuthority } from "../answers/target.ts";
 import { wireAddress } from "../answers/wire.ts";
+import { externalKeyOf } from "../policy/external.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { endpointKey } from "../services/mesh-view.ts";
 import type { LiveView } from "./live-view.ts";
@@ -57,15 +60,24 @@ function watchEndpoints(
     throw invalidArgument(`${JSON.stringify(request.path.slice(0, 300))} is not of the form name:port`);
   if (parseIp(target.host) !== null)
     throw invalidArgument("Get is asked by name; an address has no other endpoints than itself");
-  const compute = (view: MeshView): EndpointSet => endpointSet(view, target.host, target.port);
+  const { isExtended } = capabilitiesIn(request.contextToken);
+  const compute = (view: MeshView): EndpointSet => endpointSet(view, target.host, target.port, isExtended);
   const first = compute(live.require());
   if (!first.exists) throw notFound(`no Service is called ${target.host}`);
-  return sets.watch(live, request.path.toLowerCase(), compute, watcher, (next, before) => {
+  const key = `${isExtended ? "extended" : "standard"} ${request.path.toLowerCase()}`;
+  return sets.watch(live, key, compute, watcher, (next, before) => {
     for (const update of updates(before, next)) watcher.send(update);
   });
 }
 
-export function endpointSet(view: MeshView, host: string, port: number): EndpointSet {
+export function endpointSet(
+  view: MeshView,
+  host: string,
+  port: number,
+  isExtended: boolean = false,
+): EndpointSet {
+  const external = externalKeyOf(view, host);
+  if (external !== null) return externalSet(view, external, port, isExtended);
   const meaning = meaningOfName(view, host);
   if (meaning.kind === "foreign")
     throw invalidArgument(`${host} is no Service's name in ${view.node.clusterDomain}`);
@@ -90,6 +102,26 @@ export function endpointSet(view: MeshView, host: string, port: number): Endpoin
     labels: { namespace: service.namespace, service: service.name },
     endpoints: new Map(endpoints),
   };
+}
+
+/** A proxy that would speak plaintext to a server of TLS is told of no endpoint. */
+function externalSet(view: MeshView, key: string, port: number, isExtended: boolean): EndpointSet {
+  const entry = view.policy.externals.get(key);
+  if (entry?.kind !== "backend" || entry.backend.port !== port)
+    return { exists: false, labels: {}, endpoints: new Map() };
+  const { hostname, source, tls } = entry.backend;
+  const ips = tls !== null && !isExtended ? [] : (view.outsideAddresses?.get(hostname) ?? []);
+  const endpoints = ips.map((ip) => {
+    const address = wireAddress(ip, port);
+    const message = weightedAddr({ ip, port, hostname: null, pod: null }, false);
+    if (tls !== null) message.originateTls = create(TlsOriginationSchema, tls);
+    return [
+      endpointKey({ ip, port, hostname: null, pod: null }),
+      { message, bytes: toBinary(WeightedAddrSchema, message), address },
+    ] as const;
+  });
+  const labels = { namespace: source.namespace, xbackend: source.name };
+  return { exists: true, labels, endpoints: new Map(endpoints) };
 }
 
 /** What to tell a client that knows `before` (null: nothing). Add goes before Remove, so that no moment is without endpoints. */

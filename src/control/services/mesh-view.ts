@@ -19,6 +19,8 @@ export interface MeshView {
   /** By `namespace/name`. */
   readonly servicesByName: ReadonlyMap<string, ViewService>;
   readonly policy: CompiledPolicy;
+  /** Of names outside that XBackends stand for; absent where nobody resolves them. */
+  readonly outsideAddresses?: ReadonlyMap<string, readonly IpAddress[]>;
 }
 
 export interface ViewPod {

@@ -1,5 +1,5 @@
 import { formatIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
-import type { Endpoint, EndpointIdentity } from "#/model/endpoint.ts";
+import type { Endpoint, EndpointIdentity, OriginatedTls } from "#/model/endpoint.ts";
 import type { Labels } from "#/model/identity.ts";
 import type { ProtoReader } from "#/wire/proto.ts";
 
@@ -10,6 +10,7 @@ export function decodeEndpoint(reader: ProtoReader, setLabels: Labels): Endpoint
   let identity: EndpointIdentity | null = null;
   let hint: Hint = { protocol: "unknown", tunnelPort: null };
   let authorityOverride: string | null = null;
+  let originatedTls: OriginatedTls | null = null;
   const labels: Record<string, string> = { ...setLabels };
   while (reader.next()) {
     if (reader.field === 1) address = decodeAddress(reader.part());
@@ -17,6 +18,7 @@ export function decodeEndpoint(reader: ProtoReader, setLabels: Labels): Endpoint
     else if (reader.field === 4) decodeLabel(reader.part(), labels);
     else if (reader.field === 5) identity = decodeIdentity(reader.part());
     else if (reader.field === 6) hint = decodeHint(reader.part());
+    else if (reader.field === 10_000) originatedTls = decodeOriginatedTls(reader.part());
     else if (reader.field === 7) authorityOverride = decodeName(reader.part()) || null;
   }
   if (reader.error !== null || address === null) return null;
@@ -28,7 +30,18 @@ export function decodeEndpoint(reader: ProtoReader, setLabels: Labels): Endpoint
     tunnelPort: hint.tunnelPort,
     authorityOverride,
     labels,
+    ...(originatedTls === null ? {} : { originatedTls }),
   };
+}
+
+function decodeOriginatedTls(reader: ProtoReader): OriginatedTls {
+  let serverName = "";
+  let caPem = "";
+  while (reader.next()) {
+    if (reader.field === 1) serverName = reader.text();
+    else if (reader.field === 2) caPem = reader.text();
+  }
+  return { serverName, caPem };
 }
 
 /** `net.TcpAddress`. */

@@ -1,7 +1,8 @@
 import { addressKey, parseSocketAddress, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
+import type { Conn } from "#/base/conn.ts";
 import { ConnError } from "#/base/errors.ts";
-import type { Endpoint } from "#/model/endpoint.ts";
+import type { Endpoint, OriginatedTls } from "#/model/endpoint.ts";
 import type { Labels } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import type { SecureResult, Transport } from "#/net/transport.ts";
@@ -48,7 +49,7 @@ export class Dialler {
   ): Cancel => {
     const { transport, keepAliveMs } = this.#parts;
     const timeoutMs = connectTimeoutMs ?? this.#parts.connectTimeoutMs;
-    const { identity, tunnelPort } = endpoint;
+    const { identity, originatedTls, tunnelPort } = endpoint;
     const isLocal = this.#parts.localIps.includes(endpoint.address.ip);
     const isPlain = identity === null || isLocal;
     const address: SocketAddress =
@@ -57,6 +58,10 @@ export class Dialler {
       if (error !== null || conn === null) {
         this.#failed(endpoint, error?.code ?? "", error);
         done(error, null, null);
+        return;
+      }
+      if (originatedTls !== undefined) {
+        current = this.#originate(endpoint, originatedTls, protocol, conn, done);
         return;
       }
       if (isPlain) {
@@ -89,6 +94,35 @@ export class Dialler {
     });
     return { cancel: () => current.cancel() };
   };
+
+  #originate(
+    endpoint: Endpoint,
+    tls: OriginatedTls,
+    protocol: DialProtocol,
+    conn: Conn,
+    done: DialDone,
+  ): Cancel {
+    const { handshakeTimeoutMs: timeoutMs, metrics, transport } = this.#parts;
+    const alpn = OUTSIDE_ALPN[protocol];
+    return transport.originateTls(conn, { tls, alpn, timeoutMs }, (failure, result) => {
+      if (failure !== null || result === null) {
+        this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
+        done(failure?.error ?? null, null, null);
+      } else if (protocol === "http2" && result.alpn !== "h2") {
+        result.conn.reset();
+        const where = `${tls.serverName} (${addressKey(endpoint.address)})`;
+        const message = `${where} agreed to no HTTP/2 by ALPN; ask it by HTTP/1.1`;
+        this.#failed(endpoint, "no_alpn", null);
+        done(new ConnError("TLS_FAILED", message), null, null);
+      } else {
+        metrics.opened(
+          result.conn,
+          this.#labels(endpoint, { tls: "originated", server_name: tls.serverName }),
+        );
+        done(null, result.conn, null);
+      }
+    });
+  }
 
   #secured(
     endpoint: Endpoint,
@@ -149,6 +183,13 @@ export class Dialler {
     return labels;
   }
 }
+
+/** What is offered to servers outside: what the application speaks. */
+const OUTSIDE_ALPN: Readonly<Record<DialProtocol, readonly string[]>> = {
+  http1: ["http/1.1"],
+  http2: ["h2"],
+  opaque: [],
+};
 
 /** `pillion/1` is ours alone, so Linkerd's name is offered beside it; without a header port nothing is (facts §4). */
 function alpnFor(endpoint: Endpoint, protocol: DialProtocol): readonly string[] {

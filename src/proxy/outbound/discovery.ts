@@ -205,7 +205,7 @@ class BalancerSource implements EndpointSource {
 
 /** All that connections depend on, so that equal keys may share them. */
 function forwardKey(endpoint: Endpoint): string {
-  const { address, identity, protocolHint, tunnelPort, authorityOverride } = endpoint;
+  const { address, identity, protocolHint, tunnelPort, authorityOverride, originatedTls } = endpoint;
   return [
     "forward",
     addressKey(address),
@@ -214,6 +214,7 @@ function forwardKey(endpoint: Endpoint): string {
     protocolHint,
     tunnelPort ?? "",
     authorityOverride ?? "",
+    originatedTls === undefined ? "" : JSON.stringify(originatedTls),
   ].join(" ");
 }
 

@@ -521,7 +521,9 @@ function sameTransport(a: Endpoint, b: Endpoint): boolean {
       a.identity?.serverName === b.identity?.serverName &&
       a.protocolHint === b.protocolHint &&
       a.tunnelPort === b.tunnelPort &&
-      a.authorityOverride === b.authorityOverride)
+      a.authorityOverride === b.authorityOverride &&
+      a.originatedTls?.serverName === b.originatedTls?.serverName &&
+      a.originatedTls?.caPem === b.originatedTls?.caPem)
   );
 }
 
