@@ -29,7 +29,27 @@ test("parts of our own policies must agree with each other", () => {
     [
       "TrafficPolicy",
       `{${WEB}, circuitBreaking: {consecutiveFailures: 1, backoff: {min: 2m, max: 1m}}}`,
-      /backoff\.min must not be longer than max, 1m/,
+      /backoff min, 2m, must not be longer than max, 1m/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, circuitBreaking: {consecutiveFailures: 1, backoff: {min: 2m}}}`,
+      /backoff min, 2m, must not be longer than max, 60s/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, circuitBreaking: {successRate: {percentMin: 9, window: 0s}}}`,
+      /successRate\.window must be longer than 0/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, retryConstraint: {budget: {interval: 0s}}}`,
+      /retryConstraint\.budget\.interval must be from 1s to 1h/,
+    ],
+    [
+      "TrafficPolicy",
+      `{${WEB}, retryConstraint: {minRetryRate: {interval: 0s}}}`,
+      /minRetryRate\.interval must be longer than 0 and at most 1h/,
     ],
     [
       "TrafficPolicy",

@@ -12,6 +12,7 @@ import type {
   HttpRouteObject,
   PathModifier,
   RateLimitPolicyObject,
+  RetryConstraintSpec,
   RouteFilter,
   SessionPersistenceSpec,
   TargetRef,
@@ -105,6 +106,19 @@ function checkSession(session: SessionPersistenceSpec | undefined, at: Path, say
   else if (!isToken(name)) say([...at, "sessionName"], `"${name}" is no name of a cookie (RFC 6265 §4.1.1)`);
 }
 
+/** As the schema of XBackendTrafficPolicy has it: without an interval there would be no budget. */
+function checkConstraint({ budget, minRetryRate }: RetryConstraintSpec, say: Say): void {
+  const at = ["spec", "retryConstraint"];
+  const within = (text: string | undefined, leastMs: number): boolean =>
+    text === undefined || (durationMs(text)! >= leastMs && durationMs(text)! <= HOUR_MS);
+  if (!within(budget?.interval, SECOND_MS)) say([...at, "budget", "interval"], "must be from 1s to 1h");
+  if (!within(minRetryRate?.interval, 1))
+    say([...at, "minRetryRate", "interval"], "must be longer than 0 and at most 1h");
+}
+
+const SECOND_MS = 1_000;
+const HOUR_MS = 3_600_000;
+
 function checkTraffic({ spec }: TrafficPolicyObject, say: Say): void {
   checkTargets(spec.targetRefs, say);
   checkSession(spec.sessionPersistence, ["spec", "sessionPersistence"], say);
@@ -122,9 +136,13 @@ function checkTraffic({ spec }: TrafficPolicyObject, say: Say): void {
       say([...at, "hashOn", i], "must have exactly one of header, cookie and source");
     if (key.source === false) say([...at, "hashOn", i, "source"], "must be true; delete the entry otherwise");
   }
-  const { min, max } = breaking?.backoff ?? {};
-  if (min !== undefined && max !== undefined && durationMs(min)! > durationMs(max)!)
-    say(["spec", "circuitBreaking", "backoff", "min"], `must not be longer than max, ${max}`);
+  const { min = "1s", max = "60s" } = breaking?.backoff ?? {};
+  if (durationMs(min)! > durationMs(max)!)
+    say(["spec", "circuitBreaking", "backoff"], `min, ${min}, must not be longer than max, ${max}`);
+  const window = breaking?.successRate?.window;
+  if (window !== undefined && durationMs(window) === 0)
+    say(["spec", "circuitBreaking", "successRate", "window"], "must be longer than 0");
+  if (spec.retryConstraint !== undefined) checkConstraint(spec.retryConstraint, say);
   if (
     breaking !== undefined &&
     breaking.consecutiveFailures === undefined &&
