@@ -282,6 +282,7 @@ export class Mesh {
       meshAnnotations: context.meshAnnotations,
     });
     const { services } = compiled;
+    const servicesByName = new Map(services.map((one) => [`${one.namespace}/${one.name}`, one]));
     const policy = this.#compilePolicy(folder, compiled.view);
     const { outsideNames } = this.#parts;
     outsideNames?.want(
@@ -299,10 +300,7 @@ export class Mesh {
       }
       const service =
         loaded.object.kind === "Service"
-          ? services.find(
-              (one) =>
-                one.name === loaded.object.metadata.name && one.namespace === namespaceOf(loaded.object),
-            )
+          ? servicesByName.get(`${namespaceOf(loaded.object)}/${loaded.object.metadata.name}`)
           : undefined;
       tell(loaded, statusOf(loaded, service === undefined ? "" : describeService(service), true));
     }

@@ -24,11 +24,18 @@ const { values } = parseArgs({
   },
 });
 
-if (values.seed !== undefined) process.exitCode = replay(Number(values.seed));
+if (values.seed !== undefined) process.exitCode = replay(wholeNumber("seed", values.seed));
 else if (values.scenario !== undefined) process.exitCode = play([values.scenario]);
 else {
-  const seedsCode = playSeeds(Number(values.from), Number(values.seeds));
+  const seedsCode = playSeeds(wholeNumber("from", values.from), wholeNumber("seeds", values.seeds));
   process.exitCode = Math.max(seedsCode, play(Object.keys(SCENARIOS)));
+}
+
+/** Ends the program where it is none: no seed at all would break nothing. */
+function wholeNumber(option: string, text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  console.error(`--${option} ${text}: it must be a whole number from 1`);
+  process.exit(2);
 }
 
 function replay(seed: number): number {
