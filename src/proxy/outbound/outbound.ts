@@ -121,6 +121,7 @@ class OutboundConnection implements ConnHandler {
   readonly #connection: Connection;
   #step: Cancel;
   #target: Target | null = null;
+  #isTls = false;
   /** What the workload's own TLS asks for; null without TLS or a name. */
   #serverName: string | null = null;
 
@@ -188,7 +189,7 @@ class OutboundConnection implements ConnHandler {
 
   /** `early`: where it is dialled if the client is silent; null: nowhere before its first bytes are there. */
   #detect(target: Target, early: Way | null): void {
-    const { clock, detectTimeoutMs, metrics, opaque, registry } = this.#parts;
+    const { clock, detectTimeoutMs, opaque, registry } = this.#parts;
     const { policy } = target;
     const source = early?.source ?? null;
     // A target of TLS is asked for its server name alone.
@@ -231,7 +232,7 @@ class OutboundConnection implements ConnHandler {
         });
         if (hello.kind === "hello") {
           this.#serverName = hello.sni;
-          metrics.passedTls("outbound", this.#address.port, hello.sni);
+          this.#isTls = true;
         }
         if (kind === "http1" || kind === "http2")
           this.#serve(target, kind, this.#keepForHttp(target, source, dialled));
@@ -316,8 +317,9 @@ class OutboundConnection implements ConnHandler {
   }
 
   #pipe(dialled: OpaqueDialled, labels: Labels | null): void {
-    const { log, registry } = this.#parts;
+    const { log, metrics, registry } = this.#parts;
     if (this.#target !== null) this.#judge(this.#target);
+    if (this.#isTls) metrics.passedTls("outbound", this.#address.port, this.#serverName);
     if (labels !== null) registry.count(FAMILIES.outboundTcpRouteOpen, labels);
     pipe(this.#client, dialled.conn, (error, side) => {
       dialled.release();

@@ -132,7 +132,9 @@ test("a deny by address answers requests with 403 and the policy's name, and cut
   const refused = await http("api.example", FAR);
   assert.match(refused, /egress to 198\.51\.100\.10:8000 is denied.*EgressPolicy\/test\/out/s);
   assert.match(refused, /FORBIDDEN_TARGET/);
+  const passed = await mesh.metric(client, "pillion_passed_tls_connections_total");
   assert.equal(await tls("api.example", FAR), "failed");
+  assert.equal(await mesh.metric(client, "pillion_passed_tls_connections_total"), passed);
   assert.equal(await http("any.example", NEAR), "http any.example:8000\n200");
   assert.equal(await tls("any.example", NEAR), "tls any.example any.example:8443\n200");
   const denied = { policy_name: "out", verdict: "deny", protocol: "tcp" };
