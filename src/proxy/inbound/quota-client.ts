@@ -58,8 +58,11 @@ export class QuotaClient implements QuotaDriver {
     const sentAtMs = this.#clock.nowMs();
     this.#sentAtMs = sentAtMs;
     const reports = this.#shares.report(sentAtMs, this.#intervalMs);
-    // With the first request that comes it begins again.
-    if (reports.length === 0) return;
+    // With the first request that comes it begins again. Who waits does so for a limit that was taken away meanwhile.
+    if (reports.length === 0) {
+      this.#shares.wake();
+      return;
+    }
     if (!this.#control.isConnected) {
       this.#failed("it is not connected", RETRY_MS);
       return;
