@@ -190,6 +190,11 @@ export class Balancer<T> {
    * (`ejectionFloor` and `panicThreshold` 0).
    */
   pick(nowMs: number, tried: readonly Member<T>[], fields: Fields | null = null): Member<T> | null {
+    return this.pickInUse(nowMs, tried, fields) ?? this.#lastResort(tried);
+  }
+
+  /** As `pick`; null also where only such are left that are set aside and not yet due. */
+  pickInUse(nowMs: number, tried: readonly Member<T>[], fields: Fields | null): Member<T> | null {
     if (this.#sessions !== null && fields !== null) {
       const member = this.#sessions.memberOf(fields);
       // Asked last: of one that is set aside it says that this request tries it.
@@ -199,7 +204,7 @@ export class Balancer<T> {
     const picked = this.#pickFrom(first, nowMs, tried, fields);
     if (picked !== null) return picked;
     const second = first === this.#pool ? this.#others : this.#pool;
-    return this.#pickFrom(second, nowMs, tried, fields) ?? this.#lastResort(tried);
+    return this.#pickFrom(second, nowMs, tried, fields);
   }
 
   /** A request is on its way to the member. */

@@ -11,7 +11,7 @@ import type { Member } from "../balance/balancer.ts";
 import { ACCRUAL, balancing, BY_USER, endpoints, traffic } from "../balance/testing.ts";
 import type { EndpointSource } from "../discovery.ts";
 import type { EndpointService } from "./dispatch.ts";
-import { Dispatch } from "./dispatch.ts";
+import { Dispatch, TriedEndpoints } from "./dispatch.ts";
 import type { RequestHead } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import { ManualClock, RecordingReply, type ScriptedCall, ScriptedService } from "./testing.ts";
@@ -117,6 +117,18 @@ for (const [name, happen] of Object.entries(FAILURES)) {
     assert.equal(scene.asideCount, 1);
   });
 }
+
+test("a further attempt goes to the same endpoint rather than to one that is set aside", () => {
+  const scene = new Scene(2, ONE_FAILURE);
+  const { ip } = scene.ask();
+  scene.calls.at(-1)!.call.answer(503, [], "");
+  assert.equal(scene.asideCount, 1);
+  const tried = new TriedEndpoints();
+  for (let attempt = 0; attempt < 3; attempt++) {
+    scene.dispatch.call(GET, true, new RecordingReply(), tried);
+    assert.notEqual(scene.calls.at(-1)!.ip, ip);
+  }
+});
 
 const NO_FAILURES: Readonly<Record<string, (scene: Scene) => void>> = {
   "a timeout while the client still sends": (scene) =>

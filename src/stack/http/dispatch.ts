@@ -235,13 +235,14 @@ class Attempt implements RequestSink, ResponseSink {
     else this.#refuseBroken();
   }
 
-  /** One that no attempt went to, else one that is not in `tried`. */
+  /** One that no attempt went to, else one that is not in `tried`. Rather one of those again than one that is set aside. */
   #pick(tried: readonly Member<EndpointService>[], nowMs: number): Member<EndpointService> | null {
     const { balancer } = this.#dispatch;
     const { fields } = this.#head;
     const ever = this.#everTried?.members ?? NONE;
     return (
-      (ever.length > 0 ? balancer.pick(nowMs, ever, fields) : null) ?? balancer.pick(nowMs, tried, fields)
+      (ever.length > 0 ? balancer.pickInUse(nowMs, ever, fields) : null) ??
+      balancer.pick(nowMs, tried, fields)
     );
   }
 
