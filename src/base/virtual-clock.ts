@@ -3,6 +3,13 @@ import type { Clock, Timer } from "./clock.ts";
 /** Cancelled entries are swept out once they are the greater part of so many. */
 const SWEEP_MIN = 1_024;
 
+interface Entry {
+  readonly atMs: number;
+  readonly order: number;
+  /** Null once cancelled or fired. */
+  fire: (() => void) | null;
+}
+
 /** Time that moves only when nothing is left to do at the present moment. The same run gives the same order of events. */
 export class VirtualClock implements Clock {
   #nowMs = 0;
@@ -29,16 +36,17 @@ export class VirtualClock implements Clock {
   }
 
   after(afterMs: number, fire: () => void): Timer {
-    const entry = new Entry(this, this.#nowMs + Math.max(0, afterMs), this.#order++, fire);
+    const entry: Entry = { atMs: this.#nowMs + Math.max(0, afterMs), order: this.#order++, fire };
     this.#push(entry);
-    return entry;
+    return { cancel: () => this.#cancel(entry) };
   }
 
-  /** Of `Entry` alone. */
-  cancelled(): void {
+  #cancel(entry: Entry): void {
+    if (entry.fire === null) return;
+    entry.fire = null;
     this.#cancelled++;
     if (this.#cancelled < SWEEP_MIN || this.#cancelled * 2 < this.#heap.length) return;
-    const live = this.#heap.filter((entry) => entry.fire !== null);
+    const live = this.#heap.filter(({ fire }) => fire !== null);
     this.#heap = [];
     this.#cancelled = 0;
     for (const entry of live) this.#push(entry);
@@ -79,7 +87,6 @@ export class VirtualClock implements Clock {
     }
     this.#nowMs = entry.atMs;
     entry.fire = null;
-    entry.isOver = true;
     fire();
     return true;
   }
@@ -115,29 +122,6 @@ export class VirtualClock implements Clock {
       heap[at] = heap[child] as Entry;
       at = child;
     }
-  }
-}
-
-class Entry implements Timer {
-  readonly atMs: number;
-  readonly order: number;
-  /** Null once cancelled or fired. */
-  fire: (() => void) | null;
-  isOver = false;
-  readonly #clock: VirtualClock;
-
-  constructor(clock: VirtualClock, atMs: number, order: number, fire: () => void) {
-    this.#clock = clock;
-    this.atMs = atMs;
-    this.order = order;
-    this.fire = fire;
-  }
-
-  cancel(): void {
-    if (this.isOver) return;
-    this.isOver = true;
-    this.fire = null;
-    this.#clock.cancelled();
   }
 }
 
