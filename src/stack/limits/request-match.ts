@@ -1,14 +1,12 @@
 import type { HttpMatch } from "#/model/route.ts";
 import type { RequestHead } from "../http/exchange.ts";
-import { FieldTest, hasPrefix, headerValue, pathOf } from "../route/candidate.ts";
+import { FieldTest, headerValue, pathHolds, pathOf } from "../route/candidate.ts";
 import { compilePattern, type Pattern } from "../route/pattern.ts";
 import { queryValue } from "../route/query.ts";
-import { latin1OfUtf8 } from "../route/text.ts";
 
 /** One `HttpMatch`, ready to be asked of each request. A match that cannot be compiled holds for nothing. */
 export class RequestMatch {
   readonly #match: HttpMatch;
-  readonly #path: string;
   readonly #pattern: Pattern | null;
   readonly #headers: readonly FieldTest[];
   readonly #query: readonly FieldTest[];
@@ -16,7 +14,6 @@ export class RequestMatch {
   constructor(match: HttpMatch) {
     this.#match = match;
     const { path } = match;
-    this.#path = path === null || path.kind === "rpc" ? "" : latin1OfUtf8(path.value);
     const compiled = path?.kind === "regex" ? compilePattern(path.value) : null;
     this.#pattern = compiled?.kind === "pattern" ? compiled.pattern : null;
     this.#headers = match.headers.map((field) => new FieldTest(field));
@@ -26,26 +23,10 @@ export class RequestMatch {
   holds(head: RequestHead): boolean {
     const { method } = this.#match;
     if (method !== null && method !== head.method) return false;
-    if (!this.#pathHolds(head)) return false;
+    if (!pathHolds(this.#match.path, this.#pattern, pathOf(head))) return false;
     for (const header of this.#headers) if (!header.holds(headerValue(head, header.name))) return false;
     for (const param of this.#query) if (!param.holds(queryValue(head.path, param.name))) return false;
     return true;
-  }
-
-  #pathHolds(head: RequestHead): boolean {
-    const asked = this.#match.path;
-    if (asked === null) return true;
-    const path = pathOf(head);
-    if (asked.kind === "rpc") {
-      const slash = path.indexOf("/", 1);
-      return (
-        (asked.service === "" || path.slice(1, slash === -1 ? undefined : slash) === asked.service) &&
-        (asked.method === "" || (slash !== -1 && path.slice(slash + 1) === asked.method))
-      );
-    }
-    if (asked.kind === "exact") return path === this.#path;
-    if (asked.kind === "prefix") return hasPrefix(path, this.#path);
-    return this.#pattern?.matches(path) === true;
   }
 }
 

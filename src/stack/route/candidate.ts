@@ -76,7 +76,8 @@ export class Candidate {
     if (route.hosts.length > 0 && !route.hosts.some((each) => hostHolds(each, host)))
       return `host "${host}" is none of ${route.hosts.map(hostText).join(", ")}`;
     if (match === null) return null;
-    if (!this.#pathHolds(pathOf(head))) return `path "${pathOf(head)}" is not ${pathText(match.path)}`;
+    if (!pathHolds(match.path, this.pathPattern, pathOf(head)))
+      return `path "${pathOf(head)}" is not ${pathText(match.path)}`;
     if (match.method !== null && match.method !== head.method)
       return `method ${head.method} is not ${match.method}`;
     for (const header of this.#headers) {
@@ -103,21 +104,6 @@ export class Candidate {
     const name = rule.name === "" ? "" : ` (${rule.name})`;
     return `${parts.join(", ")}, of ${ruleOf(route.source)}, rule ${ruleIndex + 1}${name}`;
   }
-
-  #pathHolds(path: string): boolean {
-    const asked = this.match?.path ?? null;
-    if (asked === null) return true;
-    if (asked.kind !== "rpc") {
-      if (asked.kind === "exact") return path === latin1OfUtf8(asked.value);
-      if (asked.kind === "prefix") return hasPrefix(path, latin1OfUtf8(asked.value));
-      return this.pathPattern?.matches(path) === true;
-    }
-    const slash = path.indexOf("/", 1);
-    return (
-      (asked.service === "" || path.slice(1, slash === -1 ? undefined : slash) === asked.service) &&
-      (asked.method === "" || (slash !== -1 && path.slice(slash + 1) === asked.method))
-    );
-  }
 }
 
 /** Path of a request, without its query. */
@@ -126,8 +112,23 @@ export function pathOf({ path }: RequestHead): string {
   return query === -1 ? path : path.slice(0, query);
 }
 
+/** Whether `path`, without its query, is as `asked`. `pattern`: that of a regular expression, compiled; null: it could not be. */
+export function pathHolds(asked: PathMatch | null, pattern: Pattern | null, path: string): boolean {
+  if (asked === null) return true;
+  if (asked.kind !== "rpc") {
+    if (asked.kind === "exact") return path === latin1OfUtf8(asked.value);
+    if (asked.kind === "prefix") return hasPrefix(path, latin1OfUtf8(asked.value));
+    return pattern?.matches(path) === true;
+  }
+  const slash = path.indexOf("/", 1);
+  return (
+    (asked.service === "" || path.slice(1, slash === -1 ? undefined : slash) === asked.service) &&
+    (asked.method === "" || (slash !== -1 && path.slice(slash + 1) === asked.method))
+  );
+}
+
 /** Whole segments: "/a" has the paths "/a", "/a/" and "/a/b", not "/ab". "/" has all. */
-export function hasPrefix(path: string, prefix: string): boolean {
+function hasPrefix(path: string, prefix: string): boolean {
   const length = prefix.endsWith("/") ? prefix.length - 1 : prefix.length;
   if (length === 0) return true;
   return (
