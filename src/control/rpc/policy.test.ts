@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { parseIp } from "#/base/address.ts";
 import { PortSpecSchema } from "#/gen/linkerd/inbound_pb.ts";
 import type { OutboundPolicy } from "#/gen/linkerd/outbound_pb.ts";
 import { OutboundPolicySchema, TrafficSpecSchema } from "#/gen/linkerd/outbound_pb.ts";
@@ -193,4 +194,37 @@ test("the object whose rule is refused says so for as long as such a proxy liste
   assert.equal(losses.describe(route), said);
   live.publish(viewOf(SERVICES));
   assert.equal(losses.describe(route), "");
+});
+
+test("a pod hears of its own ports what changes about them, whatever else does", () => {
+  const live = liveOf(SERVICES);
+  const request = toBinary(
+    PortSpecSchema,
+    create(PortSpecSchema, { workload: withCapabilities(WORKLOAD), port: 80 }),
+  );
+  const got = watch(live, "inbound.InboundServerPolicies/WatchPort", request, null);
+  const view = live.current!;
+  const web = view.podsByName.get("shop/web-0")!;
+  const publish = (change: Partial<ViewPod>, policy: MeshView["policy"] = view.policy): void =>
+    live.publish({ ...view, policy, podsByName: new Map([["shop/web-0", { ...web, ...change }]]) });
+  const ip = parseIp("10.201.0.10")!;
+  const counts = [got.length];
+  const told = (): void => void counts.push(got.length);
+  publish({ isReady: false });
+  told();
+  publish({ ip });
+  told();
+  publish({ ip, protocols: new Map([[80, "http1"]]) });
+  told();
+  const opaquePorts = [{ from: 80, to: 80 }];
+  publish({ ip, opaquePorts });
+  told();
+  const limits = "{selector: {}, rates: [{requests: 5}]}";
+  const limited = gatewayObject("RateLimitPolicy", "all", limits).replace(
+    "gateway.networking.k8s.io/v1",
+    "pillion.dev/v1alpha1",
+  );
+  publish({}, viewOf(SERVICES + limited).policy);
+  told();
+  assert.deepEqual(counts, [1, 1, 2, 3, 4, 5]);
 });

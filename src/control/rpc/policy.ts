@@ -7,6 +7,7 @@ import type { Capabilities } from "#/model/capabilities.ts";
 import { capabilitiesIn } from "#/model/capabilities.ts";
 import { dnsName, sameIdentity } from "#/model/identity.ts";
 import { encodedPolicyOf } from "../answers/encoded-policy.ts";
+import { isOpaquePort } from "../answers/endpoints.ts";
 import { inboundServerOf } from "../answers/inbound-policy.ts";
 import { StandardLosses } from "../answers/standard-losses.ts";
 import type { Target } from "../answers/target.ts";
@@ -82,15 +83,29 @@ function inboundQuestion(request: Uint8Array, call: CallContext, losses: Standar
     );
   if (port < 1 || port > 65535) throw invalidArgument(`${port} is no port`);
   const capabilities = capabilitiesIn(workload);
+  let before: { readonly basis: readonly unknown[]; readonly bytes: Uint8Array } | null = null;
   return {
     key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod} ${port}`,
     compute: (view) => {
       const found = view.podsByName.get(pod);
       if (found === undefined) throw notFound(`no pod is called ${pod}`);
       checkIsOwn(found, call);
-      return toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities, losses));
+      const basis = basisOf(view, found, port);
+      if (capabilities.isExtended && before?.basis.every((part, i) => part === basis[i]) === true)
+        return before.bytes;
+      const bytes = toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities, losses));
+      before = { basis, bytes };
+      return bytes;
     },
   };
+}
+
+/**
+ * What the answer to a sidecar of ours follows from: most changes of a mesh are none of these, and it is not encoded again. A pod's
+ * template is its own for as long as it lives.
+ */
+function basisOf({ policy }: MeshView, pod: ViewPod, port: number): readonly unknown[] {
+  return [policy, pod.uid, pod.ip, isOpaquePort(pod, port), pod.protocols.get(port)];
 }
 
 function outboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {
