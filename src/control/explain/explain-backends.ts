@@ -113,7 +113,13 @@ function explainEndpoints(
     drop: () => {},
   });
   balancer.update(endpoints, 0);
-  const { endpoint, reason, candidates, omitted } = balancer.explainPick(0, [], fields);
+  const { endpoint, reason, candidates, omitted } = balancer.explainPick(
+    0,
+    [],
+    fields,
+    undefined,
+    traffic.persistence,
+  );
   const members = candidates.map(({ address, pod, state, why }) => ({
     address,
     pod,

@@ -34,7 +34,7 @@ import type { BackendResolver } from "./backends.ts";
 import { resolveBackend, sourceOf } from "./backends.ts";
 import type { Finding } from "./conditions.ts";
 import { fieldMatches, filtersOf } from "./filters.ts";
-import { persistenceOf } from "./traffic.ts";
+import { persistenceOf, persistenceOfRule } from "./traffic.ts";
 
 /** What compiling a route tells beside its result. */
 export interface RouteFindings {
@@ -240,7 +240,13 @@ function retryOf(route: TrafficAnnotations, parent: TrafficAnnotations | null): 
 
 /** GEP-1619: a rule's own persistence goes before that of a policy about the backend. */
 function withPersistence(backend: Backend, spec: SessionPersistenceSpec | undefined, owner: string): Backend {
-  if (spec === undefined || backend.kind === "forbidden") return backend;
+  if (backend.kind === "forbidden") return backend;
   const traffic = backend.traffic ?? BACKEND_TRAFFIC_DEFAULTS;
-  return { ...backend, traffic: { ...traffic, persistence: persistenceOf(spec, owner) } };
+  const { namespace, name } = backend.source;
+  const { persistence: ofService } = traffic;
+  if (spec !== undefined)
+    return { ...backend, traffic: { ...traffic, persistence: persistenceOf(spec, owner) } };
+  if (ofService === null) return backend;
+  const persistence = persistenceOfRule(ofService, `${namespace}/${name}`, owner);
+  return persistence === ofService ? backend : { ...backend, traffic: { ...traffic, persistence } };
 }

@@ -214,3 +214,25 @@ test("sessions without a name get one that no other rule has (GEP-1619)", () => 
   assert.match(names[2]!, /^x-pillion-[a-z0-9]{8}$/);
   assert.equal(new Set(names).size, 3);
 });
+
+test("sessions that a policy asks for are each rule's own, unless it names them (GEP-1619)", () => {
+  const namesWith = (spec: string): (string | undefined)[] => {
+    const world = new PolicyWorld(
+      service("web") +
+        gatewayObject("HTTPRoute", "r", `{parentRefs: [${parent("web")}], rules: [{${BACK}}, {${BACK}}]}`) +
+        gatewayObject(
+          "XBackendTrafficPolicy",
+          "p",
+          `{targetRefs: [{group: "", kind: Service, name: web}], sessionPersistence: ${spec}}`,
+        ).replace("networking.k8s.io/v1", "networking.x-k8s.io/v1alpha1"),
+    );
+    return world.ask("shop/web").http[0]!.rules.map(({ backends }) => {
+      const { backend } = backends[0]!;
+      return backend.kind === "balancer" ? backend.traffic?.persistence?.name : undefined;
+    });
+  };
+  const [one, two] = namesWith("{type: Header}");
+  assert.match(`${one} ${two}`, /^x-pillion-[a-z0-9]{8} x-pillion-[a-z0-9]{8}$/);
+  assert.notEqual(one, two);
+  assert.deepEqual(namesWith("{sessionName: s}"), ["s", "s"]);
+});

@@ -71,14 +71,30 @@ export function backendTraffic({
  * the same. `owner` is what the sessions are of.
  */
 export function persistenceOf(spec: SessionPersistenceSpec, owner: string): SessionPersistence {
-  const made = `pillion-${shortHash(owner, NAME_CHARS)}`;
+  const kind = spec.type === "Header" ? "header" : "cookie";
   return {
-    kind: spec.type === "Header" ? "header" : "cookie",
-    name: spec.sessionName ?? (spec.type === "Header" ? `x-${made}` : made),
+    kind,
+    name: spec.sessionName ?? madeName(kind, owner),
     absoluteTimeoutMs: spec.absoluteTimeout === undefined ? null : nullIfZero(ms(spec.absoluteTimeout, 0)),
     isPermanent: spec.cookieConfig?.lifetimeType === "Permanent",
     path: "/",
   };
+}
+
+/** … also where a policy of the Service asks for them, `serviceKey`: each rule to it gets a name of its own. A name that is given stays. */
+export function persistenceOfRule(
+  ofService: SessionPersistence,
+  serviceKey: string,
+  owner: string,
+): SessionPersistence {
+  const { kind, name } = ofService;
+  if (name !== madeName(kind, `Service ${serviceKey}`)) return ofService;
+  return { ...ofService, name: madeName(kind, `${owner} Service ${serviceKey}`) };
+}
+
+function madeName(kind: SessionPersistence["kind"], owner: string): string {
+  const made = `pillion-${shortHash(owner, NAME_CHARS)}`;
+  return kind === "header" ? `x-${made}` : made;
 }
 
 const NAME_CHARS = 8;

@@ -143,7 +143,10 @@ export class OutboundHttpProxy implements OutboundHttp {
     let shared: SharedDispatch | null = null;
     for (const [key, each] of this.#dispatches) if (key.startsWith(`balancer:${path}#`)) shared = each;
     if (shared === null) return null;
-    return shared.dispatch.balancer.explainPick(this.#parts.clock.nowMs(), [], fields);
+    const { balancer } = shared.dispatch;
+    // Rules may differ in their sessions, and the one that is meant is not said: as the first that sent something here has them.
+    const { persistence } = balancer.traffic;
+    return balancer.explainPick(this.#parts.clock.nowMs(), [], fields, undefined, persistence);
   }
 
   #firstService(first: FirstDialled, version: "http1" | "http2", target: OutboundTarget): EndpointService {

@@ -2,7 +2,7 @@ import { addressKey } from "#/base/address.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { BackendTraffic } from "#/model/traffic.ts";
+import type { BackendTraffic, SessionPersistence } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { ConsistentHash } from "./consistent-hash.ts";
 import type { PickExplanation } from "./explain-pick.ts";
@@ -15,7 +15,7 @@ import { PowerOfTwo } from "./power-of-two.ts";
 import { RandomPick } from "./random-pick.ts";
 import { hashKeyOf } from "./request-fields.ts";
 import { RoundRobin } from "./round-robin.ts";
-import { Sessions } from "./session.ts";
+import { endpointId, sessionEndpoint, withSession } from "./session.ts";
 import { subsetOf } from "./subset.ts";
 import { localityOf } from "./zone.ts";
 
@@ -75,7 +75,8 @@ export class Balancer<T> {
   #pool: Pool<T>;
   /** Endpoints of other zones, while there is a preference and enough of the client's own; else it has no members. */
   #others: Pool<T>;
-  #sessions: Sessions<T> | null = null;
+  /** Members by their id in tokens of sessions. Made when one is first looked for; null after a change of members. */
+  #byId: ReadonlyMap<string, Member<T>> | null = null;
   #isPlain = true;
   /** Settings that are equal to those in use: many targets bring them, each as an object of its own. */
   #equals = new WeakSet<BackendTraffic>();
@@ -94,8 +95,7 @@ export class Balancer<T> {
     this.#dropExtra = options.drop;
     this.#pool = new Pool(this.#newPicker(), this.#random);
     this.#others = new Pool(this.#newPicker(), this.#random);
-    this.#newSessions();
-    this.#isPlain = this.#traffic.accrual === null && this.#sessions === null;
+    this.#isPlain = this.#traffic.accrual === null;
   }
 
   /** Those in use and those set aside, in the order of the last update. */
@@ -153,6 +153,7 @@ export class Balancer<T> {
     // A set that is new as a whole has nobody who could bear the load meanwhile.
     if (!hasStayed) for (const member of members) member.joinedAtMs = -Infinity;
     this.#members = members;
+    this.#byId = null;
     this.#byKey = known;
     this.#reckonAside();
     this.#keepFloor();
@@ -163,11 +164,14 @@ export class Balancer<T> {
     }
   }
 
-  /** Takes other settings from now on. Connections, statistics and who is set aside stay, as far as they still mean something. */
+  /**
+   * Takes other settings from now on. Connections, statistics and who is set aside stay, as far as they still mean something. Sessions
+   * are the requests' own (`pick`): settings that differ in them alone are the same.
+   */
   configure(traffic: BackendTraffic, nowMs: number): void {
     const old = this.#traffic;
     if (old === traffic || this.#equals.has(traffic)) return;
-    if (sameSettings(old, traffic)) {
+    if (sameSettings({ ...old, persistence: null }, { ...traffic, persistence: null })) {
       this.#equals.add(traffic);
       return;
     }
@@ -177,8 +181,7 @@ export class Balancer<T> {
       this.#pool = new Pool(this.#newPicker(), this.#random);
       this.#others = new Pool(this.#newPicker(), this.#random);
     }
-    if (!sameSettings(old.persistence, traffic.persistence)) this.#newSessions();
-    this.#isPlain = traffic.accrual === null && this.#sessions === null;
+    this.#isPlain = traffic.accrual === null;
     if (traffic.accrual === null)
       for (const { standing } of this.#members) if (standing.aside === "failing") standing.readmit();
     this.update(this.#endpoints, nowMs);
@@ -187,16 +190,26 @@ export class Balancer<T> {
   /**
    * The endpoint for a request with these `fields` (null: of a connection). `tried`: who had it already; never long, for a request
    * gives up after a few. Null: there is no endpoint, all were tried, or all are set aside and the policy allows none of them
-   * (`ejectionFloor` and `panicThreshold` 0).
+   * (`ejectionFloor` and `panicThreshold` 0). `persistence`: of the request's rule.
    */
-  pick(nowMs: number, tried: readonly Member<T>[], fields: Fields | null = null): Member<T> | null {
-    return this.pickInUse(nowMs, tried, fields) ?? this.#lastResort(tried);
+  pick(
+    nowMs: number,
+    tried: readonly Member<T>[],
+    fields: Fields | null = null,
+    persistence: SessionPersistence | null = null,
+  ): Member<T> | null {
+    return this.pickInUse(nowMs, tried, fields, persistence) ?? this.#lastResort(tried);
   }
 
   /** As `pick`; null also where only such are left that are set aside and not yet due. */
-  pickInUse(nowMs: number, tried: readonly Member<T>[], fields: Fields | null): Member<T> | null {
-    if (this.#sessions !== null && fields !== null) {
-      const member = this.#sessions.memberOf(fields);
+  pickInUse(
+    nowMs: number,
+    tried: readonly Member<T>[],
+    fields: Fields | null,
+    persistence: SessionPersistence | null = null,
+  ): Member<T> | null {
+    if (persistence !== null && fields !== null) {
+      const member = this.sessionMember(fields, persistence);
       // Asked last: of one that is set aside it says that this request tries it.
       if (member !== null && !tried.includes(member) && this.#mayServe(member, nowMs)) return member;
     }
@@ -280,9 +293,26 @@ export class Balancer<T> {
     this.#tookBack(member);
   }
 
-  /** The answer's fields with the token of a session that begins with it; null: nothing to add. */
-  sessionBegun(request: Fields, answer: Fields, member: Member<T>): Fields | null {
-    return this.#sessions === null ? null : this.#sessions.begun(request, answer, member);
+  /**
+   * The answer's fields with a new token, where the request began a session: it brought none that is good. Who has one keeps it,
+   * also when another endpoint answered because the session's own could not just then. Null: nothing to add.
+   */
+  sessionBegun(
+    request: Fields,
+    answer: Fields,
+    member: Member<T>,
+    persistence: SessionPersistence,
+  ): Fields | null {
+    if (this.sessionMember(request, persistence) !== null) return null;
+    return withSession(answer, endpointId(member), persistence, this.#wallMs());
+  }
+
+  /** The endpoint of the request's session; null without one, and when its endpoint is gone. */
+  sessionMember(fields: Fields, persistence: SessionPersistence): Member<T> | null {
+    const id = sessionEndpoint(fields, persistence, this.#wallMs());
+    if (id === null) return null;
+    this.#byId ??= new Map(this.#members.map((member) => [endpointId(member), member]));
+    return this.#byId.get(id) ?? null;
   }
 
   /**
@@ -294,6 +324,7 @@ export class Balancer<T> {
     tried: readonly Member<T>[],
     fields: Fields | null,
     picked?: Member<T> | null,
+    persistence: SessionPersistence | null = null,
   ): PickExplanation {
     const state = {
       traffic: this.#traffic,
@@ -306,7 +337,8 @@ export class Balancer<T> {
       spills: this.#others.members.length > 0 && this.#spills(),
       isPanicking: this.#isPanicking,
       isStrict: this.#isStrict,
-      sessionMember: fields === null ? null : (this.#sessions?.memberOf(fields) ?? null),
+      persistence,
+      sessionMember: fields === null || persistence === null ? null : this.sessionMember(fields, persistence),
     };
     return explainPick(state, nowMs, tried, fields, picked);
   }
@@ -464,7 +496,6 @@ export class Balancer<T> {
     }
     this.#pool.fill(members, slowStartMs, isIn);
     if (others.length > 0 || this.#others.members.length > 0) this.#others.fill(others, slowStartMs, isIn);
-    this.#sessions?.update(this.#members);
   }
 
   /** Whether the client's own zone is loaded, and the others less so. */
@@ -501,11 +532,6 @@ export class Balancer<T> {
     if (algorithm === "p2c-ewma") return byLatency;
     const keyOf = (fields: Fields | null): number => hashKeyOf(hashOn, this.#client.id, fields);
     return new ConsistentHash(keyOf, boundedLoad, byLatency);
-  }
-
-  #newSessions(): void {
-    const { persistence } = this.#traffic;
-    this.#sessions = persistence === null ? null : new Sessions(persistence, this.#wallMs);
   }
 }
 

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Fields } from "#/base/fields.ts";
+import type { PickExplanation } from "./explain-pick.ts";
 import { ACCRUAL, balancerOf, balancing, BY_USER, endpoints } from "./testing.ts";
 
 test("says by which algorithm a pick was made, from how many, and what each endpoint was like", () => {
@@ -40,14 +42,13 @@ test("a session, a key and a lone endpoint are certain beforehand; chance is not
     isPermanent: false,
     path: "/",
   } as const;
-  const sticky = balancerOf(endpoints(9), { persistence });
-  assert.deepEqual(
-    [sticky.explainPick(0, [], []).endpoint, sticky.explainPick(0, [], []).reason],
-    [null, "one of 9 of 9 endpoints in use"],
-  );
-  const member = sticky.pick(0, [], [])!;
-  const cookie = sticky.sessionBegun([], [], member)![1]!.split(";")[0]!;
-  const inSession = sticky.explainPick(0, [], ["cookie", cookie]);
+  const sticky = balancerOf(endpoints(9));
+  const explain = (fields: Fields): PickExplanation =>
+    sticky.explainPick(0, [], fields, undefined, persistence);
+  assert.deepEqual([explain([]).endpoint, explain([]).reason], [null, "one of 9 of 9 endpoints in use"]);
+  const member = sticky.pick(0, [], [], persistence)!;
+  const cookie = sticky.sessionBegun([], [], member, persistence)![1]!.split(";")[0]!;
+  const inSession = explain(["cookie", cookie]);
   assert.equal(inSession.endpoint, member.key);
   assert.equal(inSession.reason, "the session of cookie sid stays with its endpoint");
 

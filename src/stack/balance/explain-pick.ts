@@ -1,5 +1,5 @@
 import type { Fields } from "#/base/fields.ts";
-import type { BackendTraffic, BalancingAlgorithm } from "#/model/traffic.ts";
+import type { BackendTraffic, BalancingAlgorithm, SessionPersistence } from "#/model/traffic.ts";
 import { ConsistentHash } from "./consistent-hash.ts";
 import type { Member } from "./member.ts";
 import type { Pool } from "./pool.ts";
@@ -62,6 +62,8 @@ export interface PickState<T> {
   readonly isPanicking: boolean;
   readonly isStrict: boolean;
   /** Of the request's session, if it has a good one. */
+  /** Of the request's rule. */
+  readonly persistence: SessionPersistence | null;
   readonly sessionMember: Member<T> | null;
 }
 
@@ -149,8 +151,8 @@ function reasonFor<T>(
   fields: Fields | null,
   picked: Member<T> | null,
 ): string {
-  const { traffic } = of;
-  const { balancing, persistence } = traffic;
+  const { persistence, traffic } = of;
+  const { balancing } = traffic;
   if (picked === null) return nobody(of, tried);
   if (picked === of.sessionMember && persistence !== null)
     return `the session of ${persistence.kind} ${persistence.name} stays with its endpoint`;

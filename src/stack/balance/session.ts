@@ -18,57 +18,46 @@ const TOKEN = /^1([0-9a-f]{16})([0-9a-f]{1,12})-([0-9a-f]{8})$/;
 /**
  * Session persistence (GEP-1619): the first answer gives the client a token that names the endpoint, and requests that bring it go
  * there while the endpoint lasts. All sidecars read each other's tokens, and share no secret; nor need they: a token holds only
- * hashes, and whoever makes one up chooses among the endpoints that the next request may reach anyway.
+ * hashes, and whoever makes one up chooses among the endpoints that the next request may reach anyway. Rules have sessions of
+ * their own, whatever endpoints they share, so settings come with each request.
  */
-export class Sessions<T> {
-  readonly #settings: SessionPersistence;
-  readonly #wallMs: () => number;
-  #byId = new Map<string, Member<T>>();
 
-  constructor(settings: SessionPersistence, wallMs: () => number) {
-    this.#settings = settings;
-    this.#wallMs = wallMs;
-  }
+/** The endpoint, by its id, of the request's session; null without one, and when it is over. */
+export function sessionEndpoint(
+  fields: Fields,
+  { kind, name, absoluteTimeoutMs }: SessionPersistence,
+  wallMs: number,
+): string | null {
+  const token = kind === "cookie" ? cookieValue(fields, name) : fieldValue(fields, name.toLowerCase());
+  const session = token === null ? null : readToken(token, name);
+  if (session === null) return null;
+  const nowS = wallMs / 1000;
+  // One that begins in the future is nobody's, but for clocks that differ.
+  if (session.startedAtS > nowS + CLOCK_SKEW_S) return null;
+  if (absoluteTimeoutMs !== null && nowS >= session.startedAtS + absoluteTimeoutMs / 1000) return null;
+  return session.id;
+}
 
-  update(members: readonly Member<T>[]): void {
-    this.#byId = new Map(members.map((member) => [endpointId(member), member]));
+/** An answer's fields with the token of a session at the endpoint `id`, which begins now. */
+export function withSession(
+  answer: Fields,
+  id: string,
+  { kind, name, path, isPermanent, absoluteTimeoutMs }: SessionPersistence,
+  wallMs: number,
+): Fields {
+  const token = makeToken({ id, startedAtS: Math.floor(wallMs / 1000) }, name);
+  const fields: Fields = [...answer];
+  keepNeverIndexed(answer, fields);
+  if (kind === "header") fields.push(name, token);
+  else {
+    // RFC 6265 §4.1: no Domain, so that only the host gets it back; no script needs to read it.
+    let cookie = `${name}=${token}; Path=${path === "" ? "/" : path}; HttpOnly`;
+    // GEP-1619: a permanent cookie lasts as long as its session, one of a browser's session has no end of its own.
+    if (isPermanent && absoluteTimeoutMs !== null)
+      cookie += `; Max-Age=${Math.ceil(absoluteTimeoutMs / 1000)}`;
+    fields.push("set-cookie", cookie);
   }
-
-  /** The endpoint of the request's session; null without one, when it is over, or when its endpoint is gone. */
-  memberOf(fields: Fields): Member<T> | null {
-    const { kind, name, absoluteTimeoutMs } = this.#settings;
-    const token = kind === "cookie" ? cookieValue(fields, name) : fieldValue(fields, name.toLowerCase());
-    const session = token === null ? null : readToken(token, name);
-    if (session === null) return null;
-    const nowS = this.#wallMs() / 1000;
-    // One that begins in the future is nobody's, but for clocks that differ.
-    if (session.startedAtS > nowS + CLOCK_SKEW_S) return null;
-    if (absoluteTimeoutMs !== null && nowS >= session.startedAtS + absoluteTimeoutMs / 1000) return null;
-    return this.#byId.get(session.id) ?? null;
-  }
-
-  /**
-   * The answer's fields with a new token, where the request began a session: it brought none that is good. Who has one keeps it,
-   * also when another endpoint answered because the session's own could not just then. Null: nothing to add.
-   */
-  begun(request: Fields, answer: Fields, member: Member<T>): Fields | null {
-    if (this.memberOf(request) !== null) return null;
-    const { kind, name, path, isPermanent, absoluteTimeoutMs } = this.#settings;
-    const wallMs = this.#wallMs();
-    const token = makeToken({ id: endpointId(member), startedAtS: Math.floor(wallMs / 1000) }, name);
-    const fields: Fields = [...answer];
-    keepNeverIndexed(answer, fields);
-    if (kind === "header") fields.push(name, token);
-    else {
-      // RFC 6265 §4.1: no Domain, so that only the host gets it back; no script needs to read it.
-      let cookie = `${name}=${token}; Path=${path === "" ? "/" : path}; HttpOnly`;
-      // GEP-1619: a permanent cookie lasts as long as its session, one of a browser's session has no end of its own.
-      if (isPermanent && absoluteTimeoutMs !== null)
-        cookie += `; Max-Age=${Math.ceil(absoluteTimeoutMs / 1000)}`;
-      fields.push("set-cookie", cookie);
-    }
-    return fields;
-  }
+  return fields;
 }
 
 const CLOCK_SKEW_S = 300;

@@ -5,7 +5,7 @@ import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
 import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { BackendTraffic } from "#/model/traffic.ts";
+import type { BackendTraffic, SessionPersistence } from "#/model/traffic.ts";
 import type { BackendLimit } from "../balance/backend-bounds.ts";
 import type { Member } from "../balance/balancer.ts";
 import { ACCRUAL, balancing, BY_USER, endpoints, traffic } from "../balance/testing.ts";
@@ -66,14 +66,17 @@ class Scene implements EndpointSource {
     this.#changed();
   }
 
-  ask(head: RequestHead = GET): {
+  ask(
+    head: RequestHead = GET,
+    persistence: SessionPersistence | null = null,
+  ): {
     reply: RecordingReply;
     ip: string;
     call: ScriptedCall;
     member: Member<EndpointService>;
   } {
     const reply = new RecordingReply();
-    this.dispatch.call(head, true, reply);
+    this.dispatch.call(head, true, reply, null, persistence);
     const { ip, call } = this.calls.at(-1)!;
     return { reply, ip, call, member: this.#member(ip) };
   }
@@ -211,18 +214,18 @@ test("a session begins with the first good answer, and its requests go to one en
     isPermanent: false,
     path: "/",
   } as const;
-  const scene = new Scene(10, { persistence });
-  const failed = scene.ask();
+  const scene = new Scene(10);
+  const failed = scene.ask(GET, persistence);
   failed.call.answer(500, [], "");
   assert.equal(fieldValue(failed.reply.fields, "set-cookie"), null);
-  const first = scene.ask();
+  const first = scene.ask(GET, persistence);
   first.call.answer(200, ["set-cookie", "theme=dark"], "");
   const { fields } = first.reply;
   const cookies = fields.filter((_, i) => fields[i - 1] === "set-cookie");
   assert.equal(cookies.length, 2, "the application's own stays");
   const cookie = cookies[1]!.split(";")[0]!;
   for (let i = 0; i < 20; i++) {
-    const next = scene.ask({ ...GET, fields: ["cookie", cookie] });
+    const next = scene.ask({ ...GET, fields: ["cookie", cookie] }, persistence);
     assert.equal(next.ip, first.ip);
     next.call.answer(200, [], "");
     assert.equal(fieldValue(next.reply.fields, "set-cookie"), null);

@@ -3,7 +3,7 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
-import type { BackendTraffic } from "#/model/traffic.ts";
+import type { BackendTraffic, SessionPersistence } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { BackendBounds } from "../balance/backend-bounds.ts";
 import type { BackendLimit } from "../balance/backend-bounds.ts";
@@ -120,12 +120,16 @@ export class Dispatch implements HttpService {
     this.bounds.configure(this.balancer.traffic);
   }
 
-  /** Endpoints in `tried` are taken only where there is no other; those that the request goes to are added. */
+  /**
+   * Endpoints in `tried` are taken only where there is no other; those that the request goes to are added. `persistence`: sessions of the
+   * request's rule.
+   */
   call(
     head: RequestHead,
     last: boolean,
     reply: ResponseSink,
     tried: TriedEndpoints | null = null,
+    persistence: SessionPersistence | null = null,
   ): RequestSink {
     if (this.bounds.limits.requestsMax > 0) {
       const refusal = this.bounds.refuseRequest(this.balancer.pending + this.#waiting.size);
@@ -134,9 +138,14 @@ export class Dispatch implements HttpService {
         return SPENT;
       }
     }
-    const attempt = new Attempt(this, head, last, reply, tried);
+    const attempt = new Attempt(this, head, last, reply, tried, persistence);
     attempt.next();
     return attempt;
+  }
+
+  /** Whether the request belongs to a session of an endpoint here. */
+  holdsSession(fields: Fields, persistence: SessionPersistence): boolean {
+    return this.balancer.sessionMember(fields, persistence) !== null;
   }
 
   /** Whether requests are at its endpoints, or wait for one. */
@@ -193,6 +202,7 @@ class Attempt implements RequestSink, ResponseSink {
   #turn = 0;
   /** Those that earlier attempts of the same request went to, and this one; null where there are no others. */
   readonly #everTried: TriedEndpoints | null;
+  readonly #persistence: SessionPersistence | null;
   /** Null until an endpoint gives it back. */
   #setback: Setback | null = null;
   #startedAtMs = 0;
@@ -213,9 +223,11 @@ class Attempt implements RequestSink, ResponseSink {
     last: boolean,
     reply: ResponseSink,
     everTried: TriedEndpoints | null,
+    persistence: SessionPersistence | null,
   ) {
     this.#dispatch = dispatch;
     this.#everTried = everTried;
+    this.#persistence = persistence;
     this.#head = head;
     this.#last = last;
     this.#ended = last;
@@ -240,9 +252,10 @@ class Attempt implements RequestSink, ResponseSink {
     const { balancer } = this.#dispatch;
     const { fields } = this.#head;
     const ever = this.#everTried?.members ?? NONE;
+    const persistence = this.#persistence;
     return (
-      (ever.length > 0 ? balancer.pickInUse(nowMs, ever, fields) : null) ??
-      balancer.pick(nowMs, tried, fields)
+      (ever.length > 0 ? balancer.pickInUse(nowMs, ever, fields, persistence) : null) ??
+      balancer.pick(nowMs, tried, fields, persistence)
     );
   }
 
@@ -254,7 +267,9 @@ class Attempt implements RequestSink, ResponseSink {
     if (!isDue && setback.attempts >= settings.attemptsMax) return null;
     const member = this.#pick(setback.tried, nowMs);
     if (member !== null) return member;
-    return isDue || mayRepeatAtOnce(setback.cause) ? balancer.pick(nowMs, NONE, this.#head.fields) : null;
+    return isDue || mayRepeatAtOnce(setback.cause)
+      ? balancer.pick(nowMs, NONE, this.#head.fields, this.#persistence)
+      : null;
   }
 
   /** Only where the policy has neither floor nor panic are there endpoints of which none may be picked. */
@@ -345,7 +360,7 @@ class Attempt implements RequestSink, ResponseSink {
       ["backend", name],
       ["endpoint", member.key],
       ["pod", member.endpoint.labels["pod"] ?? ""],
-      ["chosen", balancer.explainPick(nowMs, tried, this.#head.fields, member).reason],
+      ["chosen", balancer.explainPick(nowMs, tried, this.#head.fields, member, this.#persistence).reason],
     ]);
   }
 
@@ -397,7 +412,12 @@ class Attempt implements RequestSink, ResponseSink {
     if (member !== null) {
       const { balancer, clock } = this.#dispatch;
       const nowMs = clock.nowMs();
-      if (balancer.isPlain && head.status < 429 && !(last && this.#head.version === "2"))
+      if (
+        balancer.isPlain &&
+        this.#persistence === null &&
+        head.status < 429 &&
+        !(last && this.#head.version === "2")
+      )
         balancer.observe(member, nowMs - this.#startedAtMs, false, nowMs);
       else passed = reportHead(this.#attempted(member), head, last, nowMs, clock.wallMs());
     }
@@ -466,7 +486,13 @@ class Attempt implements RequestSink, ResponseSink {
 
   #attempted(member: Member<EndpointService>): Attempted<EndpointService> {
     const { balancer } = this.#dispatch;
-    return { balancer, member, request: this.#head, startedAtMs: this.#startedAtMs };
+    return {
+      balancer,
+      member,
+      request: this.#head,
+      startedAtMs: this.#startedAtMs,
+      persistence: this.#persistence,
+    };
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
+import type { SessionPersistence } from "#/model/traffic.ts";
 import { parseGrpcStatus } from "#/wire/grpc.ts";
 import type { Balancer, Member } from "../balance/balancer.ts";
 import { isFailedAnswer } from "./classify.ts";
@@ -14,6 +15,8 @@ export interface Attempted<T> {
   readonly member: Member<T>;
   readonly request: RequestHead;
   readonly startedAtMs: number;
+  /** Of the request's rule. */
+  readonly persistence: SessionPersistence | null;
 }
 
 const RESOURCE_EXHAUSTED = 8;
@@ -29,14 +32,14 @@ export function reportHead<T>(
   nowMs: number,
   wallMs: number,
 ): ResponseHead {
-  const { balancer, member, request, startedAtMs } = of;
+  const { balancer, member, request, startedAtMs, persistence } = of;
   const { status, fields } = head;
   const isFailure = status >= 500;
   balancer.observe(member, nowMs - startedAtMs, isFailure, nowMs);
   // A trailers-only reply has its status in the head.
   const isWholeCall = last && status === 200 && request.version === "2" && isGrpc(request);
   if (isWholeCall) reportCall(of, fields, nowMs, wallMs);
-  const { accrual, persistence } = balancer.traffic;
+  const { accrual } = balancer.traffic;
   if (status === 429 || isFailure) {
     const pauseMs = pauseAskedMs(fields, wallMs);
     if (status === 429 || pauseMs > 0) balancer.overloaded(member, pauseMs, nowMs);
@@ -46,7 +49,7 @@ export function reportHead<T>(
     else balancer.answered(member, false, startedAtMs, 0, nowMs);
   }
   if (persistence === null || isFailure) return head;
-  const withToken = balancer.sessionBegun(request.fields, fields, member);
+  const withToken = balancer.sessionBegun(request.fields, fields, member, persistence);
   return withToken === null ? head : { ...head, fields: withToken };
 }
 

@@ -1,7 +1,9 @@
 import type { Clock } from "#/base/clock.ts";
+import type { Fields } from "#/base/fields.ts";
 import type { Random } from "#/base/random.ts";
 import { ruleOf, type PolicySource } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
+import type { SessionPersistence } from "#/model/traffic.ts";
 import type { OutboundTarget } from "../discovery.ts";
 import type { FaultInjector } from "../fault/injector.ts";
 import type { TriedEndpoints } from "../http/dispatch.ts";
@@ -33,7 +35,15 @@ export interface HeldBackend {
 }
 
 export interface BackendDispatch extends HttpService {
-  call(head: RequestHead, last: boolean, reply: ResponseSink, tried?: TriedEndpoints | null): RequestSink;
+  /** Whether the request belongs to a session of an endpoint here. */
+  holdsSession?(fields: Fields, persistence: SessionPersistence): boolean;
+  call(
+    head: RequestHead,
+    last: boolean,
+    reply: ResponseSink,
+    tried?: TriedEndpoints | null,
+    persistence?: SessionPersistence | null,
+  ): RequestSink;
 }
 
 /** The backends of one client connection's target. */

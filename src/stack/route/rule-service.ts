@@ -1,5 +1,6 @@
 import { ruleOf } from "#/model/policy.ts";
 import type { HttpRule, RouteBackend } from "#/model/route.ts";
+import type { SessionPersistence } from "#/model/traffic.ts";
 import type { TriedEndpoints } from "../http/dispatch.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import { SPENT } from "../http/exchange.ts";
@@ -24,9 +25,14 @@ export function isStraight({ route, rule }: Candidate): boolean {
     rule.backends.length === 1 &&
     only.weight > 0 &&
     only.filters.length === 0 &&
+    persistenceOf(only) === null &&
     rule.filters.length === 0 &&
     !isRetried(rule)
   );
+}
+
+function persistenceOf({ backend }: RouteBackend): SessionPersistence | null {
+  return backend.kind === "forbidden" ? null : (backend.traffic?.persistence ?? null);
 }
 
 function isRetried(rule: HttpRule): boolean {
@@ -43,6 +49,8 @@ export class RuleService implements HttpService, SplitState, Destinations {
   readonly #filters: Filters | null;
   readonly #backends: BackendService[];
   readonly #nowhere: Nowhere;
+  /** Sessions may keep a request from the draw. */
+  readonly #hasSessions: boolean;
   /** Null where nothing is to be kept or sent again. */
   readonly #retryRule: RetryRule | null;
   /** Null for the default rule of a target without routes. */
@@ -65,6 +73,8 @@ export class RuleService implements HttpService, SplitState, Destinations {
       const of = this.#series?.backend(backend.backend.source) ?? null;
       return new BackendService(backend, filtersOf(backend.filters, context), parts, label, of);
     });
+    this.#hasSessions =
+      rule.backends.length > 1 && rule.backends.some((each) => persistenceOf(each) !== null);
     this.#nowhere = new Nowhere(candidate, target.authority, label);
     const { timeouts, retry, allowsRequestHeaders } = rule;
     this.#retryRule = isRetried(rule)
@@ -102,12 +112,14 @@ export class RuleService implements HttpService, SplitState, Destinations {
 
   send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     if (this.#retryRule !== null) return this.#parts.retries.call(this.#retryRule, this, head, last, reply);
-    return this.draw().call(head, last, reply, null);
+    return this.draw(head, 0).call(head, last, reply, null);
   }
 
-  /** Where an attempt goes. */
-  draw(): Destination {
+  /** Where an attempt goes. GEP-1619: the first one goes where the request's session is, whatever the weights are now, but for 0. */
+  draw(head: RequestHead, attempt: number): Destination {
     const { rule } = this.#candidate;
+    if (this.#hasSessions && attempt === 0)
+      for (const each of this.#backends) if (each.holdsSession(head)) return each;
     const index = drawBackend(rule.choice, rule.backends, this, this.#parts.random);
     return this.#backends[index] ?? this.#nowhere;
   }
@@ -147,6 +159,7 @@ class BackendService implements Destination {
   readonly #parts: RouteLayerParts;
   readonly #label: string;
   readonly #series: HttpSeries | null;
+  readonly #persistence: SessionPersistence | null;
   #held: HeldBackend | null = null;
 
   constructor(
@@ -162,10 +175,17 @@ class BackendService implements Destination {
     this.#parts = parts;
     this.#label = label;
     this.#series = series;
+    this.#persistence = persistenceOf(backend);
   }
 
   get held(): HeldBackend | null {
     return (this.#held ??= this.#parts.backends.hold(this.backend.backend));
+  }
+
+  holdsSession({ fields }: RequestHead): boolean {
+    const persistence = this.#persistence;
+    if (persistence === null || this.backend.weight === 0) return false;
+    return this.held?.dispatch.holdsSession?.(fields, persistence) ?? false;
   }
 
   get budget(): RetryBudgetWindow | null {
@@ -186,7 +206,7 @@ class BackendService implements Destination {
 
   send(head: RequestHead, last: boolean, reply: ResponseSink, tried: TriedEndpoints | null): RequestSink {
     const { held } = this;
-    if (held !== null) return held.dispatch.call(head, last, reply, tried);
+    if (held !== null) return held.dispatch.call(head, last, reply, tried, this.#persistence);
     const { backend } = this.backend;
     const { authority } = this.#parts.target;
     const isForbidden = backend.kind === "forbidden";
