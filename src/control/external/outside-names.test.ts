@@ -72,7 +72,7 @@ test("what was good last stays while a name cannot be resolved, and it is tried 
   world.records.set("a.example", ["192.0.2.1"]);
   world.names.want(["a.example"]);
   await world.after(0);
-  for (const bad of [null, [], ["127.0.0.1", "::1", "0.0.0.0"]]) {
+  for (const bad of [null, [], ["127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1"]]) {
     world.records.set("a.example", bad);
     await world.after(300_000);
     assert.deepEqual(world.of("a.example"), ["192.0.2.1"]);

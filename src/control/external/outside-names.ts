@@ -3,7 +3,7 @@ import { parseIp } from "#/base/address.ts";
 import type { IpAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Log } from "#/net/log.ts";
-import { isLoopback } from "#/stack/networks.ts";
+import { networkContains, parseNetwork } from "#/stack/networks.ts";
 
 /** Addresses of a name and how long they hold, in seconds. */
 export type Resolve = (
@@ -23,6 +23,11 @@ const ADDRESSES_MAX = 32;
 /** A record that lives shorter or longer is asked for again after these. */
 const AGAIN_MS_MIN = 5_000;
 const AGAIN_MS_MAX = 300_000;
+
+/** To a sidecar that dialled these a name would mean its own pod, or its machine's services, such as a cloud's metadata. */
+const NEVER_OUTSIDE = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "::/127", "fe80::/10"].map((text) =>
+  parseNetwork(text)!,
+);
 
 interface Known {
   addresses: readonly IpAddress[];
@@ -83,8 +88,7 @@ export class OutsideNames {
       const records = await resolve(host);
       const usable = records.flatMap(({ address }) => {
         const ip = parseIp(address);
-        // A sidecar that dialled these would reach its own pod.
-        return ip === null || isLoopback(ip) || ip === "0.0.0.0" || ip === "::" ? [] : [ip];
+        return ip === null || NEVER_OUTSIDE.some((network) => networkContains(network, ip)) ? [] : [ip];
       });
       if (usable.length === 0) throw new Error("it has no address that can be dialled");
       const addresses = [...new Set(usable)].toSorted().slice(0, ADDRESSES_MAX);

