@@ -10,15 +10,23 @@ const PLAYING = "none: GET, 1 KiB answer";
 const PLAIN = "pair: GET, 200 targets";
 /** 200 routes to one endpoint: what it costs to find the rule. */
 const ROUTED = "pair: GET, 200 targets, 200 routes";
-/** … and to 1,000 endpoints in turn: also that as many connections share the processor's caches. */
-const SPREAD = "pair: GET, 200 targets, 200 routes, 1,000 endpoints";
+/** … with 1,000 endpoints to choose from. */
+const MANY = "pair: GET, 200 targets, 200 routes, one service of 1,000 endpoints";
+/** … and each to a service of its own, used in turn: also that hundreds of connections share the processor's caches. */
+const SPREAD = "pair: GET, 200 targets, 200 routes, 200 services of 5 endpoints";
 /** Every connection to every endpoint is made, and the compilers have seen enough. */
 const WARM_REQUESTS = 30_000;
 const REQUESTS = 10_000;
 
+export interface RoutesRatios {
+  readonly routes: Spread;
+  readonly endpoints: Spread;
+  readonly services: Spread;
+}
+
 /** One ratio a round: in each, all are measured in turn, so that what else the machine does hits all alike. */
-export function routesRatios(rounds: number): { readonly routes: Spread; readonly endpoints: Spread } {
-  const runs = [PLAYING, PLAIN, ROUTED, SPREAD].map((name) => {
+export function routesRatios(rounds: number): RoutesRatios {
+  const runs = [PLAYING, PLAIN, ROUTED, MANY, SPREAD].map((name) => {
     const found = CASES.find((each) => each.name === name);
     if (found === undefined) throw new Error(`no case is called ${name}`);
     const run = found.make();
@@ -30,7 +38,7 @@ export function routesRatios(rounds: number): { readonly routes: Spread; readonl
     return others.map((each) => (each - playing) / (plain - playing));
   });
   const of = (at: number): Spread => spread(ratios.map((each) => each[at]!));
-  return { routes: of(0), endpoints: of(1) };
+  return { routes: of(0), endpoints: of(1), services: of(2) };
 }
 
 function cpuUs(run: () => number, requests: number): number {

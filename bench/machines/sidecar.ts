@@ -1,3 +1,4 @@
+import type { Endpoint } from "#/model/endpoint.ts";
 import { strict as assert } from "node:assert";
 import type { Conn } from "#/base/conn.ts";
 import type { Backend } from "#/model/route.ts";
@@ -36,6 +37,8 @@ interface Talk {
    * one endpoint.
    */
   readonly routes?: { readonly count: number; readonly endpointsEach: number };
+  /** Of the one service that there is without routes, or that all routes lead to; 1 if not given. */
+  readonly endpoints?: number;
 }
 
 /**
@@ -47,9 +50,10 @@ function talking(talk: Talk): () => number {
   const client = mesh.pod("client", "10.1.0.1", { isMeshed: talk.isMeshed });
   const server = mesh.pod("server", "10.1.0.2", { isMeshed: talk.isMeshed });
   server.host.listen(PORT, (conn) => answerEach(conn, talk));
+  const more = endpointMaker(mesh, talk);
   if (talk.routes === undefined) mesh.control.service(at(VIP, PORT), "svc", "detect");
-  else publishRoutes(mesh, talk, talk.routes.count, talk.routes.endpointsEach);
-  mesh.control.endpoints("svc", [mesh.endpoint(server, PORT)]);
+  else publishRoutes(mesh, more, talk.routes.count, talk.routes.endpointsEach);
+  mesh.control.endpoints("svc", [mesh.endpoint(server, PORT), ...more((talk.endpoints ?? 1) - 1)]);
   const target = talk.isMeshed ? at(VIP, PORT) : at("10.1.0.2", PORT);
 
   let answered = 0;
@@ -102,13 +106,12 @@ function talking(talk: Talk): () => number {
 /** Endpoints of one pod: more ports than its sidecar remembers would be asked for anew each time. */
 const ENDPOINTS_EACH_POD = 100;
 
-/** Routes by a prefix each, to services with endpoints of their own. */
-function publishRoutes(mesh: SimMesh, talk: Talk, count: number, endpointsEach: number): void {
+/** Makes so many further endpoints, in as many further pods as they need. */
+function endpointMaker(mesh: SimMesh, talk: Talk): (count: number) => Endpoint[] {
   const pods: SimPod[] = [];
   let made = 0;
-  const rules = Array.from({ length: count }, (_, route) => {
-    const path = endpointsEach === 0 ? "svc" : `service-${route}`;
-    const endpoints = Array.from({ length: endpointsEach }, () => {
+  return (count) =>
+    Array.from({ length: count }, () => {
       if (made % ENDPOINTS_EACH_POD === 0)
         pods.push(mesh.pod(`pod-${pods.length}`, `10.1.1.${pods.length + 1}`, { isMeshed: true }));
       const pod = pods.at(-1)!;
@@ -116,7 +119,18 @@ function publishRoutes(mesh: SimMesh, talk: Talk, count: number, endpointsEach: 
       pod.host.listen(port, (conn) => answerEach(conn, talk));
       return mesh.endpoint(pod, port);
     });
-    if (endpointsEach > 0) mesh.control.endpoints(path, endpoints);
+}
+
+/** Routes by a prefix each, to services with endpoints of their own. */
+function publishRoutes(
+  mesh: SimMesh,
+  more: (count: number) => Endpoint[],
+  count: number,
+  endpointsEach: number,
+): void {
+  const rules = Array.from({ length: count }, (_, route) => {
+    const path = endpointsEach === 0 ? "svc" : `service-${route}`;
+    if (endpointsEach > 0) mesh.control.endpoints(path, more(endpointsEach));
     return routeOf(`route-${route}`, [
       ruleTo([backendOf(serviceAt(path))], [matchOf(`/api/${threeDigits(route)}*`)]),
     ]);
@@ -182,7 +196,16 @@ const talks: readonly (Talk & { readonly name: string; readonly unit: string })[
     routes: { count: ROUTES, endpointsEach: 0 },
   },
   {
-    name: "pair: GET, 200 targets, 200 routes, 1,000 endpoints",
+    name: "pair: GET, 200 targets, 200 routes, one service of 1,000 endpoints",
+    unit: "request",
+    isMeshed: true,
+    connections: 1,
+    ...GETTING_ALL,
+    routes: { count: ROUTES, endpointsEach: 0 },
+    endpoints: 1_000,
+  },
+  {
+    name: "pair: GET, 200 targets, 200 routes, 200 services of 5 endpoints",
     unit: "request",
     isMeshed: true,
     connections: 1,
