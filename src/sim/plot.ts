@@ -2,7 +2,7 @@ import type { Report } from "./report.ts";
 
 /**
  * Draws a report as one SVG: for the requests of each sender, success and latency over time, and the load on each service's
- * endpoints, with the time of the failure shaded. Some hundred lines of text, so that no package is needed (decision 12).
+ * endpoints, with the time of the failure shaded. Some hundred lines of text, so that no package is needed (decision 10).
  */
 export function plotOf(report: Report): string {
   const panels: Panel[] = [];

@@ -25,7 +25,7 @@ export const SCENARIOS: Readonly<Record<string, () => Outcome>> = {
 
 /**
  * 320 pods: load → front → middle → backend, retries of 5xx on both inner edges. Half of what the backend answers is an error. A retry on
- * one edge is a request on the next; who is out of retries tells those before it, so that shares do not multiply (decision 14).
+ * one edge is a request on the next; who is out of retries tells those before it, so that shares do not multiply (decision 12).
  */
 function retryStorm(): Outcome {
   const retry: RetryPolicy = {
