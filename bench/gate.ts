@@ -119,7 +119,9 @@ function judge(now: Counts, then: Counts): string {
     words.push(a > b ? `✗ more ${what}` : `✗ less ${what}: well done, update the baseline`);
   };
   compare(now.instructions, then.instructions, 0, "work");
-  compare(now.allocatedBytes, then.allocatedBytes, ALLOCATED_SLACK_BYTES, "garbage");
+  // Now and then a compiled run allocates a tenth less than its siblings: that alone is no news.
+  if (now.allocatedBytes > then.allocatedBytes)
+    compare(now.allocatedBytes, then.allocatedBytes, ALLOCATED_SLACK_BYTES, "garbage");
   return words.join(", ");
 }
 
