@@ -141,7 +141,9 @@ async function accepted(mesh: Mesh, pod: PodStatus): Promise<{ through: number; 
   const from = stdout
     .split("\n")
     .filter((line) => line.startsWith("accept 8080 "))
-    .map((line) => line.slice(12).replace("::ffff:", ""));
+    .map((line) => line.slice(12).replace("::ffff:", ""))
+    // Reset before it was accepted, as by a sidecar that is killed: nobody knows its peer any more, and no byte came.
+    .filter((ip) => ip !== "undefined");
   const through = from.filter((ip) => ip === pod.ip || ip.startsWith("127.")).length;
   return { through, past: from.length - through };
 }
