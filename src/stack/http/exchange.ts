@@ -98,6 +98,39 @@ export const SPENT: RequestSink = {
   responseConsumed(): void {},
 };
 
+/** Passes an answer on as it is: for layers that look at, or change, a part of it. */
+export class PassedReply implements ResponseSink {
+  protected readonly reply: ResponseSink;
+
+  constructor(reply: ResponseSink) {
+    this.reply = reply;
+  }
+
+  informational(head: ResponseHead): void {
+    this.reply.informational(head);
+  }
+
+  head(head: ResponseHead, last: boolean): void {
+    this.reply.head(head, last);
+  }
+
+  body(bytes: Uint8Array, start: number, stop: number): void {
+    this.reply.body(bytes, start, stop);
+  }
+
+  finish(trailers: Fields | null): void {
+    this.reply.finish(trailers);
+  }
+
+  fail(cause: Fault): void {
+    this.reply.fail(cause);
+  }
+
+  requestConsumed(bytes: number): void {
+    this.reply.requestConsumed(bytes);
+  }
+}
+
 /** A `ResponseSink` for when nobody listens any more. */
 export const UNHEARD: ResponseSink = {
   informational(): void {},

@@ -2,7 +2,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "../http/exchange.ts";
-import type { Fault } from "../http/fault.ts";
+import { PassedReply } from "../http/exchange.ts";
 import { isGrpc } from "../http/mesh-answer.ts";
 
 /** How long a workload counts as out of retries after one was withheld from it. */
@@ -73,41 +73,24 @@ export class RetryDamping implements HttpService {
   }
 }
 
-class DampedReply implements ResponseSink {
+class DampedReply extends PassedReply {
   readonly #damping: RetryDamping;
-  readonly #reply: ResponseSink;
   readonly #isCall: boolean;
 
   constructor(damping: RetryDamping, reply: ResponseSink, isCall: boolean) {
+    super(reply);
     this.#damping = damping;
-    this.#reply = reply;
     this.#isCall = isCall;
   }
 
-  head(head: ResponseHead, last: boolean): void {
+  override head(head: ResponseHead, last: boolean): void {
     const code = this.#isCall ? fieldValue(head.fields, "grpc-status") : null;
     const hasFailed = head.status >= 500 || (code !== null && code !== "0");
     const said =
       hasFailed && this.#damping.isOn
         ? withWithheld(head, "server", "what it asked for was not sent again")
         : head;
-    this.#reply.head(said, last);
-  }
-
-  informational(head: ResponseHead): void {
-    this.#reply.informational(head);
-  }
-  body(bytes: Uint8Array, start: number, stop: number): void {
-    this.#reply.body(bytes, start, stop);
-  }
-  finish(trailers: Fields | null): void {
-    this.#reply.finish(trailers);
-  }
-  fail(cause: Fault): void {
-    this.#reply.fail(cause);
-  }
-  requestConsumed(bytes: number): void {
-    this.#reply.requestConsumed(bytes);
+    this.reply.head(said, last);
   }
 }
 

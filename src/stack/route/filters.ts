@@ -3,8 +3,8 @@ import type { Random } from "#/base/random.ts";
 import { egressVerdictOf } from "#/model/policy.ts";
 import type { Backend, Cors, HttpFilter, Ratio } from "#/model/route.ts";
 import type { RequestHead, RequestSink, ResponseHead, ResponseSink } from "../http/exchange.ts";
-import { SPENT } from "../http/exchange.ts";
-import { fault, type Fault, type FaultCode } from "../http/fault.ts";
+import { PassedReply, SPENT } from "../http/exchange.ts";
+import { fault, type FaultCode } from "../http/fault.ts";
 import { fieldName } from "../http/field-names.ts";
 import { Request } from "../http/translate.ts";
 import type { Candidate } from "./candidate.ts";
@@ -199,39 +199,23 @@ class Unwanted implements RequestSink {
 const UNWANTED_BYTES_MAX = 1_048_576;
 
 /** An answer on its way to the client, with its head changed. */
-class ChangedReply implements ResponseSink {
+class ChangedReply extends PassedReply {
   readonly #cors: Cors | null;
   readonly #origin: string | null;
   readonly #edit: HeaderEdit | null;
-  readonly #reply: ResponseSink;
 
   constructor(cors: Cors | null, origin: string | null, edit: HeaderEdit | null, reply: ResponseSink) {
+    super(reply);
     this.#cors = cors;
     this.#origin = origin;
     this.#edit = edit;
-    this.#reply = reply;
   }
 
-  informational(head: ResponseHead): void {
-    this.#reply.informational(head);
-  }
-  head(head: ResponseHead, last: boolean): void {
+  override head(head: ResponseHead, last: boolean): void {
     let { fields } = head;
     if (this.#cors !== null) fields = withCors(fields, corsFields(this.#cors, this.#origin));
     if (this.#edit !== null) fields = this.#edit.apply(fields, head.version === "2");
-    this.#reply.head({ ...head, fields }, last);
-  }
-  body(bytes: Uint8Array, start: number, stop: number): void {
-    this.#reply.body(bytes, start, stop);
-  }
-  finish(trailers: Fields | null): void {
-    this.#reply.finish(trailers);
-  }
-  fail(cause: Fault): void {
-    this.#reply.fail(cause);
-  }
-  requestConsumed(bytes: number): void {
-    this.#reply.requestConsumed(bytes);
+    this.reply.head({ ...head, fields }, last);
   }
 }
 

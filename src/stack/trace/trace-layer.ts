@@ -2,6 +2,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
 import { keepNeverIndexed } from "#/base/fields.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "../http/exchange.ts";
+import { PassedReply } from "../http/exchange.ts";
 import type { Fault } from "../http/fault.ts";
 import { FAR_TRACE_FIELD } from "../http/field-names.ts";
 import { Request } from "../http/translate.ts";
@@ -44,21 +45,20 @@ export class TraceLayer implements HttpService {
   }
 }
 
-class TracedReply implements ResponseSink {
-  readonly #reply: ResponseSink;
+class TracedReply extends PassedReply {
   readonly #trace: RequestTrace;
   readonly #side: TraceLayerParts["side"];
 
   constructor(reply: ResponseSink, trace: RequestTrace, side: TraceLayerParts["side"]) {
-    this.#reply = reply;
+    super(reply);
     this.#trace = trace;
     this.#side = side;
   }
 
-  head(head: ResponseHead, last: boolean): void {
+  override head(head: ResponseHead, last: boolean): void {
     const { text } = this.#trace;
     if (this.#side === "server") {
-      this.#reply.head({ ...head, trace: text }, last);
+      this.reply.head({ ...head, trace: text }, last);
       return;
     }
     const fields: Fields = [];
@@ -68,10 +68,10 @@ class TracedReply implements ResponseSink {
         fields.push(head.fields[i] as string, head.fields[i + 1] as string);
     fields.push(TRACE_FIELD, text);
     keepNeverIndexed(head.fields, fields);
-    this.#reply.head({ ...head, fields }, last);
+    this.reply.head({ ...head, fields }, last);
   }
 
-  fail(cause: Fault): void {
+  override fail(cause: Fault): void {
     const { code, message, rule, explanation } = cause;
     this.#trace.ended(code, explanation?.line ?? message);
     this.#trace.add("refused", [
@@ -80,19 +80,6 @@ class TracedReply implements ResponseSink {
       ["why", explanation?.line ?? message],
     ]);
     const name = this.#side === "server" ? FAR_TRACE_FIELD : TRACE_FIELD;
-    this.#reply.fail({ ...cause, answerFields: [name, this.#trace.text] });
-  }
-
-  informational(head: ResponseHead): void {
-    this.#reply.informational(head);
-  }
-  body(bytes: Uint8Array, start: number, stop: number): void {
-    this.#reply.body(bytes, start, stop);
-  }
-  finish(trailers: Fields | null): void {
-    this.#reply.finish(trailers);
-  }
-  requestConsumed(bytes: number): void {
-    this.#reply.requestConsumed(bytes);
+    this.reply.fail({ ...cause, answerFields: [name, this.#trace.text] });
   }
 }
