@@ -35,3 +35,16 @@ export interface EndpointIdentity {
   /** SNI to send. */
   readonly serverName: string;
 }
+
+/** An address that is dialled as it is: no sidecar, nothing known of what it speaks. */
+export function plainEndpoint(address: SocketAddress): Endpoint {
+  return {
+    address,
+    weight: 10_000,
+    identity: null,
+    protocolHint: "unknown",
+    tunnelPort: null,
+    authorityOverride: null,
+    labels: {},
+  };
+}

@@ -1,4 +1,5 @@
 import type { Endpoint } from "#/model/endpoint.ts";
+import { plainEndpoint } from "#/model/endpoint.ts";
 import { dnsName } from "#/model/identity.ts";
 import { isOpaquePort, isReachedThroughSidecar, podLabels } from "../answers/endpoints.ts";
 import type { ViewEndpoint } from "../services/mesh-view.ts";
@@ -10,16 +11,7 @@ const WEIGHT = 10_000;
 /** One address to dial, as the model says it. */
 export function endpointOf({ ip, port, pod }: ViewEndpoint): Endpoint {
   const address = { ip, port };
-  if (pod === null)
-    return {
-      address,
-      weight: WEIGHT,
-      identity: null,
-      protocolHint: "unknown",
-      tunnelPort: null,
-      authorityOverride: null,
-      labels: {},
-    };
+  if (pod === null) return plainEndpoint(address);
   const isMeshed = isReachedThroughSidecar(pod, port);
   const name = dnsName(pod.identity);
   return {

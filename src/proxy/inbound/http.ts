@@ -5,6 +5,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import { plainEndpoint } from "#/model/endpoint.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { AuthorizationDecision } from "#/stack/authorize.ts";
@@ -236,17 +237,7 @@ class FixedEndpoint implements EndpointSource {
 
   constructor(address: SocketAddress) {
     this.key = `application:${addressKey(address)}`;
-    this.endpoints = [
-      {
-        address,
-        weight: 10_000,
-        identity: null,
-        protocolHint: "unknown",
-        tunnelPort: null,
-        authorityOverride: null,
-        labels: {},
-      },
-    ];
+    this.endpoints = [plainEndpoint(address)];
   }
 
   subscribe(): { cancel(): void } {

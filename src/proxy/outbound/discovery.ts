@@ -1,6 +1,7 @@
 import { addressKey, type SocketAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import { plainEndpoint } from "#/model/endpoint.ts";
 import type { OutboundPolicy, PolicySource } from "#/model/policy.ts";
 import { policyTo } from "#/model/policy.ts";
 import type { Backend } from "#/model/route.ts";
@@ -467,16 +468,12 @@ export class Target implements OutboundTarget {
   }
 
   #toOriginal(endpoint: Endpoint | null): Backend {
-    const plain: Endpoint = {
-      address: this.address,
-      weight: 10_000,
-      identity: null,
-      protocolHint: "unknown",
-      tunnelPort: null,
-      authorityOverride: null,
-      labels: {},
+    return {
+      kind: "forward",
+      source: DEFAULT_SOURCE,
+      endpoint: endpoint ?? plainEndpoint(this.address),
+      traffic: null,
     };
-    return { kind: "forward", source: DEFAULT_SOURCE, endpoint: endpoint ?? plain, traffic: null };
   }
 
   #adopt(heard: OutboundPolicy): void {

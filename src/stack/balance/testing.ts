@@ -1,6 +1,7 @@
 import { parseSocketAddress } from "#/base/address.ts";
 import { SeededRandom } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
+import { plainEndpoint } from "#/model/endpoint.ts";
 import type { BackendTraffic, BalancingAlgorithm, FailureAccrual, HashKey } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import type { BalancedClient, Member } from "./balancer.ts";
@@ -9,16 +10,7 @@ import { Balancer, UNKNOWN_CLIENT } from "./balancer.ts";
 /** What tests of the balancer share. */
 
 export function endpoint(ip: string, over: Partial<Endpoint> = {}): Endpoint {
-  return {
-    address: parseSocketAddress(`${ip}:80`)!,
-    weight: 10_000,
-    identity: null,
-    protocolHint: "unknown",
-    tunnelPort: null,
-    authorityOverride: null,
-    labels: {},
-    ...over,
-  };
+  return { ...plainEndpoint(parseSocketAddress(`${ip}:80`)!), ...over };
 }
 
 /** `count` endpoints, 10.1.0.0 on. */
