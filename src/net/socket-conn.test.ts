@@ -29,9 +29,8 @@ async function pair(by: Clock = clock): Promise<{ conn: SocketConn; remote: Sock
   };
 }
 
-const turn = (): Promise<void> => new Promise((resolve) => clock.soon(resolve));
-
-test("an end that came first is told before written bytes leave, which can then be taken back", async (t) => {
+/** A clock whose turns come when `run` is called. */
+function turnsByHand(): { byHand: Clock; tasks: (() => void)[]; run: () => void } {
   const tasks: (() => void)[] = [];
   const byHand: Clock = {
     nowMs: () => clock.nowMs(),
@@ -42,6 +41,13 @@ test("an end that came first is told before written bytes leave, which can then 
   const run = (): void => {
     for (const task of tasks.splice(0)) task();
   };
+  return { byHand, tasks, run };
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => clock.soon(resolve));
+
+test("an end that came first is told before written bytes leave, which can then be taken back", async (t) => {
+  const { byHand, tasks, run } = turnsByHand();
   const { conn, remote, close } = await pair(byHand);
   t.after(close);
   const events: string[] = [];
@@ -71,16 +77,7 @@ test("an end that came first is told before written bytes leave, which can then 
 });
 
 test("what is written to a connection whose close is not told yet was never sent", async (t) => {
-  const tasks: (() => void)[] = [];
-  const byHand: Clock = {
-    nowMs: () => clock.nowMs(),
-    wallMs: () => clock.wallMs(),
-    after: (ms, fire) => clock.after(ms, fire),
-    soon: (task) => void tasks.push(task),
-  };
-  const run = (): void => {
-    for (const task of tasks.splice(0)) task();
-  };
+  const { byHand, run } = turnsByHand();
   const { conn, remote, close } = await pair(byHand);
   t.after(close);
   const told: boolean[] = [];

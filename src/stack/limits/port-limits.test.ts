@@ -1,41 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { HttpMatch } from "#/model/route.ts";
-import type { InboundLimits, RateLimit } from "#/model/traffic.ts";
+import type { InboundLimits } from "#/model/traffic.ts";
 import type { RequestHead, RequestSink } from "../http/exchange.ts";
 import { fault } from "../http/fault.ts";
 import { ManualClock, RecordingReply, ScriptedService } from "../http/testing.ts";
 import { PortLimits } from "./port-limits.ts";
 import { QuotaShares } from "./quota-shares.ts";
+import { rate, SOURCE } from "./testing.ts";
 
-const SOURCE = {
-  group: "pillion.dev",
-  kind: "RateLimitPolicy",
-  namespace: "shop",
-  name: "web",
-  section: "",
-  port: 0,
-};
 const PROBE: HttpMatch = {
   path: { kind: "exact", value: "/healthz" },
   headers: [],
   query: [],
   method: "GET",
 };
-
-function rate(over: Partial<RateLimit> = {}): RateLimit {
-  const key = { kind: "total" } as const;
-  return {
-    source: SOURCE,
-    matches: [],
-    key,
-    requests: 10,
-    windowMs: 1_000,
-    burst: 2,
-    scope: "local",
-    ...over,
-  };
-}
 
 function limits(over: Partial<InboundLimits> = {}): InboundLimits {
   return { exempt: [], rates: [], concurrency: null, ...over };

@@ -4,29 +4,7 @@ import type { RateLimit } from "#/model/traffic.ts";
 import type { RequestHead } from "../http/exchange.ts";
 import { QuotaShares } from "./quota-shares.ts";
 import { limitIds, RateLimiter } from "./rate-limiter.ts";
-
-const SOURCE = {
-  group: "pillion.dev",
-  kind: "RateLimitPolicy",
-  namespace: "shop",
-  name: "web",
-  section: "",
-  port: 0,
-};
-
-function limit(over: Partial<RateLimit> = {}): RateLimit {
-  const key = { kind: "total" } as const;
-  return {
-    source: SOURCE,
-    matches: [],
-    key,
-    requests: 10,
-    windowMs: 1_000,
-    burst: 2,
-    scope: "local",
-    ...over,
-  };
-}
+import { rate, SOURCE } from "./testing.ts";
 
 function head(over: Partial<RequestHead> = {}): RequestHead {
   return {
@@ -62,7 +40,7 @@ function admitted(
 }
 
 test("admits a burst, then as many as are earned, and says what was exceeded and for how long", () => {
-  const by = limiter(limit());
+  const by = limiter(rate());
   assert.equal(admitted(by, 5, 0), 2);
   const refused = by.decide(head(), null, 0, true);
   assert.ok(refused.kind === "refuse");
@@ -74,7 +52,7 @@ test("admits a burst, then as many as are earned, and says what was exceeded and
 });
 
 test("counts each client apart by its identity, and all clients without one together", () => {
-  const by = limiter(limit({ key: { kind: "identity" } }));
+  const by = limiter(rate({ key: { kind: "identity" } }));
   assert.equal(admitted(by, 5, 0, head(), "a"), 2);
   assert.equal(admitted(by, 5, 0, head(), "b"), 2);
   assert.equal(admitted(by, 5, 0, head(), null), 2);
@@ -82,7 +60,7 @@ test("counts each client apart by its identity, and all clients without one toge
 });
 
 test("counts each value of a header apart; leaving the header out, or giving it twice, is no way around", () => {
-  const by = limiter(limit({ key: { kind: "header", name: "x-user" } }));
+  const by = limiter(rate({ key: { kind: "header", name: "x-user" } }));
   const of = (...values: string[]) => head({ fields: values.flatMap((value) => ["X-User", value]) });
   assert.equal(admitted(by, 5, 0, of("a")), 2);
   assert.equal(admitted(by, 5, 0, of("b")), 2);
@@ -93,13 +71,13 @@ test("counts each value of a header apart; leaving the header out, or giving it 
 
 test("counts only requests that a match names", () => {
   const by = limiter(
-    limit({ matches: [{ path: { kind: "prefix", value: "/api" }, headers: [], query: [], method: "POST" }] }),
+    rate({ matches: [{ path: { kind: "prefix", value: "/api" }, headers: [], query: [], method: "POST" }] }),
   );
   assert.equal(admitted(by, 5, 0, head({ path: "/api/x?y", method: "POST" })), 2);
   assert.equal(admitted(by, 5, 0, head({ path: "/api/x", method: "GET" })), 5);
   assert.equal(admitted(by, 5, 0, head({ path: "/apis", method: "POST" })), 5);
   const calls = limiter(
-    limit({
+    rate({
       matches: [
         { path: { kind: "rpc", service: "shop.Cart", method: "Add" }, headers: [], query: [], method: null },
       ],
@@ -110,8 +88,8 @@ test("counts only requests that a match names", () => {
 });
 
 test("a request that one limit refuses takes nothing from the others", () => {
-  const wide = limit({ burst: 10, source: { ...SOURCE, name: "wide" } });
-  const narrow = limit({
+  const wide = rate({ burst: 10, source: { ...SOURCE, name: "wide" } });
+  const narrow = rate({
     burst: 2,
     source: { ...SOURCE, name: "narrow" },
     matches: [{ path: { kind: "exact", value: "/slow" }, headers: [], query: [], method: null }],
@@ -122,18 +100,18 @@ test("a request that one limit refuses takes nothing from the others", () => {
 });
 
 test("a change of numbers keeps what was counted; a change of what is counted begins anew", () => {
-  const by = limiter(limit());
+  const by = limiter(rate());
   assert.equal(admitted(by, 5, 0), 2);
-  by.update([limit({ requests: 100, burst: 3 })], 0);
+  by.update([rate({ requests: 100, burst: 3 })], 0);
   assert.equal(admitted(by, 5, 0), 1);
-  by.update([limit({ key: { kind: "identity" } })], 0);
+  by.update([rate({ key: { kind: "identity" } })], 0);
   assert.equal(admitted(by, 5, 0), 2);
   by.update([], 0);
   assert.equal(admitted(by, 5, 0), 5);
 });
 
 test("limits of one policy have names of their own that their numbers do not change", () => {
-  const rates = [limit(), limit({ requests: 5 }), limit({ key: { kind: "header", name: "x-user" } })];
+  const rates = [rate(), rate({ requests: 5 }), rate({ key: { kind: "header", name: "x-user" } })];
   assert.deepEqual(limitIds(rates), [
     "RateLimitPolicy/shop/web/total",
     "RateLimitPolicy/shop/web/total#2",
@@ -144,7 +122,7 @@ test("limits of one policy have names of their own that their numbers do not cha
 test("a global limit asks where only the control plane can tell, and goes by an equal part where it cannot be asked", () => {
   const quota = new QuotaShares();
   const by = new RateLimiter(80, quota);
-  by.update([limit({ scope: "global", burst: 4 })], 0);
+  by.update([rate({ scope: "global", burst: 4 })], 0);
   assert.equal(by.decide(head(), null, 0, true).kind, "ask");
   quota.report(0, 100)[0]!.share.granted({ granted: 3, waitMs: 0, replicas: 2 }, 3, 0, 0);
   assert.equal(admitted(by, 9, 0), 3);
@@ -158,14 +136,14 @@ test("a global limit asks where only the control plane can tell, and goes by an 
 
 test("clients with a limit of their own are counted by it, and not by the one for each client of the same policy", () => {
   const by = limiter(
-    limit({ key: { kind: "identity" } }),
-    limit({ key: { kind: "clients", identities: ["vip", "bulk"] }, burst: 7 }),
+    rate({ key: { kind: "identity" } }),
+    rate({ key: { kind: "clients", identities: ["vip", "bulk"] }, burst: 7 }),
   );
   assert.equal(admitted(by, 20, 0, head(), "vip"), 7);
   assert.equal(admitted(by, 20, 0, head(), "bulk"), 7);
   assert.equal(admitted(by, 20, 0, head(), "other"), 2);
   assert.equal(admitted(by, 20, 0, head(), null), 2);
-  const alone = limiter(limit({ key: { kind: "clients", identities: ["vip"] } }));
+  const alone = limiter(rate({ key: { kind: "clients", identities: ["vip"] } }));
   assert.equal(admitted(alone, 20, 0, head(), "other"), 20);
   assert.equal(admitted(alone, 20, 0, head(), null), 20);
 });
