@@ -1,3 +1,4 @@
+import type { AccessPolicy, JwtPolicy } from "./access.ts";
 import type { Labels } from "./identity.ts";
 import type { Backend, HttpRoute, Ratio, TcpRoute } from "./route.ts";
 import type { InboundLimits } from "./traffic.ts";
@@ -122,6 +123,10 @@ export interface InboundPolicy {
   readonly authorizations: readonly Authorization[];
   /** Null: takes whatever comes. */
   readonly limits: InboundLimits | null;
+  /** Null: `authorizations` say who may. */
+  readonly access: AccessPolicy | null;
+  /** Null: tokens are not looked at. */
+  readonly jwt: JwtPolicy | null;
 }
 
 export interface Authorization {

@@ -242,5 +242,12 @@ function defaultPolicy(name: string, clusterNetworks: readonly string[]): Inboun
     throw new ConfigError(
       `${PREFIX}INBOUND_DEFAULT_POLICY: ${name} is none of ${Object.keys(policies).join(", ")}`,
     );
-  return { protocol: "detect", labels: { group: "", kind: "default", name }, authorizations, limits: null };
+  return {
+    protocol: "detect",
+    labels: { group: "", kind: "default", name },
+    authorizations,
+    limits: null,
+    access: null,
+    jwt: null,
+  };
 }

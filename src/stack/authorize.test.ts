@@ -22,6 +22,8 @@ function policy(...authorizations: Partial<Authorization>[]): InboundPolicy {
     labels: {},
     authorizations: authorizations.map((one) => ({ ...defaults, ...one })),
     limits: null,
+    access: null,
+    jwt: null,
   };
 }
 

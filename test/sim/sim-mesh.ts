@@ -264,6 +264,8 @@ export const ALLOW_ALL: InboundPolicy = {
   protocol: "detect",
   labels: { name: "all" },
   limits: null,
+  access: null,
+  jwt: null,
   authorizations: [
     {
       networks: [{ net: "0.0.0.0/0", except: [] }],

@@ -84,6 +84,8 @@ export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): In
     labels: { group: "", kind: "default", name: "all-unauthenticated" },
     authorizations: EVERYBODY,
     limits: inboundLimitsFor(view, pod, port),
+    access: null,
+    jwt: null,
   };
 }
 

@@ -37,7 +37,7 @@ export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
   }
   return reader.error !== null || protocol === undefined
     ? null
-    : { protocol, labels, authorizations, limits: own ?? standard };
+    : { protocol, labels, authorizations, limits: own ?? standard, access: null, jwt: null };
 }
 
 /** Where each kind of protocol has its limit. */

@@ -223,6 +223,8 @@ test("reads a server with its authorizations", () => {
     protocol: "http2",
     labels: { name: "web" },
     limits: null,
+    access: null,
+    jwt: null,
     authorizations: [
       {
         networks: [{ net: "10.0.0.0/8", except: ["10.1.0.0/16"] }],

@@ -32,7 +32,14 @@ function portWith(
   authorizations: InboundPolicy["authorizations"],
   limits: InboundLimits | null,
 ): InboundPort & { policy: InboundPolicy } {
-  const policy: InboundPolicy = { protocol: "detect", authorizations, labels: { name: "test" }, limits };
+  const policy: InboundPolicy = {
+    protocol: "detect",
+    authorizations,
+    labels: { name: "test" },
+    limits,
+    access: null,
+    jwt: null,
+  };
   return { port: 80, policy, subscribe: () => ({ cancel: () => {} }) };
 }
 
