@@ -1,3 +1,6 @@
+import type { IpAddress } from "#/base/address.ts";
+import type { Fields } from "#/base/fields.ts";
+import type { PeerIdentity } from "./identity.ts";
 import type { PolicySource } from "./policy.ts";
 import type { FieldMatch, HostMatch, HttpMatch, PathMatch } from "./route.ts";
 
@@ -121,4 +124,39 @@ export interface JwtIssuer {
   readonly forwards: boolean;
   /** Claims that are told to the application; whatever a client sent by those names is removed. */
   readonly claimHeaders: readonly { readonly claim: string; readonly header: string }[];
+}
+
+/** Of a verified token. */
+export type Claims = Readonly<Record<string, unknown>>;
+
+/** Who comes, and with what. */
+export interface AccessSubject {
+  readonly ip: IpAddress;
+  readonly peer: PeerIdentity | null;
+  /** Null: a connection whose bytes are passed on as they are. */
+  readonly request: AccessRequest | null;
+}
+
+export interface AccessRequest {
+  readonly method: string;
+  /** As it came, with its query. */
+  readonly path: string;
+  /** `:authority` or `Host`, as it came; "" where there is none. */
+  readonly authority: string;
+  readonly fields: Fields;
+  readonly claims: Claims | null;
+}
+
+/** What becomes of it. `stack/access` decides, for sidecars, `explain` and replays alike. */
+export interface AccessDecision {
+  /** `ambiguous`: its path has several readings (400). `no-route`: see `AccessPolicy.routes` (404). */
+  readonly verdict: "allowed" | "denied" | "no-route" | "ambiguous";
+  /** The rule that decided; kind "default" where no object did, such as "localhost". */
+  readonly by: PolicySource;
+  /** For people: who was refused, by what, and what would have been needed. "" where it is allowed. */
+  readonly reason: string;
+  /** What the proposed rules would make of it, where that differs. */
+  readonly would: { readonly verdict: "would_deny" | "would_allow"; readonly by: PolicySource } | null;
+  /** AUDIT rules that hold, the first of each object. */
+  readonly audits: readonly PolicySource[];
 }
