@@ -47,6 +47,14 @@ test("an ejected endpoint is left alone while others serve, and tried when nobod
   assert.equal(over.pick(50, over.members), null);
 });
 
+test("whether another one is left counts those in use", () => {
+  const over = balancer(["10.0.0.1", "10.0.0.2"]);
+  const [one, two] = over.members as [(typeof over.members)[0], (typeof over.members)[0]];
+  assert(over.hasOther([]) && over.hasOther([one]) && !over.hasOther([one, two]));
+  over.connectFailed(two, 0);
+  assert(!over.hasOther([one]));
+});
+
 test("a new set keeps what is known of endpoints that stay and lets go of those that left", () => {
   const dropped: string[] = [];
   const over = balancer(["10.0.0.1", "10.0.0.2"], dropped);

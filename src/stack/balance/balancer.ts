@@ -220,6 +220,11 @@ export class Balancer<T> {
     return this.#pickFrom(second, nowMs, tried, fields);
   }
 
+  /** Whether any endpoint that is not set aside is none of these. */
+  hasOther(tried: readonly Member<T>[]): boolean {
+    return this.#members.some((member) => member.place !== -1 && !tried.includes(member));
+  }
+
   /** A request is on its way to the member. */
   begin(member: Member<T>): void {
     this.#pending++;

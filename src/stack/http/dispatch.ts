@@ -148,6 +148,11 @@ export class Dispatch implements HttpService {
     return this.balancer.sessionMember(fields, persistence) !== null;
   }
 
+  /** Whether an endpoint in use here has not had the request. */
+  hasUntried({ members }: TriedEndpoints): boolean {
+    return this.balancer.hasOther(members);
+  }
+
   /** Whether requests are at its endpoints, or wait for one. */
   get isBusy(): boolean {
     return this.balancer.pending + this.#waiting.size > 0;

@@ -131,7 +131,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     const requestMs = Math.min(this.#timeouts.requestMs ?? Infinity, this.#callTimeoutMs ?? Infinity);
     this.#requestAtMs = nowMs + requestMs;
     if (this.#last) this.#awaitEnd();
-    const destination = this.#destinations.draw(this.#head, 0);
+    const destination = this.#destinations.draw(this.#head, null);
     if (this.#policy !== null) {
       this.#isHolding = true;
       this.#destinations.hold();
@@ -412,7 +412,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     const nowMs = clock.nowMs();
     const overAtMs = Math.min(this.#requestAtMs, this.#responseAtMs);
     if (nowMs + delayMs >= overAtMs || (overAtMs === Infinity && askedMs > HINT_MS_MAX)) return false;
-    const destination = this.#destinations.draw(this.#head, this.#retries + 1);
+    const destination = this.#destinations.draw(this.#head, this.#tried);
     const { budget } = destination;
     if (budget === null) return false;
     if (!budget.tryRetry(nowMs)) {

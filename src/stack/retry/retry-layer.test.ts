@@ -85,7 +85,7 @@ class Scene {
     const sink = this.layer.call(
       this.rule,
       {
-        draw: (_head, attempt) => this.draws[attempt] ?? this.destination,
+        draw: (_head, tried) => this.draws[tried?.attempts ?? 0] ?? this.destination,
         hold: () => void this.holds++,
         release: () => void this.holds--,
       },

@@ -25,8 +25,8 @@ export interface Destinations {
   /** Until it is released as often, whatever it draws has its endpoints, also when the rule is gone. */
   hold(): void;
   release(): void;
-  /** `attempt`: 0 for the first. */
-  draw(head: RequestHead, attempt: number): Destination;
+  /** `tried`: null for the first attempt; later ones go to a backend that has an endpoint not in it, where there is one. */
+  draw(head: RequestHead, tried: TriedEndpoints | null): Destination;
 }
 
 export type TimeoutKind = "request" | "response" | "attempt" | "idle";

@@ -16,7 +16,8 @@ import type {
 import { fault } from "../http/fault.ts";
 import { fieldProblem } from "./header-change.ts";
 import { policyTo } from "#/model/policy.ts";
-import type { RequestHead, RequestSink } from "../http/exchange.ts";
+import type { TriedEndpoints } from "../http/dispatch.ts";
+import type { RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import { FaultInjector } from "../fault/injector.ts";
 import { ManualClock, RecordingReply, ScriptedService } from "../http/testing.ts";
 import { Registry } from "../metrics/registry.ts";
@@ -752,6 +753,53 @@ test("each attempt draws its backend anew, and a mirror gets one copy", () => {
     assert.equal(backends.service("copy").calls.length, asked);
   }
   assert.deepEqual([...drawn].toSorted(), ["copy", ...names]);
+});
+
+/** A service of one endpoint. */
+class OneEndpoint extends ScriptedService {
+  readonly #had = new WeakSet<TriedEndpoints>();
+  override call(
+    head: RequestHead,
+    last: boolean,
+    reply: ResponseSink,
+    tried: TriedEndpoints | null = null,
+  ): RequestSink {
+    if (tried !== null) this.#had.add(tried);
+    return super.call(head, last, reply);
+  }
+  hasUntried(tried: TriedEndpoints): boolean {
+    return !this.#had.has(tried);
+  }
+}
+
+test("an attempt goes to a backend that has an endpoint left for it, by their weights where several have", () => {
+  const names = ["v1", "v2", "v3"];
+  const weights = [8, 1, 1];
+  const { ask, backends, clock } = rig([
+    routeOf("web", [
+      {
+        ...ruleTo(names.map((name, i) => backendOf(balancerTo(name), weights[i]!))),
+        retry: { ...RETRY, retriesMax: 3 },
+      },
+    ]),
+  ]);
+  const order: string[] = [];
+  for (const name of names)
+    backends.services.set(
+      name,
+      new OneEndpoint((call) => {
+        order.push(name);
+        call.answer(503, [], "");
+      }),
+    );
+  for (let i = 0; i < 20; i++) {
+    order.length = 0;
+    const reply = ask(headOf("/"));
+    clock.advance(1_000);
+    assert.equal(reply.status, 503);
+    assert.equal(order.length, 4);
+    assert.deepEqual(order.slice(0, 3).toSorted(), names, "each had it before any has it again");
+  }
 });
 
 test("a request that is sent again after a change of policy goes on by the rule that it began with", () => {

@@ -37,6 +37,8 @@ export interface HeldBackend {
 export interface BackendDispatch extends HttpService {
   /** Whether the request belongs to a session of an endpoint here. */
   holdsSession?(fields: Fields, persistence: SessionPersistence): boolean;
+  /** Whether an endpoint in use here has not had the request. */
+  hasUntried?(tried: TriedEndpoints): boolean;
   call(
     head: RequestHead,
     last: boolean,

@@ -112,16 +112,28 @@ export class RuleService implements HttpService, SplitState, Destinations {
 
   send(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     if (this.#retryRule !== null) return this.#parts.retries.call(this.#retryRule, this, head, last, reply);
-    return this.draw(head, 0).call(head, last, reply, null);
+    return this.draw(head, null).call(head, last, reply, null);
   }
 
-  /** Where an attempt goes. GEP-1619: the first one goes where the request's session is, whatever the weights are now, but for 0. */
-  draw(head: RequestHead, attempt: number): Destination {
+  /** GEP-1619: the first attempt goes where the request's session is, whatever the weights are now, but for 0. */
+  draw(head: RequestHead, tried: TriedEndpoints | null): Destination {
     const { rule } = this.#candidate;
-    if (this.#hasSessions && attempt === 0)
+    if (this.#hasSessions && tried === null)
       for (const each of this.#backends) if (each.holdsSession(head)) return each;
-    const index = drawBackend(rule.choice, rule.backends, this, this.#parts.random);
+    const state = tried === null || this.#backends.length === 1 ? this : this.#untried(tried);
+    const index = drawBackend(rule.choice, rule.backends, state, this.#parts.random);
     return this.#backends[index] ?? this.#nowhere;
+  }
+
+  /** Without the backends whose every endpoint had the request already, as long as any other is left. */
+  #untried(tried: TriedEndpoints): SplitState {
+    const isOffered = (index: number): boolean =>
+      this.#candidate.rule.backends[index]!.weight > 0 &&
+      !this.isInvalid(index) &&
+      this.isReady(index) &&
+      this.#backends[index]!.hasUntried(tried);
+    if (!this.#backends.some((_, index) => isOffered(index))) return this;
+    return { isReady: isOffered, isInvalid: (index) => this.isInvalid(index) };
   }
 
   hold(): void {
@@ -186,6 +198,10 @@ class BackendService implements Destination {
     const persistence = this.#persistence;
     if (persistence === null || this.backend.weight === 0) return false;
     return this.held?.dispatch.holdsSession?.(fields, persistence) ?? false;
+  }
+
+  hasUntried(tried: TriedEndpoints): boolean {
+    return this.held?.dispatch.hasUntried?.(tried) ?? true;
   }
 
   get budget(): RetryBudgetWindow | null {
