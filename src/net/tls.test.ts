@@ -1,61 +1,23 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import type { Conn } from "#/base/conn.ts";
 import { addressKey, type IpAddress } from "#/base/address.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { TunnelConn } from "#/stack/tunnel-conn.ts";
 import { SystemClock } from "./clock.ts";
 import { NodeTransport } from "./node-transport.ts";
+import { testLeaf, testRoot } from "./testing.ts";
 import { Tls } from "./tls.ts";
 import type { SecureError, SecureResult } from "./transport.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "pillion-tls-"));
-after(() => rmSync(folder, { recursive: true }));
-const openssl = (...args: string[]): void =>
-  void execFileSync("openssl", args, { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
 const NAME = "web.shop.serviceaccount.identity.pillion.cluster.local";
-openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "root.key");
-openssl(
-  "req",
-  "-x509",
-  "-new",
-  "-key",
-  "root.key",
-  "-out",
-  "root.pem",
-  "-subj",
-  "/CN=root",
-  "-addext",
-  "keyUsage=critical,keyCertSign",
-);
-openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "leaf.key");
-openssl(
-  "req",
-  "-x509",
-  "-new",
-  "-key",
-  "leaf.key",
-  "-CA",
-  "root.pem",
-  "-CAkey",
-  "root.key",
-  "-out",
-  "leaf.pem",
-  "-subj",
-  "/",
-  "-addext",
-  `subjectAltName=critical,DNS:${NAME}`,
-);
-const text = (name: string): string => readFileSync(join(folder, name), "latin1");
+const root = testRoot("cluster.local");
+const leaf = testLeaf(root);
 
 const clock = new SystemClock();
 const tls = new Tls(clock);
-tls.setAnchors(new Map([["cluster.local", text("root.pem")]]));
-tls.setLeaf({ keyPem: text("leaf.key"), chainPem: text("leaf.pem") });
+tls.setAnchors(new Map([["cluster.local", root.pem]]));
+tls.setLeaf({ keyPem: leaf.keyPem, chainPem: leaf.pem });
 const transport = new NodeTransport(clock, tls, {
   backlog: 16,
   connectionsMax: 16,

@@ -59,7 +59,6 @@ const COMMON: SecureContextOptions = {
 export class Tls {
   readonly #clock: Clock;
   #trust: TrustBundles = new Map();
-  #leaf: TlsLeaf | null = null;
   #anchorsPem: string[] = [];
   #client: SecureContext | null = null;
   #anonymous: SecureContext | null = null;
@@ -82,16 +81,14 @@ export class Tls {
         splitPem(pem).map((one) => new X509Certificate(one)),
       );
     this.#trust = trust;
-    this.#anchorsPem = [...anchors.values()].flatMap(splitPem);
+    this.#anchorsPem = [...anchors.values()];
     this.#anonymous = createSecureContext({ ...COMMON, ca: this.#anchorsPem });
-    if (this.#leaf !== null) this.setLeaf(this.#leaf);
   }
 
   /** Anchors come first. Throws when key and certificate do not belong together. */
   setLeaf(leaf: TlsLeaf): void {
     const options = { ...COMMON, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
     this.#client = createSecureContext(options);
-    this.#leaf = leaf;
     this.#serverOptions = options;
     for (const server of this.#servers.values()) server.setSecureContext(options);
   }
@@ -123,7 +120,7 @@ export class Tls {
     });
     const handshake = new Handshake<PeerIdentity>(this.#clock, socket, tcp, options.timeoutMs, done);
     socket.once("secureConnect", () => {
-      const proof = provePeer(socket, this.#trust);
+      const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
       else if (!proof.names.some((name) => denotesSame(name, options.expected))) {
         handshake.refuse("wrong_identity", `dialled ${options.expected} but found ${proof.names.join(", ")}`);
@@ -207,7 +204,7 @@ export class Tls {
     });
     server.on("secureConnection", (socket) => {
       const handshake = this.#handshakeOf(socket);
-      const proof = provePeer(socket, this.#trust);
+      const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
       handshake.socket = socket;
       socket.on("error", handshake.onError);
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);

@@ -98,6 +98,8 @@ export type SecureRefusal =
   | "foreign_alpn"
   | "old_tls"
   | "unnamed_peer" // no SAN that says who it is
+  | "ambiguous_name" // SANs that say more than one who
+  | "signing_certificate" // a CA's, which proves nobody
   | "foreign_trust_domain"
   | "wrong_identity"; // not whom we dialled
 
