@@ -10,6 +10,7 @@ import { NodeTransport } from "#/net/node-transport.ts";
 import { Tls } from "#/net/tls.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { parseIdentity } from "#/model/identity.ts";
+import { FlowRecorder } from "#/stack/access/flows.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin/admin.ts";
@@ -60,6 +61,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   log.level = config.logLevel;
 
   const registry = new Registry();
+  const flows = new FlowRecorder(() => clock.wallMs());
   addProcessMetrics(registry, env["PILLION_VERSION"] ?? "0");
   const tls = new Tls(clock);
   tls.setAnchors(new Map([[parseIdentity(config.localName)?.trustDomain ?? "", config.anchorsPem]]));
@@ -145,6 +147,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
         const pick = sidecar?.explainPick(backend, fields) ?? null;
         return pick === null ? null : JSON.stringify(pick);
       },
+      flows: () => flows.page(),
       get logLevel() {
         return log.level;
       },
@@ -155,6 +158,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     },
     clock,
     new Guard({ ...config.limits, idleMs: ADMIN_IDLE_MS }, "admin", clock, registry),
+    config.machineIp,
   );
 
   try {
