@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { addAuthzCommands } from "./authz/commands.ts";
 import { check, findingLine } from "./check.ts";
 import { completion } from "./completion.ts";
 import { exec } from "./exec.ts";
@@ -414,6 +415,8 @@ Begin with:
         );
       },
     );
+
+  addAuthzCommands(program, { paths, print, warn: printProgress });
 
   command("version", "Print the version.")
     .addOption(output())

@@ -35,8 +35,10 @@ type NotedRequest = Pick<RequestHead, "method" | "path" | "version" | "fields">;
 
 /** A longer path is not looked at, and counts as one of `ANY_PATH`. */
 const PATH_CHARS_MAX = 512;
-/** Of what is shown of a method, path or reason. */
+/** Of what a sample shows. */
 const SHOWN_CHARS_MAX = 300;
+/** Of a name: no identity, object or folded path is longer. */
+const NAME_CHARS_MAX = 2048;
 
 /**
  * Remembers what was asked of a workload and what was decided, for `/flows` of the admin port. What the pod asks of itself over loopback is
@@ -299,17 +301,17 @@ class Noted {
   describe(identity: string, address: string): Flow {
     const { decision, port, count, firstSeenMs, lastSeenMs, samples } = this;
     return {
-      client: { identity: shown(identity), address },
+      client: { identity: shown(identity, NAME_CHARS_MAX), address },
       port,
       protocol: !this.isRequest ? "opaque" : this.isGrpc ? "grpc" : "http",
       method: shown(this.method),
       path: this.template === null ? ANY_PATH : templateText(this.template),
       verdict: decision.verdict,
-      rule: shown(ruleText(decision.by)),
+      rule: shown(ruleText(decision.by), NAME_CHARS_MAX),
       would:
         decision.would === null
           ? null
-          : { verdict: decision.would.verdict, rule: shown(ruleText(decision.would.by)) },
+          : { verdict: decision.would.verdict, rule: shown(ruleText(decision.would.by), NAME_CHARS_MAX) },
       count,
       firstSeenMs,
       lastSeenMs,
@@ -401,7 +403,7 @@ function templateText(template: string): string {
   const told = template.replace(/[{}\u0101-\u0104]/g, (char) =>
     char === "{" ? "%7B" : char === "}" ? "%7D" : KINDS[char.charCodeAt(0) - MARK - 1]!.text,
   );
-  return shown(told);
+  return shown(told, NAME_CHARS_MAX);
 }
 
 /** Words stay: what is folded has digits, and besides the length and alphabet of ids. */
@@ -434,8 +436,8 @@ const DASH = 0x2d;
 const PRIME = 0x0100_0193;
 
 /** Printable ASCII, cut to its bound: what a terminal or a log must not take for a command of its own is written as `%XX`. */
-function shown(text: string): string {
-  const cut = text.length > SHOWN_CHARS_MAX ? `${text.slice(0, SHOWN_CHARS_MAX)}...` : text;
+function shown(text: string, charsMax: number = SHOWN_CHARS_MAX): string {
+  const cut = text.length > charsMax ? `${text.slice(0, charsMax)}...` : text;
   return cut.replace(
     /[^\x20-\x7e]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`,
