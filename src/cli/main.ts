@@ -57,6 +57,7 @@ Begin with:
   pillion check                what this machine lacks
   pillion demo                 a meshed shop, with live figures
   pillion up -f FOLDER         your own YAML, as meshed pods
+  pillion bench                what a sidecar costs beside other proxies (in a checkout, as root)
 `,
     )
     .exitOverride()
