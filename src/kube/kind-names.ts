@@ -17,10 +17,14 @@ const SHORT: Readonly<Record<string, string>> = {
 export function kindNamed(word: string): string | null {
   const lower = word.toLowerCase();
   if (Object.hasOwn(SHORT, lower)) return SHORT[lower]!;
+  // `authorizationpolicies.policy.linkerd.io`, as kubectl has it where two groups have kinds of one name.
+  const dot = lower.indexOf(".");
+  const [name, group] = dot === -1 ? [lower, ""] : [lower.slice(0, dot), lower.slice(dot)];
   return (
     Object.keys(KINDS).find((kind) => {
-      const one = kind.toLowerCase();
-      return lower === one || lower === `${one}s` || lower === one.replace(/y$/, "ies");
+      const [one = "", ...rest] = kind.toLowerCase().split(".");
+      if (group !== ["", ...rest].join(".")) return false;
+      return name === one || name === `${one}s` || name === one.replace(/y$/, "ies");
     }) ?? null
   );
 }

@@ -1,5 +1,6 @@
 import { parseIp } from "#/base/address.ts";
 import { LIMIT_SETTINGS } from "#/model/limits.ts";
+import { INBOUND_DEFAULT_ANNOTATION, INBOUND_DEFAULTS, isInboundDefault } from "./inbound-default.ts";
 import { byteCount, cpuMillis } from "./quantity.ts";
 
 /**
@@ -61,12 +62,13 @@ export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSetti
   };
 }
 
-/** Only what is read above, so that other annotations do not roll pods. In a fixed order, for hashing. */
+/** Only what a pod is made with, so that other annotations do not roll pods: who may use it is for its sidecar to hear. In a fixed order, for hashing. */
 export function meshRelevant(...layers: readonly (Raw | undefined)[]): Raw {
   const raw: Record<string, string> = {};
   for (const layer of layers)
     for (const [key, value] of Object.entries(layer ?? {}))
-      if (isMeshAnnotation(key) && Object.hasOwn(HONOURED, key)) raw[key] = value;
+      if (isMeshAnnotation(key) && Object.hasOwn(HONOURED, key) && key !== INBOUND_DEFAULT_ANNOTATION)
+        raw[key] = value;
   return Object.fromEntries(Object.entries(raw).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
@@ -164,10 +166,10 @@ const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
   "config.pillion.dev/proxy-memory-guard": ENABLED,
   "config.linkerd.io/proxy-log-level": LEVEL,
   [DEBUG_REQUESTS]: ENABLED,
-  "config.linkerd.io/default-inbound-policy": (value) =>
-    value === "all-unauthenticated"
+  [INBOUND_DEFAULT_ANNOTATION]: (value) =>
+    isInboundDefault(value)
       ? null
-      : `${JSON.stringify(value)} is not honoured: only all-unauthenticated is`,
+      : `${JSON.stringify(value)} is not honoured: write one of ${INBOUND_DEFAULTS.join(", ")}`,
   ...Object.fromEntries(Object.keys(ENVIRONMENT).map((key) => [key, DURATION])),
   ...Object.fromEntries(
     Object.values(LIMIT_SETTINGS)

@@ -1,3 +1,4 @@
+import type { AccessObject } from "./access-objects.ts";
 import type { PolicyObject, RouteObject } from "./policy-objects.ts";
 
 /**
@@ -14,6 +15,7 @@ export interface Metadata {
 }
 
 export type KubeObject =
+  | AccessObject
   | PolicyObject
   | NamespaceObject
   | ServiceAccountObject
@@ -356,16 +358,26 @@ export function namespaceOf(object: KubeObject): string {
 
 /** `Deployment/shop/front`: unique in a model, and what people read. */
 export function objectKey(object: KubeObject): string {
-  // One kind is there twice: Linkerd has an HTTPRoute of its own.
-  const kind =
-    object.kind === "HTTPRoute" && groupOf(object) === LINKERD_POLICY ? "HTTPRoute.linkerd" : object.kind;
+  // Some kinds are there twice: Linkerd has an HTTPRoute and an AuthorizationPolicy of its own.
+  const kind = isLinkerds(object) ? `${object.kind}.linkerd` : object.kind;
   return `${kind}/${namespaceOf(object)}/${object.metadata.name}`;
 }
 
 export const LINKERD_POLICY = "policy.linkerd.io";
 
+export function isLinkerds(object: KubeObject): boolean {
+  return (object as { apiVersion?: string }).apiVersion?.startsWith(`${LINKERD_POLICY}/`) === true;
+}
+
+/** The name that `get` and `status` have for an object's kind: `KIND.GROUP` where another group has the name already. */
+export function shownKind(object: KubeObject): string {
+  return object.kind === "AuthorizationPolicy" && isLinkerds(object)
+    ? `${object.kind}.${LINKERD_POLICY}`
+    : object.kind;
+}
+
 /** The API group: what stands before the version. */
-export function groupOf(object: PolicyObject): string {
+export function groupOf(object: PolicyObject | AccessObject): string {
   return object.apiVersion.split("/")[0]!;
 }
 

@@ -6,6 +6,7 @@ import {
 } from "./mesh-annotations.ts";
 import { checkTrafficAnnotation, isTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
+import { checkAccessSemantics } from "./access-semantics.ts";
 import { checkPolicySemantics } from "./policy-semantics.ts";
 import type { Container, KubeObject, PodSpec, Probe, WorkloadObject } from "./objects.ts";
 import type { Violation } from "./validate.ts";
@@ -40,7 +41,10 @@ export function checkSemantics(object: KubeObject): Violation[] {
     );
   }
   if (isWorkload(object)) checkWorkload(object, say);
-  else checkPolicySemantics(object, say);
+  else {
+    checkPolicySemantics(object, say);
+    checkAccessSemantics(object, say);
+  }
   return out;
 }
 

@@ -1,7 +1,7 @@
 import { Ajv } from "ajv";
 import type { ErrorObject, ValidateFunction } from "ajv";
 import { CHECKS } from "./schema/checks.ts";
-import { apiVersionsOf, KINDS, REFUSED_KINDS } from "./schema/kinds.ts";
+import { apiVersionsOf, kindKeyOf, KINDS, REFUSED_KINDS } from "./schema/kinds.ts";
 import { brokenRules } from "./schema/rules.ts";
 
 /** What is wrong with an object: where (a path into it) and why, ending with what to do. */
@@ -31,9 +31,10 @@ export function validateObject(value: unknown): Violation[] {
   const versions = apiVersionsOf(kind);
   if (typeof apiVersion !== "string" || !versions.includes(apiVersion))
     return [{ path: ["apiVersion"], reason: `${kind} has apiVersion ${versions.join(" or ")}` }];
-  const validate = validators.get(kind) ?? compile(kind);
+  const key = kindKeyOf(kind, apiVersion)!;
+  const validate = validators.get(key) ?? compile(key);
   if (!validate(value)) return violationsOf(validate.errors ?? [], value);
-  return brokenRules(KINDS[kind]!, value).map(({ path, message }) => ({
+  return brokenRules(KINDS[key]!, value).map(({ path, message }) => ({
     path,
     reason: `is refused: ${message}`,
   }));

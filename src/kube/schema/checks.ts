@@ -1,5 +1,7 @@
 import { parseIp } from "#/base/address.ts";
+import { parseIdentity } from "#/model/identity.ts";
 import { durationMs } from "../duration.ts";
+import { INBOUND_DEFAULTS, isInboundDefault } from "../inbound-default.ts";
 import { parseQuantity } from "../quantity.ts";
 
 /** Checks that a pattern alone would explain badly: each gives what is wrong, or null. */
@@ -97,6 +99,32 @@ export const CHECKS: Readonly<Record<string, (value: unknown) => string | null>>
       ? null
       : "must be a network such as 192.0.2.0/24";
   },
+  network: (value) =>
+    typeof value === "string" && (parseIp(value) !== null || CHECKS["cidr"]!(value) === null)
+      ? null
+      : "must be a network such as 192.0.2.0/24, or an address",
+  method: (value) =>
+    typeof value === "string" && value.length <= 64 && /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/.test(value)
+      ? null
+      : "must be a method such as GET",
+  requestPath: (value) =>
+    typeof value === "string" && value.length > 0 && value.length <= 1024 && !/[\0-\x20\x7f]/.test(value)
+      ? null
+      : "must be a path of 1 to 1,024 characters without spaces",
+  accountOrAny: (value) =>
+    value === "*" || CHECKS["dnsSubdomain"]!(value) === null
+      ? null
+      : "must be the name of a service account, or * for any of the namespace",
+  spiffeId: (value) =>
+    typeof value === "string" && value.startsWith("spiffe://") && parseIdentity(value) !== null
+      ? null
+      : "must be of the form spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT",
+  trustDomain: (value) =>
+    typeof value === "string" && value.length <= 255 && /^[a-z0-9._-]+$/.test(value)
+      ? null
+      : "must be a trust domain such as cluster.local: a-z, 0-9, ., - and _",
+  inboundDefault: (value) =>
+    isInboundDefault(value) ? null : `must be one of ${INBOUND_DEFAULTS.join(", ")}`,
   capability: (value) =>
     typeof value === "string" && /^(CAP_)?[A-Z_]+$/.test(value)
       ? null

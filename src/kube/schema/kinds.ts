@@ -20,6 +20,7 @@ import {
 import type { Schema } from "./language.ts";
 import { podSpec, podTemplate } from "./pod.ts";
 import { publishedKinds } from "./published.ts";
+import { ACCESS_KINDS } from "./access.ts";
 import { TRAFFIC_KINDS } from "./traffic.ts";
 
 const NO_GATEWAY = "there is no gateway in this mesh, which carries traffic between its own workloads";
@@ -278,6 +279,7 @@ export const KINDS: Readonly<Record<string, Schema>> = {
   ),
   ...publishedKinds(),
   ...TRAFFIC_KINDS,
+  ...ACCESS_KINDS,
 };
 
 /** Kinds that people have and that we do not honour: why, and what to do. Anything else is unknown. */
@@ -316,8 +318,21 @@ export const REFUSED_KINDS: Readonly<Record<string, string>> = {
   CustomResourceDefinition: "there is no API server that would hold such objects; delete this object",
 };
 
+/**
+ * The name in `KINDS` of what an object says that it is: its kind, and where two groups have kinds of one name, `KIND.GROUP` for the
+ * second. Null: none is honoured.
+ */
+export function kindKeyOf(kind: string, apiVersion: string): string | null {
+  const inGroup = `${kind}.${apiVersion.split("/")[0]}`;
+  return Object.hasOwn(KINDS, inGroup) ? inGroup : Object.hasOwn(KINDS, kind) ? kind : null;
+}
+
 /** Group of each kind that we honour, for messages about a wrong apiVersion. */
 export function apiVersionsOf(kind: string): readonly string[] {
-  const schema = KINDS[kind] as { properties?: { apiVersion?: { enum?: readonly string[] } } } | undefined;
-  return schema?.properties?.apiVersion?.enum ?? [];
+  return Object.entries(KINDS).flatMap(([key, schema]) =>
+    key === kind || key.startsWith(`${kind}.`)
+      ? ((schema as { properties?: { apiVersion?: { enum?: readonly string[] } } }).properties?.apiVersion
+          ?.enum ?? [])
+      : [],
+  );
 }
