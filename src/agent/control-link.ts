@@ -11,7 +11,6 @@ import {
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { FolderContent } from "./folder.ts";
 import { readLines, writeLine } from "./lines.ts";
-import type { Attested } from "./runtime/pod-host.ts";
 
 export interface ControlLinkOptions {
   readonly socketPath: string;
@@ -54,7 +53,7 @@ export class ControlLink {
     number,
     {
       readonly podUid: string;
-      readonly resolve: (attested: Attested) => void;
+      readonly resolve: (token: string) => void;
       readonly reject: (error: Error) => void;
     }
   >();
@@ -96,7 +95,7 @@ export class ControlLink {
   }
 
   /** Waits while the control plane is away. Rejects when it refuses. */
-  attest(podUid: string): Promise<Attested> {
+  attest(podUid: string): Promise<string> {
     return new Promise((resolve, reject) => {
       const requestId = this.#nextId++;
       this.#tokens.set(requestId, { podUid, resolve, reject });
@@ -166,8 +165,7 @@ export class ControlLink {
         const waiting = this.#tokens.get(message.requestId);
         if (waiting === undefined) return;
         this.#tokens.delete(message.requestId);
-        if (message.error === "")
-          waiting.resolve({ token: message.token, trustAnchorsPem: message.trustAnchorsPem });
+        if (message.error === "") waiting.resolve(message.token);
         else waiting.reject(new Error(`the control plane gives no token: ${message.error}`));
         return;
       }

@@ -33,8 +33,6 @@ export type FromControl =
       readonly requestId: number;
       readonly podUid: string;
       readonly token: string;
-      /** The roots that the sidecar which gets the token starts with; its plan's may be older. */
-      readonly trustAnchorsPem: string;
       readonly error: string;
     }
   | { readonly kind: "answer"; readonly requestId: number; readonly answer: ControlAnswer };
@@ -130,6 +128,7 @@ export interface ParentReference {
 export function describeParent({ kind, namespace, name, section, port }: ParentReference): string {
   const at = [port, section].filter((part) => part !== null).map((part) => ` port ${part}`);
   if (name === "") return `pods of ${namespace}`;
+  if (namespace === "") return `${kind} ${name}`;
   return `${kind} ${namespace}/${name}${kind === "Service" ? at.join("") : section === null ? "" : ` rule ${section}`}`;
 }
 

@@ -1,6 +1,10 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GrpcRouteMatchSchema } from "#/gen/linkerd/grpc_route_pb.ts";
-import type { HeaderMatchSchema, HttpRouteMatchSchema } from "#/gen/linkerd/http_route_pb.ts";
+import type {
+  HeaderMatchSchema,
+  HttpRouteMatchSchema,
+  QueryParamMatchSchema,
+} from "#/gen/linkerd/http_route_pb.ts";
 import type { HttpMethodSchema } from "#/gen/linkerd/http_types_pb.ts";
 import { HttpMethod_Registered } from "#/gen/linkerd/http_types_pb.ts";
 import type { FieldMatch, HostMatch, HttpMatch, PathMatch } from "#/model/route.ts";
@@ -26,10 +30,7 @@ export function wireMatch(match: HttpMatch): MessageInitShape<typeof HttpRouteMa
   return {
     ...(path === null ? {} : wirePath(path)),
     headers: headers.map(wireHeader),
-    queryParams: query.map(({ name, value }) => ({
-      name,
-      value: { case: value.kind, value: value.value },
-    })),
+    queryParams: query.map(wireQuery),
     ...(method === null ? {} : { method: wireMethod(method) }),
   };
 }
@@ -79,6 +80,10 @@ export function wireHeader({ name, value }: FieldMatch): MessageInitShape<typeof
         ? { case: "exact", value: UTF8.encode(value.value) }
         : { case: "regex", value: value.value },
   };
+}
+
+export function wireQuery({ name, value }: FieldMatch): MessageInitShape<typeof QueryParamMatchSchema> {
+  return { name, value: { case: value.kind, value: value.value } };
 }
 
 function wireMethod(method: string): MessageInitShape<typeof HttpMethodSchema> {

@@ -5,7 +5,9 @@ import type { HttpRoute_RuleSchema, HttpRouteSchema, ProxyProtocolSchema } from 
 import { AuthzSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
 import type { RateLimit } from "#/model/traffic.ts";
 import { ruleOf } from "#/model/policy.ts";
+import { inboundAccessFor } from "../policy/access/access-index.ts";
 import { inboundLimitsFor } from "../policy/policy.ts";
+import { wireAccess } from "./encode-access.ts";
 import type { StandardLimit } from "./encode-limits.ts";
 import { standardLimits, wireLimits } from "./encode-limits.ts";
 import type { StandardLosses } from "./standard-losses.ts";
@@ -37,6 +39,7 @@ export function inboundServerOf(
     authorizations: [everybody],
     labels: { group: "", kind: "default", name: "all-unauthenticated" },
     ...(limits === null || isStandard ? {} : { limits: wireLimits(limits) }),
+    ...(capabilities.isExtended ? { access: wireAccess(inboundAccessFor(view, pod, port)) } : {}),
   });
 }
 

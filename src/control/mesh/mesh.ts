@@ -3,7 +3,7 @@ import type { Clock, Timer } from "#/base/clock.ts";
 import type { FileCache, LoadedFolder, LoadedObject } from "#/kube/folder.ts";
 import { describeProblem, loadFolder, problemOf } from "#/kube/folder.ts";
 import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations.ts";
-import { isWorkload, namespaceOf, objectKey, templatePath } from "#/kube/objects.ts";
+import { isWorkload, namespaceOf, objectKey, shownKind, templatePath } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import type { Identity } from "#/model/identity.ts";
 import { describeParent } from "#/model/node-protocol.ts";
@@ -28,8 +28,7 @@ export interface MeshParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly state: StateFolder;
-  /** The present ones: for pods that are made from now on. */
-  readonly trustAnchorsPem: () => string;
+  readonly trustAnchorsPem: string;
   readonly version: string;
   readonly newUid: () => string;
   /** Pods' names follow from it. */
@@ -47,8 +46,6 @@ export interface MeshSinks {
   /** Discovery and policy. Told first, so that nobody is sent to a pod that is about to end. */
   readonly view: (view: MeshView) => void;
   readonly plan: (pods: readonly PodPlan[], services: readonly ServicePlan[]) => void;
-  /** All pods that the agent has. */
-  readonly pods?: (statuses: readonly PodStatus[], isPlanned: (podUid: string) => boolean) => void;
 }
 
 /** Changes within this time are taken in together: longer where a round costs more, so that rounds take at most half of a core. */
@@ -134,7 +131,6 @@ export class Mesh {
     }
     this.#statuses = byUid;
     this.#records.observe(byUid, this.#parts.clock.wallMs());
-    this.#sinks.pods?.(statuses, (uid) => this.#records.get(uid) !== undefined);
     this.#soon();
   }
 
@@ -234,7 +230,7 @@ export class Mesh {
       statusesByOwner: Map.groupBy(statuses.values(), (status) => status.owner),
       meshAnnotations: config?.kind === "ConfigMap" ? (config.data ?? {}) : {},
       namespaceAnnotations: annotationsOf,
-      trustAnchorsPem: this.#parts.trustAnchorsPem(),
+      trustAnchorsPem: this.#parts.trustAnchorsPem,
       version: this.#parts.version,
       seed: this.#parts.seed,
       newUid: this.#parts.newUid,
@@ -452,7 +448,7 @@ export class Mesh {
 function statusOf(loaded: LoadedObject, summary: string, ok: boolean): ObjectStatus {
   const { object } = loaded;
   return {
-    kind: object.kind,
+    kind: shownKind(object),
     namespace: namespaceOf(object),
     name: object.metadata.name,
     file: loaded.file,
@@ -472,9 +468,15 @@ function policyStatus(loaded: LoadedObject, policy: CompiledPolicy): ObjectStatu
   const summary = isFine(parents)
     ? parents.length === 0
       ? "attached to nothing"
-      : `accepted by ${parents.map((each) => describeParent(each.parent)).join(", ")}`
+      : `accepted by ${parents.map((each) => describeParent(each.parent)).join(", ")}${modeOf(loaded.object)}`
     : describeFaults(parents);
   return { ...statusOf(loaded, summary, isFine(parents)), parents, findings };
+}
+
+function modeOf(object: KubeObject): string {
+  return object.kind === "AuthorizationPolicy" && "mode" in object.spec && object.spec.mode === "Audit"
+    ? "; audited, not enforced"
+    : "";
 }
 
 function describeService(service: ServicePlan): string {

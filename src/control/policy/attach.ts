@@ -1,4 +1,4 @@
-import { isRoute, namespaceOf } from "#/kube/objects.ts";
+import { isRoute, LINKERD_POLICY, namespaceOf } from "#/kube/objects.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import type { ParentRef, RouteObject } from "#/kube/policy-objects.ts";
 import type { MeshView, ViewService, ViewServicePort } from "../services/mesh-view.ts";
@@ -26,7 +26,10 @@ export function attachments(objects: Iterable<LoadedObject>, view: MeshView): At
   const routes = [...objects].filter((loaded) => isRoute(loaded.object)).toSorted(byAge);
   const all = routes.flatMap((loaded) => {
     const route = loaded.object as RouteObject;
-    return (route.spec.parentRefs ?? []).map((ref, index) => attach(loaded, route, ref, index, view));
+    return (route.spec.parentRefs ?? []).flatMap((ref, index) =>
+      // Which requests a Server means is said to its pods, not to clients.
+      isServerRef(ref) ? [] : [attach(loaded, route, ref, index, view)],
+    );
   });
   for (const together of groups(all).values()) settleKinds(together);
   return all;
@@ -37,7 +40,8 @@ export function byAge(a: LoadedObject, b: LoadedObject): number {
   return compare(ageKey(a), ageKey(b));
 }
 
-function ageKey({ object }: LoadedObject): string {
+/** Sorts as `byAge` does. */
+export function ageKey({ object }: LoadedObject): string {
   const createdMs = Date.parse(object.metadata.creationTimestamp ?? "");
   const age = Number.isNaN(createdMs) ? "9".repeat(15) : String(Math.max(0, createdMs)).padStart(15, "0");
   return `${age} ${namespaceOf(object)}/${object.metadata.name}`;
@@ -102,6 +106,11 @@ function attach(
       "UnsupportedProtocol",
     );
   return { loaded, route, index, ref, service, ports, refusal: null };
+}
+
+/** A parent at the pods' side. */
+export function isServerRef(ref: { readonly group: string; readonly kind: string }): boolean {
+  return ref.kind === "Server" && ref.group === LINKERD_POLICY;
 }
 
 /** Linkerd's manifests write the core group by name. */

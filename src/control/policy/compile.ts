@@ -8,6 +8,10 @@ import type { PolicySource } from "#/model/policy.ts";
 import type { HttpRoute, TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { MeshView, ViewServicePort } from "../services/mesh-view.ts";
+import { noAccess } from "./access/access-index.ts";
+import type { AccessIndex } from "./access/access-index.ts";
+import { accessIndex } from "./access/compile.ts";
+import { parentStatus } from "./access/status.ts";
 import { attachments, consumerNamespace, serviceKey } from "./attach.ts";
 import type { Attachment } from "./attach.ts";
 import { condition } from "./conditions.ts";
@@ -40,6 +44,7 @@ export interface CompiledPolicy {
   readonly trafficFrom: (serviceKey: string, port: number) => readonly LoadedObject[];
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
+  readonly access: AccessIndex;
   readonly egress: EgressIndex;
   readonly externals: ExternalIndex;
   /** The object that a decision came from; null for a default. */
@@ -70,6 +75,7 @@ export const NO_POLICY: CompiledPolicy = {
   trafficFrom: () => [],
   faults: new Map(),
   limits: new Map(),
+  access: noAccess(),
   egress: new Map(),
   externals: new Map(),
   objectOf: () => null,
@@ -111,6 +117,7 @@ class Compiler {
     const faults = faultIndex(this.#targets("FaultPolicy"));
     const limits = this.#limits();
     const egress = this.#egress();
+    const access = this.#access();
     for (const loaded of objects.values())
       if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
         this.#statuses.set(objectKey(loaded.object), []);
@@ -122,6 +129,7 @@ class Compiler {
       trafficFrom,
       faults,
       limits,
+      access,
       egress,
       externals,
       objectOf: (source) => {
@@ -179,6 +187,16 @@ class Compiler {
         });
     }
     return limitIndex(policies, targets, (key) => this.#input.objects.get(`Service/${key}`));
+  }
+
+  #access(): AccessIndex {
+    const { index, statuses } = accessIndex(this.#byKind, this.#input.view);
+    for (const status of statuses) {
+      this.#add(status.loaded, parentStatus(status));
+      for (const finding of [status.refusal, status.reference, ...status.findings])
+        if (finding !== null) this.#tell(status.loaded, finding);
+    }
+    return index;
   }
 
   #externals(): ExternalIndex {
@@ -426,4 +444,7 @@ const POLICIES = new Set([
   "RateLimitPolicy",
   "EgressPolicy",
   "XBackend",
+  "AuthorizationPolicy",
+  "Server",
+  "ServerAuthorization",
 ]);

@@ -5,6 +5,7 @@ import type { InboundLimits } from "#/model/traffic.ts";
 import { isOpaquePort } from "../answers/endpoints.ts";
 import type { Target } from "../answers/target.ts";
 import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
+import { inboundAccessFor } from "./access/access-index.ts";
 import { serviceKey } from "./attach.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
 import type { PolicyClient } from "./client.ts";
@@ -84,7 +85,7 @@ export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): In
     labels: { group: "", kind: "default", name: "all-unauthenticated" },
     authorizations: EVERYBODY,
     limits: inboundLimitsFor(view, pod, port),
-    access: null,
+    access: inboundAccessFor(view, pod, port),
     jwt: null,
   };
 }

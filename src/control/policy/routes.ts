@@ -165,7 +165,7 @@ export function httpMatch(match: HttpRouteMatch): HttpMatch {
 
 const PATH_KINDS = { Exact: "exact", PathPrefix: "prefix", RegularExpression: "regex" } as const;
 
-function grpcMatch(match: GrpcRouteMatch): HttpMatch {
+export function grpcMatch(match: GrpcRouteMatch): HttpMatch {
   return {
     path: match.method === undefined ? null : grpcPath(match.method),
     headers: fieldMatches(match.headers, true),
@@ -182,7 +182,7 @@ function grpcPath(method: NonNullable<GrpcRouteMatch["method"]>): PathMatch {
   return { kind: "regex", value: `/${part(service)}/${part(name)}` };
 }
 
-function hostMatch(name: string): HostMatch {
+export function hostMatch(name: string): HostMatch {
   const lower = name.toLowerCase();
   return lower.startsWith("*.") ? { kind: "suffix", host: lower.slice(2) } : { kind: "exact", host: lower };
 }

@@ -79,6 +79,8 @@ function viewOf(yaml: string): MeshView {
     opaquePorts: [],
     ports: [],
     probes: [],
+    grpcProbePorts: [],
+    inboundDefault: null,
     protocols: new Map(),
   } as unknown as ViewPod;
   return { ...view, podsByName: new Map([["shop/web-0", pod]]) };

@@ -104,8 +104,8 @@ function inboundQuestion(request: Uint8Array, call: CallContext, losses: Standar
  * What the answer to a sidecar of ours follows from: most changes of a mesh are none of these, and it is not encoded again. A pod's
  * template is its own for as long as it lives.
  */
-function basisOf({ policy }: MeshView, pod: ViewPod, port: number): readonly unknown[] {
-  return [policy, pod.uid, pod.ip, isOpaquePort(pod, port), pod.protocols.get(port)];
+function basisOf({ policy, revoked }: MeshView, pod: ViewPod, port: number): readonly unknown[] {
+  return [policy, revoked, pod.uid, pod.ip, isOpaquePort(pod, port), pod.protocols.get(port)];
 }
 
 function outboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {

@@ -1,6 +1,7 @@
 import type { IpAddress } from "#/base/address.ts";
 import { parseIp } from "#/base/address.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
+import { inboundDefaultIn } from "#/kube/inbound-default.ts";
 import { meshSettings, portInRanges } from "#/kube/mesh-annotations.ts";
 import type { PortRange } from "#/kube/mesh-annotations.ts";
 import { namespaceOf } from "#/kube/objects.ts";
@@ -11,6 +12,7 @@ import type { Protocol } from "#/model/policy.ts";
 import { NO_POLICY } from "../policy/compile.ts";
 import type { MeshView, ViewEndpoint, ViewPod, ViewService } from "./mesh-view.ts";
 import { declaredProtocol } from "./port-protocol.ts";
+import { serverProtocols } from "./server-protocols.ts";
 
 /** A pod as the control plane asked for it and as the agent reports it. */
 export interface KnownPod {
@@ -59,6 +61,11 @@ export function compileServices(input: ServiceInput): { services: ServicePlan[];
     if (made.view.clusterIp !== null) servicesByIp.set(made.view.clusterIp, made.view);
     agreeOnProtocols(object, made.view, selected, protocols);
   }
+  serverProtocols(
+    input.objects.values(),
+    input.pods.map(({ plan }) => plan),
+    protocols,
+  );
   const podsByIp = new Map<string, ViewPod>();
   const podsByName = new Map<string, ViewPod>();
   for (const pod of pods.values()) {
@@ -283,6 +290,11 @@ function agreeOnProtocols(
 function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, Protocol>): ViewPod {
   const { plan, status } = pod;
   const [kind, , workload] = plan.owner.split("/");
+  const probes = plan.containers.flatMap((container) =>
+    [container.startupProbe, container.readinessProbe, container.livenessProbe].flatMap((probe) =>
+      probe === null ? [] : [probe.action],
+    ),
+  );
   return {
     uid: plan.uid,
     name: plan.name,
@@ -306,18 +318,16 @@ function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, P
     subdomain: plan.subdomain,
     opaquePorts: pod.opaquePorts,
     skipInboundPorts: plan.sidecar?.skipInboundPorts ?? [],
+    inboundDefault: inboundDefaultIn(plan.annotations),
     ports: [...plan.containers, ...plan.initContainers].flatMap((container) =>
       container.ports
         .filter((port) => port.protocol === "TCP")
         .map((port) => ({ name: port.name, port: port.containerPort })),
     ),
-    probes: plan.containers.flatMap((container) =>
-      [container.startupProbe, container.readinessProbe, container.livenessProbe].flatMap((probe) =>
-        probe?.action.kind === "http"
-          ? [{ path: probe.action.path.split("?")[0]!, port: probe.action.port }]
-          : [],
-      ),
+    probes: probes.flatMap((action) =>
+      action.kind === "http" ? [{ path: action.path.split("?")[0]!, port: action.port }] : [],
     ),
+    grpcProbePorts: probes.flatMap((action) => (action.kind === "grpc" ? [action.port] : [])),
     protocols,
   };
 }

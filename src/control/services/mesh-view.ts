@@ -1,5 +1,6 @@
 import { addressKey } from "#/base/address.ts";
 import type { IpAddress } from "#/base/address.ts";
+import type { InboundDefault } from "#/kube/inbound-default.ts";
 import type { PortRange } from "#/kube/mesh-annotations.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { Identity } from "#/model/identity.ts";
@@ -19,6 +20,8 @@ export interface MeshView {
   /** By `namespace/name`. */
   readonly servicesByName: ReadonlyMap<string, ViewService>;
   readonly policy: CompiledPolicy;
+  /** Identities that were taken back before their certificates end; absent: none. */
+  readonly revoked?: readonly Identity[];
   /** Of names outside that XBackends stand for; absent where nobody resolves them. */
   readonly outsideAddresses?: ReadonlyMap<string, readonly IpAddress[]>;
 }
@@ -42,9 +45,13 @@ export interface ViewPod {
   readonly subdomain: string | null;
   readonly opaquePorts: readonly PortRange[];
   readonly skipInboundPorts: readonly number[];
+  /** The pod's own word on who may use what nothing else is said about; null: none. */
+  readonly inboundDefault: InboundDefault | null;
   readonly ports: readonly { readonly name: string; readonly port: number }[];
   /** HTTP probes that the machine makes: path and port. */
   readonly probes: readonly { readonly path: string; readonly port: number }[];
+  /** Ports at which the machine asks for health by gRPC. */
+  readonly grpcProbePorts: readonly number[];
   /** By port: what the Services in front of it declare, where they agree. */
   readonly protocols: ReadonlyMap<number, Protocol>;
 }

@@ -137,9 +137,7 @@ export class ControlClient implements ControlApi {
   }
 }
 
-type WatchParts = Pick<ControlClientParts, "clock" | "random" | "log" | "registry">;
-
-export interface WatchHandler {
+interface WatchHandler {
   /** A new stream begins: its first message replaces what was known. */
   begun?(): void;
   /** One message, borrowed. */
@@ -151,9 +149,9 @@ export interface WatchHandler {
 }
 
 /** Keeps one server stream open for as long as it is wanted. */
-export class Watch implements Cancel {
-  readonly #parts: WatchParts;
-  readonly #channel: Pick<Channel, "call">;
+class Watch implements Cancel {
+  readonly #parts: ControlClientParts;
+  readonly #channel: Channel;
   readonly #path: string;
   readonly #request: Uint8Array;
   readonly #handler: WatchHandler;
@@ -162,8 +160,8 @@ export class Watch implements Cancel {
   #isCancelled = false;
 
   constructor(
-    parts: WatchParts,
-    channel: Pick<Channel, "call">,
+    parts: ControlClientParts,
+    channel: Channel,
     path: string,
     request: Uint8Array,
     handler: WatchHandler,
