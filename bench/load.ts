@@ -1,8 +1,25 @@
 /**
- * One run of the open-loop generator as its own process (so that it can be pinned to a core or put in a namespace).
- * Usage: load.ts '{"host":…,"port":…,"connections":…,"requestsPerSecond":…,"seconds":…}'; prints the result as JSON.
+ * One run of a load generator as its own process (so that it can be pinned to a core or put in a namespace).
+ * Usage: load.ts http|tcp|grpc|hold SETTINGS-AS-JSON; prints the result as JSON. `hold` goes on until it is killed.
  */
+import { grpcLoad, type GrpcLoadSettings } from "./lib/grpc-load.ts";
+import { hold } from "./lib/idle.ts";
 import { openLoop, type OpenLoopSettings } from "./lib/open-loop.ts";
+import { tcpLoad, type TcpLoadSettings } from "./lib/tcp-load.ts";
 
-console.log(JSON.stringify(await openLoop(JSON.parse(process.argv[2] ?? "{}") as OpenLoopSettings)));
-process.exit(0);
+const [kind, text = "{}"] = process.argv.slice(2);
+const settings = JSON.parse(text) as unknown;
+if (kind === "hold") {
+  const { place, speech } = settings as { place: string; speech: "http1" | "tcp" };
+  const [host = "", port = ""] = place.split(":");
+  await hold(host, Number(port), speech);
+} else {
+  const result =
+    kind === "tcp"
+      ? await tcpLoad(settings as TcpLoadSettings)
+      : kind === "grpc"
+        ? await grpcLoad(settings as GrpcLoadSettings)
+        : await openLoop(settings as OpenLoopSettings);
+  console.log(JSON.stringify(result));
+  process.exit(0);
+}

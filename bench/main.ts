@@ -2,26 +2,34 @@
  * Measures sidecars and their peers side by side: every subject is up all the time, and each round gives each of them
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
- *   npm run bench -- [--routes] [--quick] [--json] [--rounds N] [--seconds N] [--only NAME[,NAME]] [--shape NAME[,NAME]]
- *                    [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
+ *   npm run bench -- [--routes] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
+ *                    [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
  *
- * At the end stands what 200 routes cost, measured in memory; --routes measures that alone, and needs no root.
+ * At the end stands what 200 routes cost, measured in memory; --routes measures that alone, and needs no root. --report writes
+ * performance.md, .json and .svg into a folder.
  *
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
-import { startApp } from "./lib/app.ts";
-import { runBurst, type Burst, type Shape } from "./lib/load.ts";
+import { startApps } from "./lib/app.ts";
+import { idleCost } from "./lib/idle.ts";
+import { missingFor, runBurst } from "./lib/load.ts";
 import { describeMachine } from "./lib/machine.ts";
+import { markdownOf, textOf } from "./lib/markdown.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
-import { cpuBetween, cpuUsed, memoryUsed, type CpuUsed, type MemoryUsed } from "./lib/process-cost.ts";
+import { plotOf } from "./lib/plot.ts";
+import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { describeProfile } from "./lib/profile.ts";
+import { existsInPath } from "./lib/programs.ts";
+import { isPeerPair, rowOf, type MemoryRow, type Results, type Sample } from "./lib/results.ts";
 import { routesRatios } from "./lib/routes-ratio.ts";
-import { showSpread, spread, table, type Spread } from "./lib/report.ts";
+import { showSpread } from "./lib/report.ts";
+import { QUICK_SHAPES, SHAPES, type Shape } from "./lib/shapes.ts";
 import { startEnvoy } from "./subjects/envoy.ts";
 import { startPillion } from "./subjects/pillion.ts";
 import { startPrototype } from "./subjects/prototype.ts";
@@ -33,6 +41,7 @@ const { values: options } = parseArgs({
     routes: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
+    report: { type: "string" },
     rounds: { type: "string" },
     seconds: { type: "string" },
     only: { type: "string" },
@@ -51,43 +60,22 @@ const subjects: Record<string, StartSubject> = {
   envoy: startEnvoy(options.envoy),
   pillion: startPillion([process.execPath, ...SIDECAR_NODE_FLAGS]),
 };
-
-const shapes: readonly Shape[] = [
-  { name: "h1-1", kind: "closed", connections: 1 },
-  { name: "h1-8", kind: "closed", connections: 8 },
-  { name: "h1-64", kind: "closed", connections: 64 },
-  { name: "h1-512", kind: "closed", connections: 512 },
-  { name: "open-500", kind: "open", connections: 8, requestsPerSecond: 500 },
-  { name: "open-1000", kind: "open", connections: 16, requestsPerSecond: 1000 },
-  { name: "new-connections", kind: "closed", connections: 8, isConnectionPerRequest: true },
-];
 const QUICK_SUBJECTS = ["nginx", "prototype", "pillion"];
-const QUICK_SHAPES = ["h1-8", "h1-64", "open-500"];
 
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 1 : 3));
 const wantedSubjects =
   options.only?.split(",") ?? (options.quick ? [...QUICK_SUBJECTS] : Object.keys(subjects));
-const wantedShapes = options.shape?.split(",") ?? (options.quick ? QUICK_SHAPES : shapes.map((s) => s.name));
+const wantedShapes =
+  options.shape?.split(",") ?? (options.quick ? QUICK_SHAPES : SHAPES.map(({ name }) => name));
+const skipped: string[] = [];
 const note = (text: string): void => {
   if (!options.json) console.log(text);
 };
-
-/** What one subject cost and gave under one shape, over all rounds. CPU in µs per request for each process. */
-interface Row {
-  shape: string;
-  subject: string;
-  cpuUs: { role: string; total: Spread; userShare: number }[];
-  perSecond: Spread;
-  p50Us: Spread;
-  p99Us: Spread;
-  failed: number;
-}
-
-interface Sample {
-  burst: Burst;
-  cpu: CpuUsed[];
-}
+const skip = (what: string): void => {
+  skipped.push(what);
+  note(`not measured: ${what}`);
+};
 
 if (options.routes) {
   printRoutesRatio();
@@ -116,7 +104,56 @@ try {
 }
 
 async function main(): Promise<void> {
-  note(describeMachine());
+  const machine = describeMachine();
+  note(machine);
+  const chosen = chosenShapes();
+  await startSubjects();
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const fresh = running.map(memoryOf);
+  await warmUp(chosen);
+  const samples = await measure(chosen, await capacityOfReference(chosen));
+  const loaded = running.map(memoryOf);
+  const rows = chosen.flatMap((shape) =>
+    running.flatMap((subject) => {
+      const own = samples.get(key(shape, subject)) ?? [];
+      return own.length === 0 ? [] : [rowOf(shape, subject, own)];
+    }),
+  );
+  const memory = await memoryRows(fresh, loaded);
+  const results: Results = { machine, versions: versions(), rounds, seconds, skipped, rows, memory };
+  if (options.json) console.log(JSON.stringify(results, null, 1));
+  else {
+    console.log(
+      `\n${rounds} rounds of ${seconds} s, min / median / max; CPU is user + system µs of each proxy process; × peer: against the cheapest pair of another mesh\n\n${textOf(results)}`,
+    );
+    printRoutesRatio();
+  }
+  if (options.report !== undefined) writeReport(results, options.report);
+}
+
+function writeReport(results: Results, into: string): void {
+  const command = `npm run bench -- ${process.argv.slice(2).join(" ")}`;
+  writeFileSync(join(into, "performance.json"), `${JSON.stringify(results, null, 1)}\n`);
+  writeFileSync(join(into, "performance.svg"), plotOf(results));
+  writeFileSync(join(into, "performance.md"), markdownOf(results, command, "performance.svg"));
+  note(`\nwritten: ${join(into, "performance.md")}, .svg and .json`);
+}
+
+function chosenShapes(): Shape[] {
+  const chosen = wantedShapes.map((name) => {
+    const shape = SHAPES.find((one) => one.name === name);
+    if (shape === undefined)
+      throw new Error(`no shape is called ${name}; there are ${SHAPES.map((one) => one.name).join(", ")}`);
+    return shape;
+  });
+  return chosen.filter((shape) => {
+    const missing = missingFor(shape);
+    if (missing !== null) skip(`${shape.name}, ${missing}`);
+    return missing === null;
+  });
+}
+
+async function startSubjects(): Promise<void> {
   const world = await makeWorld();
   for (const variant of options.variant) {
     const [name = "", command = ""] = variant.split(/=(.*)/s);
@@ -136,34 +173,8 @@ async function main(): Promise<void> {
     if (start === undefined)
       throw new Error(`no subject is called ${name}; there are ${Object.keys(subjects).join(", ")}`);
     const subject = await start({ world, makeWorld, folder, profileFolder });
-    if ("skipped" in subject) note(`${name}: not measured, ${subject.skipped}`);
+    if ("skipped" in subject) skip(`${name}, ${subject.skipped}`);
     else running.push(subject);
-  }
-  const chosen = wantedShapes.map((name) => {
-    const shape = shapes.find((s) => s.name === name);
-    if (shape === undefined)
-      throw new Error(`no shape is called ${name}; there are ${shapes.map((s) => s.name).join(", ")}`);
-    return shape;
-  });
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  const fresh = running.map(memoryOf);
-  await warmUp();
-  const samples = await measure(chosen);
-  const loaded = running.map(memoryOf);
-  const rows = chosen.flatMap((shape) =>
-    running.map((subject) => summarize(shape, subject, samples.get(key(shape, subject)) ?? [])),
-  );
-  if (options.json)
-    console.log(
-      JSON.stringify(
-        { machine: describeMachine(), rounds, seconds, rows, memory: memoryRows(fresh, loaded) },
-        null,
-        1,
-      ),
-    );
-  else {
-    print(rows, fresh, loaded);
-    printRoutesRatio();
   }
 }
 
@@ -180,28 +191,61 @@ function printRoutesRatio(): void {
 async function makeWorld(): Promise<Namespaces> {
   const world = new Namespaces();
   worlds.push(world);
-  await startApp(world, folder);
+  await startApps(world, folder);
   return world;
 }
 
-/** A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days. */
-async function warmUp(): Promise<void> {
-  const shape: Shape = { name: "warm-up", kind: "closed", connections: 64 };
-  for (const subject of running.filter((s) => s.processes.length > 0))
-    await runBurst(subject.world, subject.url, shape, options.quick ? 3 : 5);
+/** A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days: of each shape. */
+async function warmUp(chosen: readonly Shape[]): Promise<void> {
+  const others = chosen.filter((shape) => shape.speech !== "http1");
+  for (const subject of running.filter((s) => s.processes.length > 0)) {
+    await capacityOf(subject, options.quick ? 3 : 5);
+    for (const shape of others) {
+      const place = subject.places[shape.speech];
+      if (place !== undefined) await runBurst(subject.world, place, shape, 2, 0);
+    }
+  }
 }
 
-async function measure(chosen: readonly Shape[]): Promise<Map<string, Sample[]>> {
+/** Requests in a second that open loops of a share are shares of: of another mesh's pair, if there is one, else of ours. */
+async function capacityOfReference(chosen: readonly Shape[]): Promise<number> {
+  if (!chosen.some((shape) => shape.kind === "open" && typeof shape.perSecond !== "number")) return 0;
+  const pairs = running.filter((subject) => subject.processes.length === 2);
+  const reference = pairs.find(({ name }) => isPeerPair(name)) ?? pairs.at(-1);
+  if (reference === undefined)
+    throw new Error("open loops of a share need a pair of sidecars to be a share of");
+  const perSecond = await capacityOf(reference, seconds);
+  note(`open loops are shares of what the ${reference.name} can do: ${perSecond.toFixed(0)} requests/s`);
+  return perSecond;
+}
+
+async function capacityOf({ world, places }: Subject, forSeconds: number): Promise<number> {
+  const shape = SHAPES.find(({ name }) => name === "h1-64");
+  if (shape === undefined || places.http1 === undefined) return 0;
+  return (await runBurst(world, places.http1, shape, forSeconds, 0)).perSecond;
+}
+
+async function measure(chosen: readonly Shape[], capacityPerSecond: number): Promise<Map<string, Sample[]>> {
   const samples = new Map<string, Sample[]>();
   for (let round = 1; round <= rounds; round++) {
     for (const shape of chosen) {
       for (const subject of running) {
-        const before = subject.processes.map((p) => cpuUsed(p.pid));
-        const burst = await runBurst(subject.world, subject.url, shape, seconds);
-        const cpu = subject.processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
-        if (burst.requests === 0) throw new Error(`${subject.name} answered nothing under ${shape.name}`);
+        const place = subject.places[shape.speech];
+        if (place === undefined) continue;
+        const { world, processes } = subject;
+        const before = processes.map((p) => cpuUsed(p.pid));
+        const wireBefore = world.wireBytes();
+        const burst = await runBurst(world, place, shape, seconds, capacityPerSecond);
+        const cpu = processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
+        const wireBytes = world.wireBytes() - wireBefore;
+        if (burst.done === 0) {
+          skip(
+            `${shape.name} of the ${subject.name} in round ${round}, nothing was answered within ${seconds} s`,
+          );
+          continue;
+        }
         const list = samples.get(key(shape, subject)) ?? [];
-        list.push({ burst, cpu });
+        list.push({ burst, cpu, wireBytes });
         samples.set(key(shape, subject), list);
       }
     }
@@ -213,100 +257,40 @@ function key(shape: Shape, subject: Subject): string {
   return `${shape.name}\n${subject.name}`;
 }
 
-function summarize(shape: Shape, subject: Subject, samples: readonly Sample[]): Row {
-  const of = (value: (sample: Sample) => number): Spread => spread(samples.map(value));
-  const total = (cpu: CpuUsed): number => cpu.userUs + cpu.systemUs;
-  return {
-    shape: shape.name,
-    subject: subject.name,
-    cpuUs: subject.processes.map(({ role }, i) => ({
-      role,
-      total: of((s) => total(s.cpu[i]!) / s.burst.requests),
-      userShare: of((s) => s.cpu[i]!.userUs / total(s.cpu[i]!)).median,
-    })),
-    perSecond: of((s) => s.burst.perSecond),
-    p50Us: of((s) => s.burst.p50Us),
-    p99Us: of((s) => s.burst.p99Us),
-    failed: samples.reduce((sum, s) => sum + s.burst.failed, 0),
-  };
-}
-
 function memoryOf(subject: Subject): MemoryUsed[] {
   return subject.processes.map((p) => memoryUsed(p.pid));
 }
 
-function memoryRows(fresh: MemoryUsed[][], loaded: MemoryUsed[][]) {
-  return running.flatMap((subject, i) =>
-    subject.processes.map((p, j) => ({
-      subject: subject.name,
-      role: p.role,
-      readyMs: p.readyMs,
-      fresh: fresh[i]![j]!,
-      loaded: loaded[i]![j]!,
-    })),
-  );
-}
-
-function print(rows: readonly Row[], fresh: MemoryUsed[][], loaded: MemoryUsed[][]): void {
-  console.log(
-    `\n${rounds} rounds of ${seconds} s, min / median / max; CPU is user + system µs per request of each proxy process`,
-  );
-  for (const name of wantedShapes) {
-    const here = rows.filter((row) => row.shape === name);
-    const reference =
-      here.find((row) => row.subject.startsWith("prototype")) ?? here.find((row) => row.cpuUs.length > 0);
-    const head = [
-      name,
-      "CPU client",
-      "CPU server",
-      "user",
-      `CPU ×`,
-      "requests/s",
-      "p50 ms",
-      "p99 ms",
-      "failed",
-    ];
-    console.log(
-      `\n${table(
-        head,
-        here.map((row) => cells(row, reference)),
-      )}`,
-    );
-    if (reference !== undefined)
-      console.log(`× is the ratio of CPU medians, all processes together, to ${reference.subject}`);
+async function memoryRows(fresh: MemoryUsed[][], loaded: MemoryUsed[][]): Promise<MemoryRow[]> {
+  const rows: MemoryRow[] = [];
+  for (const [i, subject] of running.entries()) {
+    const http1 = options.quick ? null : await idleCost(subject, "http1");
+    const tcp = options.quick ? null : await idleCost(subject, "tcp");
+    for (const [j, { role, readyMs }] of subject.processes.entries())
+      rows.push({
+        subject: subject.name,
+        role,
+        readyMs,
+        fresh: fresh[i]![j]!,
+        loaded: loaded[i]![j]!,
+        idleKib: { http1: http1?.[j] ?? null, tcp: tcp?.[j] ?? null },
+      });
   }
-  const mib = (kib: number): string => (kib / 1024).toFixed(1);
-  const memory = (used: MemoryUsed): string =>
-    `${mib(used.rssKib)} / ${mib(used.pssKib)} / ${mib(used.privateKib)}`;
-  const memories = memoryRows(fresh, loaded).map((m) => [
-    `${m.subject}, ${m.role}`,
-    `${m.readyMs.toFixed(0)}`,
-    memory(m.fresh),
-    memory(m.loaded),
-  ]);
-  if (memories.length > 0)
-    console.log(`\n${table(["MiB: RSS / PSS / private", "ready ms", "fresh", "after the load"], memories)}`);
+  return rows;
 }
 
-function cells(row: Row, reference: Row | undefined): string[] {
-  const sum = (r: Row): number => r.cpuUs.reduce((total, cpu) => total + cpu.total.median, 0);
-  const cpu = row.cpuUs.map((one) => showSpread(one.total, 1));
-  const share = row.cpuUs.map((one) => `${Math.round(one.userShare * 100)} %`).join(" ");
-  const ratio =
-    reference === undefined || row.cpuUs.length === 0 ? "" : (sum(row) / sum(reference)).toFixed(2);
-  const scaled = (value: Spread): string =>
-    showSpread({ min: value.min / 1000, median: value.median / 1000, max: value.max / 1000 }, 2);
-  return [
-    row.subject,
-    cpu[0] ?? "",
-    cpu[1] ?? "",
-    share,
-    ratio,
-    showSpread(row.perSecond, 0),
-    scaled(row.p50Us),
-    scaled(row.p99Us),
-    String(row.failed),
-  ];
+function versions(): Record<string, string> {
+  const found: Record<string, string> = { Node: process.versions.node };
+  const ask = (name: string, command: string, args: readonly string[]): void => {
+    if (!command.includes("/") && !existsInPath(command)) return;
+    const said = execFileSync("sh", ["-c", '"$0" "$@" 2>&1', command, ...args], { encoding: "utf8" });
+    const version = /\d+\.\d+(?:\.\d+)?/.exec(said)?.[0];
+    if (version !== undefined) found[name] = version;
+  };
+  ask("nginx", "nginx", ["-v"]);
+  ask("HAProxy", "haproxy", ["-v"]);
+  if (options.envoy !== undefined) ask("Envoy", options.envoy, ["--version"]);
+  return found;
 }
 
 async function finish(code: number): Promise<never> {

@@ -6,11 +6,17 @@ export const CLIENT = "10.99.0.1";
 export const SERVER = "10.99.0.2";
 /** Virtual address of the one Service, in no namespace. */
 export const SERVICE = "10.98.0.1";
-export const SERVICE_PORT = 80;
-/** Where the application answers: redirected to the sidecar when it comes from another namespace. */
-export const APP_PORT = 8080;
-/** The same application past any sidecar. */
-export const APP_BARE_PORT = 8081;
+/**
+ * What the applications speak. Each answers at `pod`, which is redirected to the sidecar when it is dialled from another namespace,
+ * and at `bare`, past any sidecar; `service` is the Service's port for it.
+ */
+export const PORTS = {
+  http1: { service: 80, pod: 8080, bare: 8081 },
+  http2: { service: 82, pod: 8082, bare: 8083 },
+  grpc: { service: 84, pod: 8084, bare: 8085 },
+  tcp: { service: 86, pod: 8086, bare: 8087 },
+} as const;
+export type Speech = keyof typeof PORTS;
 /** Connections of this user are not redirected. */
 export const SIDECAR_UID = 61_990;
 const OUTBOUND_PORT = 4140;
@@ -51,9 +57,10 @@ export class Namespaces {
       setting(pod, "net/ipv4/ip_local_port_range", "1024 65535");
       setting(pod, "net/ipv4/tcp_tw_reuse", "1");
     }
-    const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE}, ${SERVER} } tcp dport { ${SERVICE_PORT}, ${APP_PORT} } redirect to :${OUTBOUND_PORT}`;
+    const all = Object.values(PORTS);
+    const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE}, ${SERVER} } tcp dport { ${all.map(({ service, pod }) => `${service}, ${pod}`).join(", ")} } redirect to :${OUTBOUND_PORT}`;
     inside(this.name("client"), ["nft", `table ip bench { chain out { ${outbound}; }; }`]);
-    const inbound = `type nat hook prerouting priority -100; iifname != "lo" tcp dport ${APP_PORT} redirect to :${INBOUND_PORT}`;
+    const inbound = `type nat hook prerouting priority -100; iifname != "lo" tcp dport { ${all.map(({ pod }) => pod).join(", ")} } redirect to :${INBOUND_PORT}`;
     inside(this.name("server"), ["nft", `table ip bench { chain in { ${inbound}; }; }`]);
   }
 
@@ -94,6 +101,21 @@ export class Namespaces {
         else reject(new Error(`${command.join(" ")} ended with ${code ?? "a signal"}: ${err.slice(-500)}`));
       });
     });
+  }
+
+  /** Bytes that went between `client` and `server` so far, both ways, with the headers of Ethernet. */
+  wireBytes(): number {
+    const counter = (name: string): number =>
+      Number(
+        execFileSync("ip", [
+          "netns",
+          "exec",
+          this.name("server"),
+          "cat",
+          `/sys/class/net/eth0/statistics/${name}`,
+        ]),
+      );
+    return counter("rx_bytes") + counter("tx_bytes");
   }
 
   close(): void {

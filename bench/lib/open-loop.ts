@@ -20,6 +20,7 @@ export interface OpenLoopResult {
   meanUs: number;
   p50Us: number;
   p99Us: number;
+  p999Us: number;
   maxUs: number;
   /** How late the generator itself was, p99: when this is large the machine was too busy for the figures to count. */
   latenessP99Us: number;
@@ -141,6 +142,7 @@ class Run {
       meanUs: latency.count === 0 ? 0 : latency.sumUs / latency.count,
       p50Us: latency.quantileUs(0.5),
       p99Us: latency.quantileUs(0.99),
+      p999Us: latency.quantileUs(0.999),
       maxUs: latency.maxUs,
       latenessP99Us: this.#lateness.quantileUs(0.99),
     };

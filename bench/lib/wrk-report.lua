@@ -1,6 +1,6 @@
 -- Prints what wrk measured as one line of JSON. Durations are in µs.
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('REPORT {"requests":%d,"failed":%d,"us":%d,"p50":%d,"p99":%d}\n', summary.requests,
-    e.connect + e.read + e.write + e.status + e.timeout, summary.duration, latency:percentile(50), latency:percentile(99)))
+  io.write(string.format('REPORT {"requests":%d,"failed":%d,"us":%d,"p50":%d,"p99":%d,"p999":%d}\n', summary.requests,
+    e.connect + e.read + e.write + e.status + e.timeout, summary.duration, latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end

@@ -1,16 +1,22 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
-import { APP_BARE_PORT, SERVER } from "../lib/namespaces.ts";
+import { PORTS, SERVER, type Speech } from "../lib/namespaces.ts";
 import { makeCertificates, MESH_ALPN, SERVER_NAME } from "../runtime/certs.ts";
 import { end, readyByPort, type StartSubject } from "./subject.ts";
 
-const MESH_PORT = 8444;
-const CLIENT_PORT = 9004;
+/** Where the client's side listens, and where the server's side takes mutual TLS. */
+const HOPS: Readonly<Record<Speech, { readonly client: number; readonly mesh: number }>> = {
+  http1: { client: 9004, mesh: 8444 },
+  http2: { client: 9014, mesh: 8454 },
+  grpc: { client: 9024, mesh: 8464 },
+  tcp: { client: 9034, mesh: 8474 },
+};
+const SPEECHES = Object.keys(HOPS) as Speech[];
 
 /**
- * A pair of Envoys doing what a sidecar pair does: HTTP/1.1 in, HTTP/2 over mutual TLS 1.3 between them on one
- * connection, HTTP/1.1 out; one worker each, no access log, default statistics. Needs the path of a binary.
+ * A pair of Envoys doing what a sidecar pair does: HTTP in, HTTP/2 over mutual TLS 1.3 between them on one connection, and out as it came
+ * in; plain bytes over a connection of mutual TLS each. One worker each, no access log, default statistics. Needs the path of a binary.
  */
 export const startEnvoy =
   (binary: string | undefined): StartSubject =>
@@ -25,13 +31,13 @@ export const startEnvoy =
       return world.start(side, [binary, "-c", file, ...quiet], { core: PROXY_CORE });
     };
     const server = start("server", serverConfig(certificates));
-    const serverReadyMs = await readyByPort(world, "server", MESH_PORT, SERVER);
+    const serverReadyMs = await readyByPort(world, "server", HOPS.http1.mesh, SERVER);
     const client = start("client", clientConfig(certificates));
-    const clientReadyMs = await readyByPort(world, "client", CLIENT_PORT);
+    const clientReadyMs = await readyByPort(world, "client", HOPS.http1.client);
     return {
       name: "Envoy pair, mTLS",
       world,
-      url: new URL(`http://127.0.0.1:${CLIENT_PORT}/`),
+      places: Object.fromEntries(SPEECHES.map((speech) => [speech, `127.0.0.1:${HOPS[speech].client}`])),
       processes: [
         { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },
         { role: "server", pid: server.pid ?? 0, readyMs: serverReadyMs },
@@ -46,43 +52,63 @@ export const startEnvoy =
 const HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const type = (name: string) => `type.googleapis.com/${name}`;
 
-function tlsContext(certificates: string, leaf: string): object {
+function tlsContext(certificates: string, leaf: string, alpn: readonly string[]): object {
   const file = (name: string) => ({ filename: join(certificates, name) });
   return {
-    alpn_protocols: [MESH_ALPN, "h2"],
+    alpn_protocols: alpn,
     tls_params: { tls_minimum_protocol_version: "TLSv1_3", tls_maximum_protocol_version: "TLSv1_3" },
     tls_certificates: [{ certificate_chain: file(`${leaf}.pem`), private_key: file(`${leaf}.key`) }],
     validation_context: { trusted_ca: file("root.pem") },
   };
 }
 
-function listener(address: string, port: number, codec: "HTTP1" | "HTTP2", transport: object): object {
+function listener(
+  address: string,
+  port: number,
+  speech: Speech,
+  codec: "HTTP1" | "HTTP2",
+  transport: object,
+): object {
+  const filter = speech === "tcp" ? tcpProxy() : httpManager(speech, codec);
+  return {
+    name: `${speech}-${port}`,
+    address: { socket_address: { address, port_value: port } },
+    filter_chains: [{ filters: [filter], ...transport }],
+  };
+}
+
+function tcpProxy(): object {
+  return {
+    name: "envoy.filters.network.tcp_proxy",
+    typed_config: {
+      "@type": type("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
+      stat_prefix: "tcp",
+      cluster: "tcp",
+    },
+  };
+}
+
+function httpManager(speech: Speech, codec: "HTTP1" | "HTTP2"): object {
   const router = {
     name: "envoy.filters.http.router",
     typed_config: { "@type": type("envoy.extensions.filters.http.router.v3.Router") },
   };
+  // Streams of gRPC go on as long as the run.
+  const route = { match: { prefix: "/" }, route: { cluster: speech, timeout: "0s" } };
   const manager = {
     "@type": type("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
-    stat_prefix: "bench",
+    stat_prefix: speech,
     codec_type: codec,
-    route_config: {
-      virtual_hosts: [
-        { name: "all", domains: ["*"], routes: [{ match: { prefix: "/" }, route: { cluster: "next" } }] },
-      ],
-    },
+    route_config: { virtual_hosts: [{ name: "all", domains: ["*"], routes: [route] }] },
     http_filters: [router],
   };
-  const filters = [{ name: "envoy.filters.network.http_connection_manager", typed_config: manager }];
-  return {
-    address: { socket_address: { address, port_value: port } },
-    filter_chains: [{ filters, ...transport }],
-  };
+  return { name: "envoy.filters.network.http_connection_manager", typed_config: manager };
 }
 
-function cluster(address: string, port: number, more: object): object {
+function cluster(name: Speech, address: string, port: number, more: object): object {
   const endpoint = { address: { socket_address: { address, port_value: port } } };
-  const assignment = { cluster_name: "next", endpoints: [{ lb_endpoints: [{ endpoint }] }] };
-  return { name: "next", type: "STATIC", connect_timeout: "1s", load_assignment: assignment, ...more };
+  const assignment = { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint }] }] };
+  return { name, type: "STATIC", connect_timeout: "1s", load_assignment: assignment, ...LIMITS, ...more };
 }
 
 /** No circuit breaking below what the load asks for. */
@@ -92,33 +118,51 @@ const LIMITS = {
   },
 };
 
+const HTTP2 = {
+  typed_extension_protocol_options: {
+    [HTTP_OPTIONS]: {
+      "@type": type(HTTP_OPTIONS),
+      explicit_http_config: { http2_protocol_options: {} },
+    },
+  },
+};
+
+const alpnOf = (speech: Speech): string[] => (speech === "tcp" ? ["bench-tcp"] : [MESH_ALPN, "h2"]);
+
 function clientConfig(certificates: string): string {
-  const tls = {
-    "@type": type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
-    sni: SERVER_NAME,
-    common_tls_context: tlsContext(certificates, "client"),
-  };
-  const http2 = { "@type": type(HTTP_OPTIONS), explicit_http_config: { http2_protocol_options: {} } };
-  return config(
-    listener("127.0.0.1", CLIENT_PORT, "HTTP1", {}),
-    cluster(SERVER, MESH_PORT, {
-      ...LIMITS,
-      transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls },
-      typed_extension_protocol_options: { [HTTP_OPTIONS]: http2 },
-    }),
+  const listeners = SPEECHES.map((speech) =>
+    listener("127.0.0.1", HOPS[speech].client, speech, speech === "http1" ? "HTTP1" : "HTTP2", {}),
   );
+  const clusters = SPEECHES.map((speech) => {
+    const tls = {
+      "@type": type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+      sni: SERVER_NAME,
+      common_tls_context: tlsContext(certificates, "client", alpnOf(speech)),
+    };
+    return cluster(speech, SERVER, HOPS[speech].mesh, {
+      transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls },
+      ...(speech === "tcp" ? {} : HTTP2),
+    });
+  });
+  return config(listeners, clusters);
 }
 
 function serverConfig(certificates: string): string {
-  const tls = {
-    "@type": type("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
-    require_client_certificate: true,
-    common_tls_context: tlsContext(certificates, "server"),
-  };
-  const transport = { transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls } };
-  return config(listener(SERVER, MESH_PORT, "HTTP2", transport), cluster(SERVER, APP_BARE_PORT, LIMITS));
+  const listeners = SPEECHES.map((speech) => {
+    const tls = {
+      "@type": type("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
+      require_client_certificate: true,
+      common_tls_context: tlsContext(certificates, "server", alpnOf(speech)),
+    };
+    const transport = { transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls } };
+    return listener(SERVER, HOPS[speech].mesh, speech, "HTTP2", transport);
+  });
+  const clusters = SPEECHES.map((speech) =>
+    cluster(speech, SERVER, PORTS[speech].bare, speech === "http2" || speech === "grpc" ? HTTP2 : {}),
+  );
+  return config(listeners, clusters);
 }
 
-function config(one: object, next: object): string {
-  return JSON.stringify({ static_resources: { listeners: [one], clusters: [next] } });
+function config(listeners: readonly object[], clusters: readonly object[]): string {
+  return JSON.stringify({ static_resources: { listeners, clusters } });
 }

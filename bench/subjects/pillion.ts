@@ -5,7 +5,15 @@ import { createInterface } from "node:readline";
 import type { ChildProcess } from "node:child_process";
 import { strippedSources } from "#/agent/stripped-sources.ts";
 import { LOAD_CORE, PROXY_CORE } from "../lib/load.ts";
-import { type Namespaces, CLIENT, SERVER, SERVICE, SERVICE_PORT, SIDECAR_UID } from "../lib/namespaces.ts";
+import {
+  type Namespaces,
+  type Speech,
+  CLIENT,
+  PORTS,
+  SERVER,
+  SERVICE,
+  SIDECAR_UID,
+} from "../lib/namespaces.ts";
 import type { WorldSettings } from "../world/control.ts";
 import { end, type Measured, type StartSubject } from "./subject.ts";
 
@@ -34,7 +42,9 @@ export const startPillion =
     return {
       name: variant === "" ? "Pillion pair, mTLS" : `Pillion pair, ${variant}`,
       world,
-      url: new URL(`http://${SERVICE}:${SERVICE_PORT}/`),
+      places: Object.fromEntries(
+        Object.entries(PORTS).map(([speech, { service }]) => [speech as Speech, `${SERVICE}:${service}`]),
+      ),
       processes: [client.measured, server.measured],
       stop: async () => {
         for (const child of [...client.children, ...server.children]) await end(child);
@@ -124,7 +134,12 @@ function environment(side: "client" | "server", settings: WorldSettings): Record
     LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS: "127.0.0.1:4140",
     LINKERD2_PROXY_ADMIN_LISTEN_ADDR: "127.0.0.1:4191",
     LINKERD2_PROXY_INBOUND_IPS: side === "client" ? CLIENT : SERVER,
-    LINKERD2_PROXY_INBOUND_PORTS: side === "client" ? "" : "8080",
+    LINKERD2_PROXY_INBOUND_PORTS:
+      side === "client"
+        ? ""
+        : Object.values(PORTS)
+            .map(({ pod }) => pod)
+            .join(","),
     PILLION_TOKEN_FD: "3",
     PILLION_INTERCEPT: "nftables",
   };

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
-import { APP_BARE_PORT, SERVER } from "../lib/namespaces.ts";
+import { PORTS, SERVER } from "../lib/namespaces.ts";
 import { makeCertificates } from "../runtime/certs.ts";
 import { end, readyByOutput, type StartSubject } from "./subject.ts";
 
@@ -12,7 +12,7 @@ export const startPrototype: StartSubject = async ({ world, folder }) => {
   const mesh = `${SERVER}:8443`;
   const server = world.start(
     "server",
-    [...program, "server", certificates, mesh, `${SERVER}:${APP_BARE_PORT}`],
+    [...program, "server", certificates, mesh, `${SERVER}:${PORTS.http1.bare}`],
     { core: PROXY_CORE },
   );
   const serverReadyMs = await readyByOutput(server, "the prototype's server side");
@@ -23,7 +23,7 @@ export const startPrototype: StartSubject = async ({ world, folder }) => {
   return {
     name: "prototype pair, mTLS",
     world,
-    url: new URL("http://127.0.0.1:9003/"),
+    places: { http1: "127.0.0.1:9003" },
     processes: [
       { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },
       { role: "server", pid: server.pid ?? 0, readyMs: serverReadyMs },

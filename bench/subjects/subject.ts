@@ -1,12 +1,12 @@
 import type { ChildProcess } from "node:child_process";
-import type { Namespaces } from "../lib/namespaces.ts";
+import type { Namespaces, Speech } from "../lib/namespaces.ts";
 
 /** One thing that is measured: nothing at all, one proxy, or a pair of sidecars. It runs from its start to `stop`. */
 export interface Subject {
   readonly name: string;
   readonly world: Namespaces;
-  /** Where the load goes, seen from the `client` namespace of `world`. */
-  readonly url: URL;
+  /** Where the load goes, `host:port` as seen from the `client` namespace of `world`, by what is spoken there; not all speak all. */
+  readonly places: Readonly<Partial<Record<Speech, string>>>;
   /** The proxies whose CPU and memory count, client side first. */
   readonly processes: readonly Measured[];
   stop(): Promise<void>;

@@ -20,7 +20,7 @@ import { StateFolder } from "#/control/state-folder.ts";
 import { dnsName, type Identity } from "#/model/identity.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { JsonLog } from "#/net/log.ts";
-import { APP_PORT, CLIENT, HUB, SERVER, SERVICE, SERVICE_PORT } from "../lib/namespaces.ts";
+import { CLIENT, HUB, PORTS, SERVER, SERVICE, type Speech } from "../lib/namespaces.ts";
 
 export interface WorldSettings {
   controlPort: number;
@@ -47,32 +47,38 @@ function pod(name: "client" | "server", ip: IpAddress): ViewPod {
     isLeaving: false,
     hostname: name,
     subdomain: null,
-    opaquePorts: [],
+    opaquePorts: [{ from: PORTS.tcp.pod, to: PORTS.tcp.pod }],
     skipInboundPorts: [],
     inboundDefault: null,
-    ports: name === "server" ? [{ name: "http", port: APP_PORT }] : [],
+    ports:
+      name === "server"
+        ? Object.entries(PORTS).map(([speech, { pod: port }]) => ({ name: speech, port }))
+        : [],
     probes: [],
     grpcProbePorts: [],
-    protocols: new Map(),
+    protocols: new Map([
+      [PORTS.http2.pod, "http2"],
+      [PORTS.grpc.pod, "grpc"],
+    ]),
   };
 }
 
 const pods = [pod("client", CLIENT as IpAddress), pod("server", SERVER as IpAddress)] as const;
+/** HTTP/1.1 has to be found out, as with most Services. */
+const PROTOCOLS = { http1: "detect", http2: "http2", grpc: "grpc", tcp: "opaque" } as const;
 const service = {
   name: "app",
   namespace: "bench",
   clusterIp: SERVICE,
   isHeadless: false,
   externalName: null,
-  ports: [
-    {
-      name: "http",
-      port: SERVICE_PORT,
-      protocol: "detect",
-      endpoints: [{ ip: SERVER, port: APP_PORT, hostname: null, pod: pods[1] }],
-    },
-  ],
-} as const;
+  ports: Object.entries(PORTS).map(([speech, { service: port, pod: target }]) => ({
+    name: speech,
+    port,
+    protocol: PROTOCOLS[speech as Speech],
+    endpoints: [{ ip: SERVER, port: target, hostname: null, pod: pods[1] }],
+  })),
+};
 const view = {
   node: {
     name: "bench",

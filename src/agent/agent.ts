@@ -27,7 +27,7 @@ import { SIDECAR_NAME } from "./runtime/sidecar.ts";
 import { ONE_USER, OWN_USERS } from "./runtime/users.ts";
 import { strippedSources } from "./stripped-sources.ts";
 import { cgroupBase, sweep } from "./sweep.ts";
-import { NOT_KEPT, readEndpoints, readPages } from "./unprivileged.ts";
+import { NOT_KEPT, readEndpoints, readFlows, readPages } from "./unprivileged.ts";
 
 export interface AgentOptions {
   readonly instance: string;
@@ -201,6 +201,8 @@ export class Agent {
         const url = this.#traffic().find((pod) => pod.podUid === request.podUid)?.metricsUrl ?? "";
         return say({ kind: "endpoints", text: await readEndpoints(url, request.backend, request.headers) });
       }
+      case "flows":
+        return say({ kind: "flows", pages: await readFlows(this.#traffic()) });
       case "pages":
         return say({ kind: "pages", pages: await readPages(this.#traffic()) });
       default:

@@ -11,6 +11,7 @@ import {
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { FolderContent } from "./folder.ts";
 import { readLines, writeLine } from "./lines.ts";
+import type { Attested } from "./runtime/pod-host.ts";
 
 export interface ControlLinkOptions {
   readonly socketPath: string;
@@ -53,7 +54,7 @@ export class ControlLink {
     number,
     {
       readonly podUid: string;
-      readonly resolve: (token: string) => void;
+      readonly resolve: (attested: Attested) => void;
       readonly reject: (error: Error) => void;
     }
   >();
@@ -95,7 +96,7 @@ export class ControlLink {
   }
 
   /** Waits while the control plane is away. Rejects when it refuses. */
-  attest(podUid: string): Promise<string> {
+  attest(podUid: string): Promise<Attested> {
     return new Promise((resolve, reject) => {
       const requestId = this.#nextId++;
       this.#tokens.set(requestId, { podUid, resolve, reject });
@@ -165,7 +166,8 @@ export class ControlLink {
         const waiting = this.#tokens.get(message.requestId);
         if (waiting === undefined) return;
         this.#tokens.delete(message.requestId);
-        if (message.error === "") waiting.resolve(message.token);
+        if (message.error === "")
+          waiting.resolve({ token: message.token, trustAnchorsPem: message.trustAnchorsPem });
         else waiting.reject(new Error(`the control plane gives no token: ${message.error}`));
         return;
       }

@@ -37,12 +37,47 @@ export async function readEndpoints(
   return await read(url.href);
 }
 
-function read(url: string): Promise<string> {
+/** Who calls what, as the sidecars have seen it: JSON of each that answers in time (`FlowPage`). */
+export async function readFlows(
+  reports: readonly PodTrafficReport[],
+): Promise<{ podUid: string; text: string }[]> {
+  const pages: { podUid: string; text: string }[] = [];
+  // One after the other: each from the same few ports.
+  for (const { podUid, metricsUrl } of reports) {
+    if (metricsUrl === "") continue;
+    const text = await readPrivileged(new URL("/flows", metricsUrl).href);
+    if (text !== "") pages.push({ podUid, text });
+  }
+  return pages;
+}
+
+/** A sidecar shows flows to root on the machine: to who calls from a port that only root has. One that is taken is passed over. */
+async function readPrivileged(url: string): Promise<string> {
+  for (let port = PRIVILEGED_PORT_MAX; port > PRIVILEGED_PORT_MAX - PRIVILEGED_TRIES; port--) {
+    try {
+      return await read(url, port);
+    } catch (error) {
+      if (!PORT_TAKEN.has((error as NodeJS.ErrnoException).code ?? "")) return "";
+    }
+  }
+  return "";
+}
+
+const PRIVILEGED_PORT_MAX = 1023;
+const PRIVILEGED_TRIES = 200;
+const PORT_TAKEN: ReadonlySet<string> = new Set(["EADDRINUSE", "EADDRNOTAVAIL"]);
+
+/** "" where there is no answer. Throws only where `localPort` is given and cannot be had. */
+function read(url: string, localPort?: number): Promise<string> {
   if (url === "") return Promise.resolve("");
-  return new Promise((resolve) => {
-    const request = http.get(url, { agent: false, timeout: PAGE_TIMEOUT_MS });
+  return new Promise((resolve, reject) => {
+    const from = localPort === undefined ? {} : { localPort };
+    const request = http.get(url, { agent: false, timeout: PAGE_TIMEOUT_MS, ...from });
     request.on("timeout", () => request.destroy(new Error("timeout")));
-    request.on("error", () => resolve(""));
+    request.on("error", (error: NodeJS.ErrnoException) => {
+      if (localPort !== undefined && PORT_TAKEN.has(error.code ?? "")) reject(error);
+      else resolve("");
+    });
     request.on("response", (response) => {
       if (response.statusCode !== 200) {
         request.destroy();

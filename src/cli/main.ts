@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { addAuthzCommands } from "./authz/commands.ts";
 import { check, findingLine } from "./check.ts";
 import { completion } from "./completion.ts";
 import { exec } from "./exec.ts";
@@ -56,6 +57,7 @@ Begin with:
   pillion check                what this machine lacks
   pillion demo                 a meshed shop, with live figures
   pillion up -f FOLDER         your own YAML, as meshed pods
+  pillion bench                what a sidecar costs beside other proxies (in a checkout, as root)
 `,
     )
     .exitOverride()
@@ -414,6 +416,8 @@ Begin with:
         );
       },
     );
+
+  addAuthzCommands(program, { paths, print, warn: printProgress });
 
   command("version", "Print the version.")
     .addOption(output())

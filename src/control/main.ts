@@ -10,6 +10,7 @@ import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
 import { Tokens } from "./identity/tokens.ts";
+import { Trusting } from "./identity/trusting.ts";
 import { OutsideNames, systemResolve } from "./external/outside-names.ts";
 import { Mesh } from "./mesh/mesh.ts";
 import { CONTROL_IDENTITY_ACCOUNT, CONTROL_IDENTITY_NAMESPACE } from "./names.ts";
@@ -25,6 +26,7 @@ import { inboundLimitsFor } from "./policy/policy.ts";
 import { quotaMethods } from "./rpc/quota.ts";
 import { SecureListener } from "./rpc/secure-listener.ts";
 import { RpcServer } from "./rpc/server.ts";
+import { trustMethods } from "./rpc/trust.ts";
 import { unavailable } from "./rpc/status.ts";
 import { StateFolder } from "./state-folder.ts";
 
@@ -135,6 +137,7 @@ class Control {
     const clock = this.#clock;
     const log = this.#log;
     const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs());
+    const trusting = new Trusting(this.#state);
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();
     const losses = new StandardLosses();
@@ -150,13 +153,17 @@ class Control {
         clock,
         log,
         state: this.#state,
-        trustAnchorsPem: authority.trustAnchorsPem,
+        trustAnchorsPem: () => authority.trustAnchorsPem,
         version: this.#options.version ?? ownVersion(),
         newUid: randomUUID,
         seed: node.instance,
         outsideNames,
       },
-      { view: (view) => live.publish(view), plan: (pods, services) => this.#link.setPlan(pods, services) },
+      {
+        view: (view) => live.publish(view),
+        plan: (pods, services) => this.#link.setPlan(pods, services),
+        pods: (statuses, isPlanned) => trusting.observe(statuses, isPlanned),
+      },
     );
     const isInUse = (identity: Parameters<Mesh["isInUse"]>[0]): boolean => {
       if (!mesh.isReady)
@@ -170,6 +177,7 @@ class Control {
         ...identityMethods(authority, tokens, isInUse, log),
         ...destinationMethods(live),
         ...policyMethods(live, losses),
+        ...trustMethods(live, authority, trusting),
         ...quotaMethods(live, clock, inboundLimitsFor),
       ]),
     });
@@ -194,8 +202,12 @@ class Control {
       mesh,
       attest: (podUid) => {
         const identity = mesh.identityOf(podUid);
-        if (identity === null) return { token: "", error: `no meshed pod has the uid ${podUid}` };
-        return { token: tokens.give({ podUid, identity, form: "dns+spiffe" }), error: "" };
+        if (identity === null)
+          return { token: "", trustAnchorsPem: "", error: `no meshed pod has the uid ${podUid}` };
+        const { sequence, issuer } = authority.bundle;
+        trusting.starts(podUid, sequence, issuer);
+        const token = tokens.give({ podUid, identity, form: "dns+spiffe" });
+        return { token, trustAnchorsPem: authority.trustAnchorsPem, error: "" };
       },
       answer: (question) => answerQuestion(question, mesh, authority, losses),
     };

@@ -25,7 +25,11 @@ export interface NodeLinkOptions {
 export interface NodeParts {
   readonly mesh: Mesh;
   /** A token for a pod, or why there is none. */
-  readonly attest: (podUid: string) => { readonly token: string; readonly error: string };
+  readonly attest: (podUid: string) => {
+    readonly token: string;
+    readonly trustAnchorsPem: string;
+    readonly error: string;
+  };
   readonly answer: (question: ControlQuestion) => ControlAnswer;
 }
 

@@ -7,6 +7,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -44,8 +45,11 @@ export class StateFolder {
     this.#replace(name, text, false);
   }
 
-  /** Several files that only make sense together: all of them or none, also over a crash or a power failure. For keys. */
-  writeTogether(files: readonly (readonly [name: string, text: string])[]): void {
+  /**
+   * Several files that only make sense together: all of them or none, also over a crash or a power failure. For keys. Null: the file
+   * is removed.
+   */
+  writeTogether(files: readonly (readonly [name: string, text: string | null])[]): void {
     this.#replace(JOURNAL, JSON.stringify(files), true);
     this.#finishTogether();
   }
@@ -68,8 +72,10 @@ export class StateFolder {
   #finishTogether(): void {
     const journal = join(this.path, JOURNAL);
     if (!existsSync(journal)) return;
-    for (const [name, text] of JSON.parse(readFileSync(journal, "utf8")) as [string, string][])
-      this.#replace(name, text, true);
+    for (const [name, text] of JSON.parse(readFileSync(journal, "utf8")) as [string, string | null][]) {
+      if (text === null) rmSync(join(this.path, name), { force: true });
+      else this.#replace(name, text, true);
+    }
     unlinkSync(journal);
   }
 

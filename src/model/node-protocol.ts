@@ -33,6 +33,8 @@ export type FromControl =
       readonly requestId: number;
       readonly podUid: string;
       readonly token: string;
+      /** The roots that the sidecar which gets the token starts with; its plan's may be older. */
+      readonly trustAnchorsPem: string;
       readonly error: string;
     }
   | { readonly kind: "answer"; readonly requestId: number; readonly answer: ControlAnswer };

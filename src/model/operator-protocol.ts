@@ -11,6 +11,8 @@ export type OperatorRequest =
   | { readonly kind: "traffic" }
   /** The sidecars' metrics, read by the agent: for a command that cannot reach the pods' addresses itself. */
   | { readonly kind: "pages" }
+  /** What each sidecar has seen asked of its workload, and what was decided: answers of their admin ports to `/flows`. */
+  | { readonly kind: "flows" }
   /**
    * How a Service's endpoints look to a pod's sidecar: the answer of its admin port to `/endpoints`. `headers`: of the request
    * that is to be sent.
@@ -53,6 +55,8 @@ export type OperatorAnswer =
     }
   | { readonly kind: "traffic"; readonly pods: readonly PodTrafficReport[] }
   | { readonly kind: "pages"; readonly pages: readonly { readonly podUid: string; readonly text: string }[] }
+  /** JSON (`FlowPage`), as it came: a sidecar may have been taken over. */
+  | { readonly kind: "flows"; readonly pages: readonly { readonly podUid: string; readonly text: string }[] }
   /** JSON (`PickExplanation`); "" where the sidecar has not used it of late. */
   | { readonly kind: "endpoints"; readonly text: string }
   /** argv for the command line to spawn with inherited stdio: it enters the container's namespaces, cgroup, user and limits. */

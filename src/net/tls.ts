@@ -59,6 +59,7 @@ const COMMON: SecureContextOptions = {
 export class Tls {
   readonly #clock: Clock;
   #trust: TrustBundles = new Map();
+  #leaf: TlsLeaf | null = null;
   #anchorsPem: string[] = [];
   #client: SecureContext | null = null;
   #anonymous: SecureContext | null = null;
@@ -81,14 +82,16 @@ export class Tls {
         splitPem(pem).map((one) => new X509Certificate(one)),
       );
     this.#trust = trust;
-    this.#anchorsPem = [...anchors.values()];
+    this.#anchorsPem = [...anchors.values()].flatMap(splitPem);
     this.#anonymous = createSecureContext({ ...COMMON, ca: this.#anchorsPem });
+    if (this.#leaf !== null) this.setLeaf(this.#leaf);
   }
 
   /** Anchors come first. Throws when key and certificate do not belong together. */
   setLeaf(leaf: TlsLeaf): void {
     const options = { ...COMMON, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
     this.#client = createSecureContext(options);
+    this.#leaf = leaf;
     this.#serverOptions = options;
     for (const server of this.#servers.values()) server.setSecureContext(options);
   }

@@ -32,6 +32,8 @@ export interface SidecarConfig {
   readonly explicitTargets: readonly { readonly listen: SocketAddress; readonly target: SocketAddress }[];
   /** Source address of all our connections, where interception knows us by it. */
   readonly sourceIp: IpAddress | null;
+  /** As which the machine's agent calls the admin port; null: not known. */
+  readonly machineIp: IpAddress | null;
   readonly inboundConnectTimeoutMs: number;
   readonly outboundConnectTimeoutMs: number;
   readonly inboundDetectTimeoutMs: number;
@@ -113,6 +115,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
       };
     }),
     sourceIp: parseIp(read.text("PILLION_SOURCE_IP", "")),
+    machineIp: parseIp(read.text("PILLION_MACHINE_IP", "")),
     inboundConnectTimeoutMs: read.duration(`${PREFIX}INBOUND_CONNECT_TIMEOUT`, 300),
     outboundConnectTimeoutMs: read.duration(`${PREFIX}OUTBOUND_CONNECT_TIMEOUT`, 1000),
     inboundDetectTimeoutMs: read.duration(`${PREFIX}INBOUND_DETECT_TIMEOUT`, 10_000),

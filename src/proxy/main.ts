@@ -10,6 +10,7 @@ import { NodeTransport } from "#/net/node-transport.ts";
 import { Tls } from "#/net/tls.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { parseIdentity } from "#/model/identity.ts";
+import { FlowRecorder } from "#/stack/access/flows.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin/admin.ts";
@@ -17,6 +18,7 @@ import { readConfig, type SidecarConfig } from "./config.ts";
 import { Channel, type ChannelParts } from "./control/channel.ts";
 import { ControlClient } from "./control/client.ts";
 import { IdentityClient } from "./identity/identity-client.ts";
+import { TrustClient } from "./identity/trust-client.ts";
 import { processMemory } from "./process-memory.ts";
 import { addProcessMetrics } from "./process-metrics.ts";
 import { Sidecar } from "./sidecar.ts";
@@ -60,9 +62,11 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   log.level = config.logLevel;
 
   const registry = new Registry();
+  const flows = new FlowRecorder(() => clock.wallMs());
   addProcessMetrics(registry, env["PILLION_VERSION"] ?? "0");
   const tls = new Tls(clock);
-  tls.setAnchors(new Map([[parseIdentity(config.localName)?.trustDomain ?? "", config.anchorsPem]]));
+  const trustDomain = parseIdentity(config.localName)?.trustDomain ?? "";
+  tls.setAnchors(new Map([[trustDomain, config.anchorsPem]]));
   const random = { next: Math.random };
   const transport = new NodeTransport(clock, tls, {
     backlog: BACKLOG,
@@ -79,7 +83,9 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     registry,
     tls,
     localName: config.localName,
-    anchorsPem: config.anchorsPem,
+    get anchorsPem() {
+      return trust.anchorsPem;
+    },
     channel: (isAnonymous) => new Channel(channelParts, config.identityService, { isAnonymous }),
     token: tokenReader(config),
     tokenRefused: (reason) => {
@@ -89,11 +95,25 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       });
       process.exit(EXIT_ATTEST);
     },
+    leafChanged: () => trust.leafChanged(),
   });
   const destination = new Channel(channelParts, config.destinationService, { isAnonymous: false });
   const policy = sameService(config)
     ? destination
     : new Channel(channelParts, config.policyService, { isAnonymous: false });
+  const trust = new TrustClient({
+    clock,
+    random,
+    log,
+    registry,
+    channel: policy,
+    workload: config.workload,
+    trustDomain,
+    anchorsPem: config.anchorsPem,
+    apply: (anchors) => tls.setAnchors(anchors),
+    leafIssuer: () => identity.issuer,
+    renewWithin: (ms) => identity.renewWithin(ms),
+  });
   const control = new ControlClient({
     clock,
     random,
@@ -145,6 +165,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
         const pick = sidecar?.explainPick(backend, fields) ?? null;
         return pick === null ? null : JSON.stringify(pick);
       },
+      flows: () => flows.page(),
       get logLevel() {
         return log.level;
       },
@@ -155,6 +176,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     },
     clock,
     new Guard({ ...config.limits, idleMs: ADMIN_IDLE_MS }, "admin", clock, registry),
+    config.machineIp,
   );
 
   try {
@@ -163,6 +185,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     // The first connection of the workload must not wait for this one.
     destination.keepOpen();
     policy.keepOpen();
+    trust.start();
     sidecar = new Sidecar({
       config,
       clock,

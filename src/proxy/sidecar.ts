@@ -181,6 +181,7 @@ export class Sidecar {
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       detectTimeoutMs: config.inboundDetectTimeoutMs,
       guard: inboundGuard,
+      observer: null,
     });
     memoryGuard.watch(this.inbound.connections, this.outbound.connections);
     const targets = registry.gauge(FAMILIES.discoveryTargets, {});

@@ -1,6 +1,7 @@
 import type { IpAddress } from "#/base/address.ts";
 import { parseIdentity, sameIdentity, type Labels, type PeerIdentity } from "#/model/identity.ts";
 import type { Authorization, InboundPolicy } from "#/model/policy.ts";
+import { decideAccess } from "./access/decide.ts";
 import { isLoopback, networkContains, parseNetwork } from "./networks.ts";
 
 export type AuthorizationDecision =
@@ -20,6 +21,14 @@ export function authorize(
   peer: PeerIdentity | null,
 ): AuthorizationDecision {
   if (isLoopback(ip)) return { allowed: true, labels: LOCALHOST };
+  if (policy.access !== null) {
+    const { verdict, by, reason } = decideAccess(policy.access, { ip, peer, request: null });
+    if (verdict !== "allowed") return { allowed: false, reason };
+    return {
+      allowed: true,
+      labels: { group: by.group, kind: by.kind, namespace: by.namespace, name: by.name },
+    };
+  }
   let networkMatched = false;
   for (const authorization of policy.authorizations) {
     if (!matchesNetwork(authorization, ip)) continue;

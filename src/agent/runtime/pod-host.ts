@@ -24,7 +24,7 @@ export interface PodHost {
   /** null in explicit mode: nothing steers connections. */
   readonly interceptor: Interceptor | null;
   /** Single-use token with which a sidecar proves to the control plane whose it is. Waits while the control plane is away. */
-  attest(podUid: string): Promise<string>;
+  attest(podUid: string): Promise<Attested>;
   /** Admits so many pods at a time to the expensive part of their start; call the result when it is over. */
   readonly startGate: Gate;
   /** Package of the mesh and folder of its Node: shown to containers and sidecars. */
@@ -33,6 +33,12 @@ export interface PodHost {
   /** Some pod's status has changed. */
   changed(): void;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
+}
+
+/** What a sidecar starts with that its plan does not say. */
+export interface Attested {
+  readonly token: string;
+  readonly trustAnchorsPem: string;
 }
 
 export interface Programs {

@@ -10,6 +10,7 @@ import {
   SHOWN_MAIN,
   SHOWN_NODE_DIR,
   SIDECAR_NODE_FLAGS,
+  type Attested,
   type PodHost,
 } from "./pod-host.ts";
 import { SIDECAR_CPU_REQUEST_MILLIS } from "./pod-weight.ts";
@@ -255,20 +256,21 @@ export class Sidecar {
   async #launch(): Promise<SandboxedProcess | null> {
     this.#complaint = "waits for a token of the control plane";
     this.#changed();
-    const token = await Promise.race([this.#host.attest(this.#pod.uid), this.#stopped]);
-    if (token === null || this.#stopping) return null;
+    const attested = await Promise.race([this.#host.attest(this.#pod.uid), this.#stopped]);
+    if (attested === null || this.#stopping) return null;
     this.#complaint = "is starting";
     this.record.explicitTargets =
       this.#host.intercept === "explicit" ? this.#host.explicitTargets(this.#pod) : "";
-    return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(token));
+    return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(attested));
   }
 
-  #launchSpec(token: string): LaunchSpec {
+  #launchSpec({ token, trustAnchorsPem }: Attested): LaunchSpec {
     const { programs, intercept } = this.#host;
     const place = this.#place;
     const env: Record<string, string> = {
       PATH: `${SHOWN_NODE_DIR}:/usr/bin:/bin`,
       ...this.#plan.env,
+      LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: trustAnchorsPem,
       LINKERD2_PROXY_INBOUND_IPS: place.podIp,
       PILLION_TOKEN_FD: String(SECRET_FD),
       PILLION_INTERCEPT: intercept,

@@ -1,4 +1,4 @@
-import { randomBytes, webcrypto } from "node:crypto";
+import type { webcrypto } from "node:crypto";
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -7,25 +7,26 @@ import {
   KeyUsagesExtension,
   SubjectAlternativeNameExtension,
   SubjectKeyIdentifierExtension,
-  X509Certificate,
   X509CertificateGenerator,
 } from "./x509.ts";
-import type { Extension, JsonGeneralName, PublicKey } from "./x509.ts";
+import type { Extension, JsonGeneralName, PublicKey, X509Certificate } from "./x509.ts";
 import type { Identity } from "#/model/identity.ts";
 import { dnsName, spiffeUri } from "#/model/identity.ts";
 import type { StateFolder } from "../state-folder.ts";
-
-const DAY_MS = 24 * 60 * 60 * 1000;
-
-/** Lifetimes. The root outlives machines; the issuer is renewed when a third of its life is left; a leaf lives a day. */
-export const ROOT_LIFE_MS: number = 3650 * DAY_MS;
-export const ISSUER_LIFE_MS: number = 365 * DAY_MS;
-export const LEAF_LIFE_MS: number = DAY_MS;
-/** How far a peer's clock may be behind ours: certificates begin this much in the past. */
-export const SKEW_MS: number = 60_000;
-
-const EC = { name: "ECDSA", namedCurve: "P-256" } as const;
-const SIGNING = { name: "ECDSA", hash: "SHA-256" } as const;
+import type { IdentityRecord, RotationKind, RotationRecord } from "./identity-record.ts";
+import { readIdentity, writeIdentity } from "./identity-record.ts";
+import {
+  exportKey,
+  fingerprint,
+  LEAF_LIFE_MS,
+  makeIssuer,
+  makeKeys,
+  makeRoot,
+  pemOf,
+  serialNumber,
+  signingAlgorithm,
+  SKEW_MS,
+} from "./certificates.ts";
 
 export interface Leaf {
   readonly der: Uint8Array;
@@ -37,49 +38,47 @@ export interface Leaf {
 /** "dns" for a linkerd2-proxy, which takes the first and only SAN; "dns+spiffe" for our own sidecars (design §5). */
 export type SanForm = "dns" | "dns+spiffe";
 
-interface KeyedCertificate {
-  readonly certificate: X509Certificate;
-  readonly key: webcrypto.CryptoKey;
+/** The roots of our trust domain that peers' chains may end in, and who signs now. Whole each time. */
+export interface TrustBundle {
+  /** Grows with each change, also over restarts. */
+  readonly sequence: number;
+  readonly trustDomain: string;
+  /** DER. */
+  readonly authorities: readonly Uint8Array[];
+  /** SHA-256 of the issuer's DER, in hexadecimal. */
+  readonly issuer: string;
 }
 
 /**
- * The certificate authority of one mesh: a root kept for its whole life, and an issuer below it that signs leaves. Both
- * are made at first start and kept in the state folder, readable by the control plane's user alone.
+ * The certificate authority of one mesh: the roots that sidecars trust, and the issuer below one of them that signs leaves. Made at
+ * first start and kept in the state folder, readable by the control plane's user alone. Each change is written before it counts.
  */
 export class Authority {
   readonly #state: StateFolder;
   readonly #trustDomain: string;
   readonly #wallMs: () => number;
-  readonly #root: KeyedCertificate;
-  #issuer: KeyedCertificate;
+  #record: IdentityRecord;
+  #bundle: TrustBundle;
+  readonly #listeners = new Set<() => void>();
 
-  private constructor(
-    state: StateFolder,
-    trustDomain: string,
-    wallMs: () => number,
-    root: KeyedCertificate,
-    issuer: KeyedCertificate,
-  ) {
+  private constructor(state: StateFolder, trustDomain: string, wallMs: () => number, record: IdentityRecord) {
     this.#state = state;
     this.#trustDomain = trustDomain;
     this.#wallMs = wallMs;
-    this.#root = root;
-    this.#issuer = issuer;
+    this.#record = record;
+    this.#bundle = bundleOf(record, trustDomain);
   }
 
-  /** Reads root and issuer, or makes what is missing. Throws when they are there and unusable: making new ones would cut off every running sidecar. */
+  /** Reads roots and issuer, or makes what is missing. Throws when they are there and unusable: making new ones would cut off every running sidecar. */
   static async open(state: StateFolder, trustDomain: string, wallMs: () => number): Promise<Authority> {
-    let root = await readKeyed(state, "root");
-    if (root === null) {
-      root = await makeRoot(trustDomain, wallMs());
-      writeKeyed(state, "root", root, await exportKey(root.key));
+    let record = await readIdentity(state, trustDomain, wallMs());
+    if (record === null) {
+      const root = await makeRoot(trustDomain, wallMs());
+      const issuer = await makeIssuer(root, trustDomain, wallMs());
+      record = { sequence: 1, root, anchors: [root.certificate], issuer, next: null, rotation: null };
+      writeIdentity(state, record);
     }
-    let issuer = await readKeyed(state, "issuer");
-    if (issuer === null) {
-      issuer = await makeIssuer(root, trustDomain, wallMs());
-      writeKeyed(state, "issuer", issuer, await exportKey(issuer.key));
-    }
-    const authority = new Authority(state, trustDomain, wallMs, root, issuer);
+    const authority = new Authority(state, trustDomain, wallMs, record);
     await authority.renewIssuer();
     return authority;
   }
@@ -88,38 +87,115 @@ export class Authority {
     return this.#trustDomain;
   }
 
+  get bundle(): TrustBundle {
+    return this.#bundle;
+  }
+
+  /** All roots that a peer's chain may end in. */
+  get anchors(): readonly X509Certificate[] {
+    return this.#record.anchors;
+  }
+
   /** PEM of all roots that a peer's chain may end in. */
   get trustAnchorsPem(): string {
-    return `${this.#root.certificate.toString("pem")}\n`;
+    return pemOf(this.#record.anchors);
+  }
+
+  get issuer(): X509Certificate {
+    return this.#record.issuer.certificate;
   }
 
   /** PEM of the issuer, to send after a leaf. */
   get issuerPem(): string {
-    return `${this.#issuer.certificate.toString("pem")}\n`;
+    return pemOf([this.issuer]);
   }
 
   get rootNotAfterMs(): number {
-    return this.#root.certificate.notAfter.getTime();
+    return Math.min(...this.#record.anchors.map((anchor) => anchor.notAfter.getTime()));
   }
 
   get issuerNotAfterMs(): number {
-    return this.#issuer.certificate.notAfter.getTime();
+    return this.issuer.notAfter.getTime();
   }
 
-  /** Makes a new issuer when less than a third of the present one's life is left. Peers notice nothing: the root stays. */
+  /** Null when none is under way. */
+  get rotation(): RotationRecord | null {
+    return this.#record.rotation;
+  }
+
+  /** `changed` is called after each change of what sidecars are told, or of the rotation. */
+  listen(changed: () => void): () => void {
+    this.#listeners.add(changed);
+    return () => this.#listeners.delete(changed);
+  }
+
+  /**
+   * Makes a new issuer when less than a third of the present one's life is left. Peers notice nothing: the root stays. One that has
+   * ended is left: then the clock may be wrong, and what is made by a wrong clock is good for nobody (`repair`).
+   */
   async renewIssuer(): Promise<boolean> {
-    const { notBefore, notAfter } = this.#issuer.certificate;
+    const { root, rotation } = this.#record;
+    const { notBefore, notAfter } = this.issuer;
     const left = notAfter.getTime() - this.#wallMs();
-    if (left > (notAfter.getTime() - notBefore.getTime()) / 3) return false;
-    const issuer = await makeIssuer(this.#root, this.#trustDomain, this.#wallMs());
-    writeKeyed(this.#state, "issuer", issuer, await exportKey(issuer.key));
-    this.#issuer = issuer;
+    if (root === null || rotation !== null) return false;
+    if (left <= 0 || left > (notAfter.getTime() - notBefore.getTime()) / 3) return false;
+    const issuer = await makeIssuer(root, this.#trustDomain, this.#wallMs());
+    this.#change({ issuer });
     return true;
+  }
+
+  /**
+   * Begins a rotation: what will sign is made and kept, and signs nothing. With another root, sidecars are told of that one beside
+   * the present; an issuer under the present root signs from the next step on.
+   */
+  async prepare(kind: RotationKind): Promise<void> {
+    const nowMs = this.#wallMs();
+    const root = kind === "root" ? await makeRoot(this.#trustDomain, nowMs) : this.#record.root;
+    if (root === null) throw new Error("the root's key is not here");
+    const issuer = await makeIssuer(root, this.#trustDomain, nowMs);
+    if (this.#record.rotation !== null) throw new Error("a rotation is under way");
+    this.#change({
+      next: { root, issuer },
+      anchors: withAnchor(this.#record.anchors, root.certificate),
+      rotation: { kind, step: "distribute", startedAtMs: nowMs, stepAtMs: nowMs, isForced: false },
+    });
+  }
+
+  /** From now on the next issuer signs. Sidecars must trust its root already. */
+  signByNext(): void {
+    const { next, rotation } = this.#record;
+    if (next === null || rotation === null) throw new Error("no rotation is under way");
+    this.#change({
+      root: next.root,
+      issuer: next.issuer,
+      next: null,
+      rotation: { ...rotation, step: "renew", stepAtMs: this.#wallMs() },
+    });
+  }
+
+  /** Takes the roots from sidecars that no leaf needs any more. */
+  dropOldRoots(): void {
+    const { root, rotation } = this.#record;
+    if (root === null || rotation === null) throw new Error("no rotation is under way");
+    this.#change({
+      anchors: [root.certificate],
+      rotation: { ...rotation, step: "drop", stepAtMs: this.#wallMs() },
+    });
+  }
+
+  /** Goes on past whoever is waited for, from this step on. */
+  force(): void {
+    const { rotation } = this.#record;
+    if (rotation !== null) this.#change({ rotation: { ...rotation, isForced: true } });
+  }
+
+  finishRotation(): void {
+    this.#change({ rotation: null });
   }
 
   /** Signs a leaf for `identity`. The caller has checked who asks and that the key is theirs. */
   async issue(identity: Identity, publicKey: PublicKey | webcrypto.CryptoKey, form: SanForm): Promise<Leaf> {
-    const issuer = this.#issuer;
+    const { issuer } = this.#record;
     const now = this.#wallMs();
     const name = dnsName(identity);
     const names: JsonGeneralName[] = [{ type: "dns", value: name }];
@@ -142,128 +218,49 @@ export class Authority {
       serialNumber: serialNumber(),
       subject,
       issuer: issuer.certificate.subjectName,
-      notBefore: new Date(now - SKEW_MS),
+      // Below an issuer that has ended it has ended too, and still begins before its end.
+      notBefore: new Date(Math.min(now, notAfter.getTime()) - SKEW_MS),
       notAfter,
       publicKey,
       signingKey: issuer.key,
-      signingAlgorithm: SIGNING,
+      signingAlgorithm: signingAlgorithm(issuer.key),
       extensions,
     });
     return {
       der: new Uint8Array(certificate.rawData),
-      intermediates: [new Uint8Array(issuer.certificate.rawData)],
+      intermediates: [issuer.certificate, ...issuer.above].map((one) => new Uint8Array(one.rawData)),
       notAfterMs: notAfter.getTime(),
     };
   }
+
+  #change(change: Partial<IdentityRecord>): void {
+    const before = this.#record;
+    const changed = { ...before, ...change };
+    const isTold = changed.issuer !== before.issuer || pemOf(changed.anchors) !== pemOf(before.anchors);
+    const record = isTold ? { ...changed, sequence: before.sequence + 1 } : changed;
+    writeIdentity(this.#state, record);
+    this.#record = record;
+    this.#bundle = bundleOf(record, this.#trustDomain);
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+function bundleOf({ sequence, anchors, issuer }: IdentityRecord, trustDomain: string): TrustBundle {
+  return {
+    sequence,
+    trustDomain,
+    authorities: anchors.map((anchor) => new Uint8Array(anchor.rawData)),
+    issuer: fingerprint(issuer.certificate),
+  };
+}
+
+function withAnchor(anchors: readonly X509Certificate[], anchor: X509Certificate): X509Certificate[] {
+  const others = anchors.filter((one) => fingerprint(one) !== fingerprint(anchor));
+  return [...others, anchor];
 }
 
 /** A key for the control plane's own identity; it stays in memory. */
 export async function makeLeafKey(): Promise<{ publicKey: webcrypto.CryptoKey; privateKeyPem: string }> {
   const pair = await makeKeys();
   return { publicKey: pair.publicKey, privateKeyPem: await exportKey(pair.privateKey) };
-}
-
-export function derToPem(der: Uint8Array): string {
-  return `${new X509Certificate(Buffer.from(der)).toString("pem")}\n`;
-}
-
-async function makeKeys(): Promise<webcrypto.CryptoKeyPair> {
-  return await webcrypto.subtle.generateKey(EC, true, ["sign", "verify"]);
-}
-
-async function makeRoot(trustDomain: string, now: number): Promise<KeyedCertificate> {
-  const keys = await makeKeys();
-  const certificate = await X509CertificateGenerator.createSelfSigned({
-    serialNumber: serialNumber(),
-    name: `CN=${commonName("root", trustDomain)}`,
-    notBefore: new Date(now - SKEW_MS),
-    notAfter: new Date(now + ROOT_LIFE_MS),
-    keys,
-    signingAlgorithm: SIGNING,
-    extensions: await authorityExtensions(trustDomain, keys.publicKey, 1),
-  });
-  return { certificate, key: keys.privateKey };
-}
-
-async function makeIssuer(
-  root: KeyedCertificate,
-  trustDomain: string,
-  now: number,
-): Promise<KeyedCertificate> {
-  const keys = await makeKeys();
-  const certificate = await X509CertificateGenerator.create({
-    serialNumber: serialNumber(),
-    subject: `CN=${commonName("identity", trustDomain)}`,
-    issuer: root.certificate.subjectName,
-    notBefore: new Date(now - SKEW_MS),
-    notAfter: new Date(Math.min(now + ISSUER_LIFE_MS, root.certificate.notAfter.getTime())),
-    publicKey: keys.publicKey,
-    signingKey: root.key,
-    signingAlgorithm: SIGNING,
-    extensions: [
-      ...(await authorityExtensions(trustDomain, keys.publicKey, 0)),
-      await AuthorityKeyIdentifierExtension.create(root.certificate.publicKey),
-    ],
-  });
-  return { certificate, key: keys.privateKey };
-}
-
-/** X.509-SVID §4: a signing certificate names its trust domain and no path, has cA and a critical keyCertSign. */
-async function authorityExtensions(
-  trustDomain: string,
-  publicKey: webcrypto.CryptoKey,
-  pathLength: number,
-): Promise<Extension[]> {
-  return [
-    new BasicConstraintsExtension(true, pathLength, true),
-    new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-    new SubjectAlternativeNameExtension([{ type: "url", value: `spiffe://${trustDomain}` }]),
-    await SubjectKeyIdentifierExtension.create(publicKey),
-  ];
-}
-
-function commonName(role: string, trustDomain: string): string {
-  return `${role}.pillion.${trustDomain}`.slice(0, 64);
-}
-
-/** RFC 5280 §4.1.2.2: positive, at most 20 octets; 127 random bits are unique without keeping a counter. */
-function serialNumber(): string {
-  const bytes = randomBytes(16);
-  bytes[0] = (bytes[0]! & 0x7f) | 0x40;
-  return bytes.toString("hex");
-}
-
-async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
-  const der = Buffer.from(await webcrypto.subtle.exportKey("pkcs8", key));
-  return `-----BEGIN PRIVATE KEY-----\n${der.toString("base64").replace(/(.{64})(?=.)/g, "$1\n")}\n-----END PRIVATE KEY-----\n`;
-}
-
-async function readKeyed(state: StateFolder, name: string): Promise<KeyedCertificate | null> {
-  const pem = state.readText(`${name}.crt`);
-  const key = state.readText(`${name}.key`);
-  if (pem === null && key === null) return null;
-  if (pem === null || key === null)
-    throw new Error(
-      `the state folder has only one of ${name}.crt and ${name}.key; put the other back, or remove both to begin a new mesh`,
-    );
-  try {
-    const der = Buffer.from(key.replace(/-----[^-]+-----|\s/g, ""), "base64");
-    return {
-      certificate: new X509Certificate(pem),
-      key: await webcrypto.subtle.importKey("pkcs8", der, EC, true, ["sign"]),
-    };
-  } catch (error) {
-    throw new Error(
-      `${name}.crt or ${name}.key in the state folder cannot be read; put them back, or remove them to begin a new mesh`,
-      { cause: error },
-    );
-  }
-}
-
-/** Both or neither, also over a crash: a root without its key would be a mesh that cannot go on. */
-function writeKeyed(state: StateFolder, name: string, made: KeyedCertificate, keyPem: string): void {
-  state.writeTogether([
-    [`${name}.key`, keyPem],
-    [`${name}.crt`, `${made.certificate.toString("pem")}\n`],
-  ]);
 }

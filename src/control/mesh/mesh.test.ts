@@ -49,7 +49,7 @@ class World implements Disposable {
         clock: this.clock,
         log: SILENT,
         state: new StateFolder(this.dir),
-        trustAnchorsPem: "PEM",
+        trustAnchorsPem: () => "PEM",
         version,
         newUid: () => `uid-${this.#uid++}`,
         seed: "seed",

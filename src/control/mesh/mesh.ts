@@ -28,7 +28,8 @@ export interface MeshParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly state: StateFolder;
-  readonly trustAnchorsPem: string;
+  /** The present ones: for pods that are made from now on. */
+  readonly trustAnchorsPem: () => string;
   readonly version: string;
   readonly newUid: () => string;
   /** Pods' names follow from it. */
@@ -46,6 +47,8 @@ export interface MeshSinks {
   /** Discovery and policy. Told first, so that nobody is sent to a pod that is about to end. */
   readonly view: (view: MeshView) => void;
   readonly plan: (pods: readonly PodPlan[], services: readonly ServicePlan[]) => void;
+  /** All pods that the agent has. */
+  readonly pods?: (statuses: readonly PodStatus[], isPlanned: (podUid: string) => boolean) => void;
 }
 
 /** Changes within this time are taken in together: longer where a round costs more, so that rounds take at most half of a core. */
@@ -131,6 +134,7 @@ export class Mesh {
     }
     this.#statuses = byUid;
     this.#records.observe(byUid, this.#parts.clock.wallMs());
+    this.#sinks.pods?.(statuses, (uid) => this.#records.get(uid) !== undefined);
     this.#soon();
   }
 
@@ -230,7 +234,7 @@ export class Mesh {
       statusesByOwner: Map.groupBy(statuses.values(), (status) => status.owner),
       meshAnnotations: config?.kind === "ConfigMap" ? (config.data ?? {}) : {},
       namespaceAnnotations: annotationsOf,
-      trustAnchorsPem: this.#parts.trustAnchorsPem,
+      trustAnchorsPem: this.#parts.trustAnchorsPem(),
       version: this.#parts.version,
       seed: this.#parts.seed,
       newUid: this.#parts.newUid,

@@ -1,17 +1,26 @@
 import { constants, X509Certificate } from "node:crypto";
 import { createServer } from "node:tls";
-import type { Server, TLSSocket } from "node:tls";
+import type { SecureContextOptions, Server, TLSSocket } from "node:tls";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import { provePeer } from "#/net/peer-identity.ts";
-import { derToPem, makeLeafKey } from "../identity/authority.ts";
-import type { Authority } from "../identity/authority.ts";
+import type { TrustBundles } from "#/net/peer-identity.ts";
+import { makeLeafKey } from "../identity/authority.ts";
+import type { Authority, TrustBundle } from "../identity/authority.ts";
+import { derToPem, SKEW_MS } from "../identity/certificates.ts";
 import type { Caller } from "../identity/certify.ts";
 import type { RpcServer } from "./server.ts";
 
 const HANDSHAKE_MS = 5_000;
-const RETRY_MS = 60_000;
+/** By the wall clock, which may be set and which goes on while a machine sleeps; so it is looked at often instead of once at the end. */
+const LOOK_EVERY_MS = 30_000;
+
+const COMMON: SecureContextOptions = {
+  minVersion: "TLSv1.3",
+  ecdhCurve: "X25519MLKEM768:X25519:prime256v1",
+  secureOptions: constants.SSL_OP_NO_TICKET,
+};
 
 /**
  * The port that sidecars dial: mesh mTLS as between sidecars, with the control plane's own identity. A client without a
@@ -26,28 +35,28 @@ export class SecureListener {
     readonly log: Log;
   };
   #server: Server | null = null;
-  #renewal: Timer | null = null;
+  #timer: Timer | null = null;
+  #unlisten: () => void = () => undefined;
+  #renewing: Promise<void> = Promise.resolve();
+  /** When its own certificate was made, and when it is to be renewed. */
+  #madeAtMs = 0;
+  #renewAtMs = 0;
+  #trust: { readonly of: TrustBundle; readonly bundles: TrustBundles } | null = null;
 
   constructor(parts: { authority: Authority; identity: Identity; rpc: RpcServer; clock: Clock; log: Log }) {
     this.#parts = parts;
   }
 
   async listen(host: string, port: number): Promise<number> {
-    const { authority } = this.#parts;
-    const { options, renewAfterMs } = await this.#credentials();
-    const trust = new Map([[authority.trustDomain, [new X509Certificate(authority.trustAnchorsPem)]]]);
     const server = createServer({
-      ...options,
-      minVersion: "TLSv1.3",
+      ...(await this.#credentials()),
       requestCert: true,
       rejectUnauthorized: false,
       // A client that offers no ALPN (linkerd2-proxy) is taken at its word that it speaks HTTP/2.
       ALPNProtocols: ["h2"],
-      ecdhCurve: "X25519MLKEM768:X25519:prime256v1",
-      secureOptions: constants.SSL_OP_NO_TICKET,
       handshakeTimeout: HANDSHAKE_MS,
     });
-    server.on("secureConnection", (socket) => this.#accept(socket, trust));
+    server.on("secureConnection", (socket) => this.#accept(socket));
     server.on("tlsClientError", (error, socket) =>
       this.#parts.log.debug("a handshake failed", { peer: socket.remoteAddress, error }),
     );
@@ -56,23 +65,30 @@ export class SecureListener {
       server.listen({ host, port }, resolve);
     });
     this.#server = server;
-    this.#renewLater(renewAfterMs);
+    let { sequence } = this.#parts.authority.bundle;
+    this.#unlisten = this.#parts.authority.listen(() => {
+      if (this.#parts.authority.bundle.sequence === sequence) return;
+      sequence = this.#parts.authority.bundle.sequence;
+      this.#renew();
+    });
+    this.#lookLater();
     return (server.address() as { port: number }).port;
   }
 
   close(): void {
-    this.#renewal?.cancel();
+    this.#timer?.cancel();
+    this.#unlisten();
     this.#server?.close();
   }
 
-  #accept(socket: TLSSocket, trust: Parameters<typeof provePeer>[1]): void {
+  #accept(socket: TLSSocket): void {
     const { log, rpc } = this.#parts;
     const peer = `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`;
     socket.setNoDelay(true);
     let caller: Caller | null = null;
     // A resumed session shows no certificate and would pass for a client that comes for its first.
     if (socket.isSessionReused() || socket.getPeerX509Certificate() !== undefined) {
-      const proof = provePeer(socket, trust);
+      const proof = provePeer(socket, this.#bundles());
       if (proof.kind === "refused") {
         log.warn("a client's certificate was refused", { peer, reason: proof.refusal, detail: proof.detail });
         socket.destroy();
@@ -86,46 +102,63 @@ export class SecureListener {
     rpc.serve(socket, { caller, isTrusted: false, peer });
   }
 
-  async #credentials(): Promise<{
-    options: { key: string; cert: string; ca: string };
-    renewAfterMs: number;
-  }> {
+  #bundles(): TrustBundles {
+    const { bundle } = this.#parts.authority;
+    if (this.#trust?.of !== bundle) {
+      const roots = bundle.authorities.map((der) => new X509Certificate(der));
+      this.#trust = { of: bundle, bundles: new Map([[bundle.trustDomain, roots]]) };
+    }
+    return this.#trust.bundles;
+  }
+
+  /** A new key and a certificate for it, below the present issuer. */
+  async #credentials(): Promise<SecureContextOptions> {
     const { authority, identity, clock } = this.#parts;
     const key = await makeLeafKey();
     const leaf = await authority.issue(identity, key.publicKey, "dns+spiffe");
+    this.#madeAtMs = clock.wallMs();
+    this.#renewAtMs = this.#madeAtMs + 0.7 * Math.max(0, leaf.notAfterMs - this.#madeAtMs);
     const cert = [leaf.der, ...leaf.intermediates].map(derToPem).join("");
     return {
-      options: { key: key.privateKeyPem, cert, ca: authority.trustAnchorsPem },
-      renewAfterMs: 0.7 * (leaf.notAfterMs - clock.wallMs()),
+      ...COMMON,
+      key: key.privateKeyPem,
+      cert,
+      ca: authority.anchors.map((anchor) => anchor.toString("pem")),
     };
   }
 
-  /** A new key and certificate at 70 % of the old one's life, for connections from then on. The issuer is looked at too. */
-  #renewLater(afterMs: number): void {
-    this.#renewal = this.#parts.clock.after(afterMs, () => {
-      this.#renew().then(
-        (nextMs) => this.#renewLater(nextMs),
-        (error: unknown) => {
-          this.#parts.log.error(
-            "the control plane's own certificate could not be renewed; it is tried again",
-            { error },
-          );
-          this.#renewLater(RETRY_MS);
-        },
-      );
+  #lookLater(): void {
+    this.#timer = this.#parts.clock.after(LOOK_EVERY_MS, () => {
+      this.#look();
+      this.#lookLater();
     });
   }
 
-  async #renew(): Promise<number> {
-    if (await this.#parts.authority.renewIssuer())
-      this.#parts.log.info("the issuer's certificate was renewed");
-    const { options, renewAfterMs } = await this.#credentials();
-    this.#server?.setSecureContext({
-      ...options,
-      minVersion: "TLSv1.3",
-      ecdhCurve: "X25519MLKEM768:X25519:prime256v1",
-      secureOptions: constants.SSL_OP_NO_TICKET,
+  /** At 70 % of the certificate's life, and when the clock was set back to before it was made. The issuer is looked at too. */
+  #look(): void {
+    const { authority, clock, log } = this.#parts;
+    authority.renewIssuer().then(
+      (isRenewed) => {
+        if (isRenewed) log.info("the issuer's certificate was renewed");
+      },
+      (error: unknown) => log.error("the issuer could not be renewed; it is tried again", { error }),
+    );
+    const nowMs = clock.wallMs();
+    if (nowMs >= this.#renewAtMs || nowMs < this.#madeAtMs - SKEW_MS / 2) this.#renew();
+  }
+
+  /** One after another: what was asked for last is in force last. Connections that are up keep what they have. */
+  #renew(): void {
+    this.#renewing = this.#renewing.then(async () => {
+      try {
+        const options = await this.#credentials();
+        this.#server?.setSecureContext(options);
+      } catch (error) {
+        this.#renewAtMs = 0;
+        this.#parts.log.error("the control plane's own certificate could not be renewed; it is tried again", {
+          error,
+        });
+      }
     });
-    return renewAfterMs;
   }
 }

@@ -63,6 +63,7 @@ export function sidecarPlan(
         ? { PILLION_MEMORY_LIMIT_BYTES: String(mesh.memoryLimitBytes) }
         : {}),
       ...(pod.zone === "" ? {} : { PILLION_ZONE: pod.zone }),
+      PILLION_MACHINE_IP: node.gatewayIp,
       ...mesh.env,
     },
     cpuLimitMillis: mesh.cpuLimitMillis,

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file pillion/trust.proto.
  */
 export const file_pillion_trust: GenFile = /*@__PURE__*/
-  fileDesc("ChNwaWxsaW9uL3RydXN0LnByb3RvEhFkZXYucGlsbGlvbi50cnVzdCIgCgxXYXRjaFJlcXVlc3QSEAoId29ya2xvYWQYASABKAkiXgoHQnVuZGxlcxIQCghzZXF1ZW5jZRgBIAEoBBIqCgdidW5kbGVzGAIgAygLMhkuZGV2LnBpbGxpb24udHJ1c3QuQnVuZGxlEhUKDWlzc3Vlcl9zZXJpYWwYAyABKAwiMwoGQnVuZGxlEhQKDHRydXN0X2RvbWFpbhgBIAEoCRITCgthdXRob3JpdGllcxgCIAMoDCI0Cg5Db25maXJtUmVxdWVzdBIQCgh3b3JrbG9hZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoBCIRCg9Db25maXJtUmVzcG9uc2UyoQEKBVRydXN0EkYKBVdhdGNoEh8uZGV2LnBpbGxpb24udHJ1c3QuV2F0Y2hSZXF1ZXN0GhouZGV2LnBpbGxpb24udHJ1c3QuQnVuZGxlczABElAKB0NvbmZpcm0SIS5kZXYucGlsbGlvbi50cnVzdC5Db25maXJtUmVxdWVzdBoiLmRldi5waWxsaW9uLnRydXN0LkNvbmZpcm1SZXNwb25zZWIGcHJvdG8z");
+  fileDesc("ChNwaWxsaW9uL3RydXN0LnByb3RvEhFkZXYucGlsbGlvbi50cnVzdCIgCgxXYXRjaFJlcXVlc3QSEAoId29ya2xvYWQYASABKAkiVwoHQnVuZGxlcxIQCghzZXF1ZW5jZRgBIAEoBBIqCgdidW5kbGVzGAIgAygLMhkuZGV2LnBpbGxpb24udHJ1c3QuQnVuZGxlEg4KBmlzc3VlchgDIAEoDCIzCgZCdW5kbGUSFAoMdHJ1c3RfZG9tYWluGAEgASgJEhMKC2F1dGhvcml0aWVzGAIgAygMIkQKDkNvbmZpcm1SZXF1ZXN0EhAKCHdvcmtsb2FkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgEEg4KBmlzc3VlchgDIAEoDCIRCg9Db25maXJtUmVzcG9uc2UyoQEKBVRydXN0EkYKBVdhdGNoEh8uZGV2LnBpbGxpb24udHJ1c3QuV2F0Y2hSZXF1ZXN0GhouZGV2LnBpbGxpb24udHJ1c3QuQnVuZGxlczABElAKB0NvbmZpcm0SIS5kZXYucGlsbGlvbi50cnVzdC5Db25maXJtUmVxdWVzdBoiLmRldi5waWxsaW9uLnRydXN0LkNvbmZpcm1SZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message dev.pillion.trust.WatchRequest
@@ -51,11 +51,11 @@ export type Bundles = Message<"dev.pillion.trust.Bundles"> & {
   bundles: Bundle[];
 
   /**
-   * Leaves that another issuer signed than the one of this serial number (the DER's bytes) are renewed soon; empty: none need be.
+   * SHA-256 of the DER of the issuer's certificate. Leaves that another one signed are renewed soon; empty: none need be.
    *
-   * @generated from field: bytes issuer_serial = 3;
+   * @generated from field: bytes issuer = 3;
    */
-  issuerSerial: Uint8Array;
+  issuer: Uint8Array;
 };
 
 /**
@@ -106,6 +106,13 @@ export type ConfirmRequest = Message<"dev.pillion.trust.ConfirmRequest"> & {
    * @generated from field: uint64 sequence = 2;
    */
   sequence: bigint;
+
+  /**
+   * SHA-256 of the DER of the certificate that signed the leaf in force; empty: there is no leaf yet.
+   *
+   * @generated from field: bytes issuer = 3;
+   */
+  issuer: Uint8Array;
 };
 
 /**

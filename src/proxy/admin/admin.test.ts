@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { parseSocketAddress, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import type { Fields } from "#/base/fields.ts";
 import { LIMITS } from "#/model/limits.ts";
 import { Guard } from "#/stack/http/guard.ts";
-import { ManualClock, memoryPair, type MemoryConn } from "#/stack/http/testing.ts";
+import { ManualClock, memoryPair, MemoryConn } from "#/stack/http/testing.ts";
 import { latin1Bytes } from "#/wire/latin1.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin.ts";
@@ -13,6 +14,12 @@ const SUBJECT = {
   metrics: () => "",
   drainState: () => ({ draining: false, inboundRequests: 0, inboundConnections: 0, inboundAccepted: 0 }),
   endpoints: (backend: string, fields: Fields) => (backend === "web:80" ? JSON.stringify(fields) : null),
+  flows: () => ({
+    version: 1 as const,
+    sinceMs: 0,
+    flows: [],
+    beyond: { count: 0, denied: 0, wouldDeny: 0 },
+  }),
   logLevel: "info",
   shutdown: () => {},
 };
@@ -41,6 +48,34 @@ test("one who holds all the connections of the admin port that it may cannot shu
   admin.accept(next);
   clock.settle();
   assert.equal(next.isClosed, false);
+});
+
+test("who calls what is told to loopback and to root on the machine alone", () => {
+  const clock = new ManualClock();
+  const admin = new Admin(
+    SUBJECT,
+    clock,
+    new Guard(LIMITS, "admin", clock, new Registry()),
+    "10.0.0.254" as IpAddress,
+  );
+  const answerTo = (from: string): string => {
+    const [here, there] = ["10.0.0.2:4191", from].map((text) => parseSocketAddress(text)!) as [
+      SocketAddress,
+      SocketAddress,
+    ];
+    const client = new MemoryConn(clock, 65_536, there, here);
+    const server = new MemoryConn(clock, 65_536, here, there);
+    client.peer = server;
+    server.peer = client;
+    admin.accept(server);
+    client.write(latin1Bytes("GET /flows HTTP/1.1\r\nHost: a\r\n\r\n"));
+    clock.settle();
+    return server.written;
+  };
+  for (const from of ["127.0.0.1:40000", "[::1]:40000", "10.0.0.254:1023"])
+    assert.match(answerTo(from), /^HTTP\/1\.1 200 .*"flows":\[\]/s, from);
+  for (const from of ["10.0.0.254:1024", "10.0.0.7:1023"])
+    assert.match(answerTo(from), /^HTTP\/1\.1 403 /, from);
 });
 
 test("how endpoints look is told of a Service that the workload uses, and of no other", () => {

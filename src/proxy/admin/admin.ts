@@ -1,6 +1,8 @@
+import type { IpAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
+import type { FlowPage } from "#/model/flow.ts";
 import { isLogLevel } from "#/net/log.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -22,6 +24,8 @@ export interface AdminSubject {
   };
   /** JSON of how a Service's endpoints look to the workload; null where it has not used it of late. */
   endpoints(backend: string, fields: Fields): string | null;
+  /** What was asked of the workload and what was decided (`FlowPage`). */
+  flows(): FlowPage;
   logLevel: string;
   shutdown(): void;
 }
@@ -32,20 +36,27 @@ const BODY_BYTES_MAX = 256;
 /** Probes, Prometheus and a few who look. Half of them for one address; a further connection is reset. */
 const CONNECTIONS_MAX = { all: 256, perClient: 128 };
 
+/** Below it only root listens or calls from. */
+const PRIVILEGED_PORTS = 1024;
+
 /**
  * HTTP/1 on the admin port. Reading is for anyone who reaches it (probes, Prometheus); what changes state is for
- * loopback only: `/shutdown` and setting `/proxy-log-level`.
+ * loopback only: `/shutdown` and setting `/proxy-log-level`. `/flows` tells who calls what, so it is for loopback and for root on the
+ * machine: from its address, from a privileged port.
  */
 export class Admin {
   readonly #subject: AdminSubject;
   readonly #clock: Clock;
   readonly #guard: Guard;
+  readonly #machineIp: IpAddress | null;
   readonly #connections = new Connections(CONNECTIONS_MAX);
 
-  constructor(subject: AdminSubject, clock: Clock, guard: Guard) {
+  /** `machineIp`: as which the agent calls; null: not known. */
+  constructor(subject: AdminSubject, clock: Clock, guard: Guard, machineIp: IpAddress | null = null) {
     this.#subject = subject;
     this.#clock = clock;
     this.#guard = guard;
+    this.#machineIp = machineIp;
   }
 
   accept(conn: Conn): void {
@@ -56,7 +67,10 @@ export class Admin {
       return;
     }
     const connection = this.#connections.add(conn.remote.ip, () => conn.reset());
-    const service = new AdminService(this.#subject, isLoopback(conn.remote.ip));
+    const { ip, port } = conn.remote;
+    const isLocal = isLoopback(ip);
+    const isMachine = ip === this.#machineIp && port < PRIVILEGED_PORTS;
+    const service = new AdminService(this.#subject, isLocal, isLocal || isMachine);
     const settings = { ...HTTP1_SERVER_DEFAULTS, guard: this.#guard };
     new Http1Server(conn, service, this.#clock, () => connection.remove(), settings);
   }
@@ -71,10 +85,12 @@ interface Answer {
 class AdminService implements HttpService {
   readonly #subject: AdminSubject;
   readonly #isLocal: boolean;
+  readonly #seesFlows: boolean;
 
-  constructor(subject: AdminSubject, isLocal: boolean) {
+  constructor(subject: AdminSubject, isLocal: boolean, seesFlows: boolean) {
     this.#subject = subject;
     this.#isLocal = isLocal;
+    this.#seesFlows = seesFlows;
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
@@ -115,6 +131,14 @@ class AdminService implements HttpService {
         text: `${JSON.stringify(this.#subject.drainState())}\n`,
       };
     if (at === "/endpoints" && isReading) return this.#endpoints(path);
+    if (at === "/flows" && isReading) {
+      if (!this.#seesFlows) return plain(403, "only from loopback, or from root on the machine\n");
+      return {
+        status: 200,
+        type: "application/json",
+        text: `${JSON.stringify(this.#subject.flows())}\n`,
+      };
+    }
     if (at === "/shutdown" || at === "/proxy-log-level") {
       if (!this.#isLocal) return plain(403, "only from loopback\n");
       return at === "/shutdown" ? this.#shutdown(method) : this.#logLevel(method, body);

@@ -137,7 +137,9 @@ export class ControlClient implements ControlApi {
   }
 }
 
-interface WatchHandler {
+type WatchParts = Pick<ControlClientParts, "clock" | "random" | "log" | "registry">;
+
+export interface WatchHandler {
   /** A new stream begins: its first message replaces what was known. */
   begun?(): void;
   /** One message, borrowed. */
@@ -149,9 +151,9 @@ interface WatchHandler {
 }
 
 /** Keeps one server stream open for as long as it is wanted. */
-class Watch implements Cancel {
-  readonly #parts: ControlClientParts;
-  readonly #channel: Channel;
+export class Watch implements Cancel {
+  readonly #parts: WatchParts;
+  readonly #channel: Pick<Channel, "call">;
   readonly #path: string;
   readonly #request: Uint8Array;
   readonly #handler: WatchHandler;
@@ -160,8 +162,8 @@ class Watch implements Cancel {
   #isCancelled = false;
 
   constructor(
-    parts: ControlClientParts,
-    channel: Channel,
+    parts: WatchParts,
+    channel: Pick<Channel, "call">,
     path: string,
     request: Uint8Array,
     handler: WatchHandler,

@@ -27,6 +27,8 @@ export interface IdentityParts {
   token(): Promise<Uint8Array>;
   /** The identity service does not take the token (any more). One that is good for a single use does not get better. */
   tokenRefused(reason: string): void;
+  /** Another leaf is in force. */
+  leafChanged(): void;
 }
 
 /** Renew at this share of a certificate's life, less up to `JITTER` of it so that a fleet does not come at once. */
@@ -59,6 +61,10 @@ export class IdentityClient {
   #notAfterMs = 0;
   #isStopped = false;
   #certified: (() => void) | null = null;
+  #isCalling = false;
+  /** How soon to renew once the call under way has ended; null: as its certificate needs it. */
+  #nextMs: number | null = null;
+  #issuer = "";
   /** Of the first certificate: a token is good for one key, also when its answer was lost and it is shown again. */
   #firstKeys: Promise<KeyPair> | null = null;
 
@@ -77,6 +83,21 @@ export class IdentityClient {
     return this.#notAfterMs > this.#parts.clock.wallMs();
   }
 
+  /** Who signed the certificate in force: SHA-256 of the issuer's DER, in hexadecimal; "" before the first. */
+  get issuer(): string {
+    return this.#issuer;
+  }
+
+  /** Renews so soon, whatever is left of the certificate in force. */
+  renewWithin(ms: number): void {
+    if (this.#isCalling) {
+      this.#nextMs = ms;
+      return;
+    }
+    this.#timer?.cancel();
+    this.#again(ms);
+  }
+
   /** `certified` is called once, with the first certificate in force. */
   start(certified: () => void): void {
     this.#certified = certified;
@@ -89,13 +110,17 @@ export class IdentityClient {
   }
 
   #run(): void {
+    this.#isCalling = true;
+    this.#nextMs = null;
     this.#certify().then(
       (validMs) => {
+        this.#isCalling = false;
         this.#failures = 0;
         const shareMs = validMs * RENEW_AT * (1 - JITTER * this.#parts.random.next());
-        this.#again(Math.min(RENEW_MS_MAX, Math.max(RENEW_MS_MIN, shareMs)));
+        this.#again(this.#nextMs ?? Math.min(RENEW_MS_MAX, Math.max(RENEW_MS_MIN, shareMs)));
       },
       (error: unknown) => {
+        this.#isCalling = false;
         const { clock, log, random } = this.#parts;
         const backoffMs =
           Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10)) * (0.5 + random.next());
@@ -137,6 +162,7 @@ export class IdentityClient {
     });
     const validMs = notAfterMs - clock.wallMs();
     this.#notAfterMs = notAfterMs;
+    this.#issuer = fingerprintOf(chain[1]);
     this.#firstKeys = null;
     registry.count(FAMILIES.certRefreshes, {});
     log.info("certificate issued", {
@@ -146,6 +172,7 @@ export class IdentityClient {
     });
     this.#certified?.();
     this.#certified = null;
+    this.#parts.leafChanged();
     return validMs;
   }
 
@@ -234,6 +261,10 @@ function checkChain(
   throw new IdentityError(
     "the certificate does not chain to our trust anchors; check that agent and control plane use the same root",
   );
+}
+
+function fingerprintOf(certificate: X509Certificate | undefined): string {
+  return certificate === undefined ? "" : certificate.fingerprint256.replaceAll(":", "").toLowerCase();
 }
 
 /** No certificate could be had. */

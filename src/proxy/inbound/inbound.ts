@@ -5,6 +5,7 @@ import type { ConnError } from "#/base/errors.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
+import type { AccessObserver } from "#/stack/access/observer.ts";
 import { authorize } from "#/stack/authorize.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, InboundHttp } from "#/stack/discovery.ts";
@@ -45,6 +46,8 @@ export interface InboundParts {
   /** For the ClientHello and the transport header, and for a protocol that nobody tells. */
   readonly detectTimeoutMs: number;
   readonly guard: Guard;
+  /** Null: nobody wants to know of decisions. */
+  readonly observer: AccessObserver | null;
 }
 
 /** As for outbound: how long a silent client may be one that waits for the server to speak. */

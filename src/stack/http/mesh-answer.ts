@@ -197,7 +197,7 @@ export function http2CodeOf(cause: Fault): number {
  * Over HTTP/2 and of its content type (facts §8.4). gRPC-Web is not: its clients read HTTP's status, and its trailers lie in
  * the body.
  */
-export function isGrpc(request: RequestHead): boolean {
+export function isGrpc(request: Pick<RequestHead, "version" | "fields">): boolean {
   return request.version === "2" && isGrpcType(fieldValue(request.fields, "content-type"));
 }
 

@@ -140,7 +140,10 @@ function hasPrefix(path: string, prefix: string): boolean {
  * What a header says: all fields of the name, joined by commas (RFC 9110 §5.3), crumbs of a cookie by semicolons (RFC 9113
  * §8.2.3). Null without any.
  */
-export function headerValue({ authority, fields }: RequestHead, name: string): string | null {
+export function headerValue(
+  { authority, fields }: Pick<RequestHead, "authority" | "fields">,
+  name: string,
+): string | null {
   const first = fieldValue(fields, name);
   if (first === null) return name === "host" && authority !== "" ? authority : null;
   const last = lastValue(fields, name);

@@ -10,13 +10,14 @@ export function queryValue(path: string, name: string): string | null {
     if (stop === -1) stop = path.length;
     let equals = path.indexOf("=", at);
     if (equals === -1 || equals > stop) equals = stop;
-    if (decoded(path.slice(at, equals)) === name && stop > at) return decoded(path.slice(equals + 1, stop));
+    if (formDecoded(path.slice(at, equals)) === name && stop > at)
+      return formDecoded(path.slice(equals + 1, stop));
     at = stop + 1;
   }
   return null;
 }
 
-function decoded(text: string): string {
+export function formDecoded(text: string): string {
   if (!text.includes("%") && !text.includes("+")) return text;
   // What is no escape stays as it is.
   return text

@@ -41,7 +41,7 @@ class Shop implements Disposable {
         clock: this.#clock,
         log: SILENT,
         state: new StateFolder(this.#dir),
-        trustAnchorsPem: "",
+        trustAnchorsPem: () => "",
         version: "1",
         newUid: () => `uid-${uid++}`,
         seed: "test",

@@ -47,7 +47,7 @@ function makeRuntime(): PodRuntime {
     intercept: "explicit",
     interceptor: null,
     explicitTargets: () => "",
-    attest: async () => await Promise.resolve("no-control-plane"),
+    attest: async () => await Promise.resolve({ token: "no-control-plane", trustAnchorsPem: "" }),
     startGate: new Gate(4),
     programs: { packageRoot, nodeDir: dirname(process.execPath), sourceDir: join(packageRoot, "src") },
     clusterDomain: "cluster.local",

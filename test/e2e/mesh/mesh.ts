@@ -72,7 +72,7 @@ export class Mesh {
     const at = args.indexOf("--");
     const instance = ["--instance", this.name];
     const all =
-      subcommand === "rollout"
+      subcommand === "rollout" || subcommand === "authz"
         ? [args[0] ?? "", ...instance, ...args.slice(1)]
         : at === -1
           ? [...args, ...instance]

@@ -1,0 +1,87 @@
+import type { Subject } from "../subjects/subject.ts";
+import type { Burst } from "./load.ts";
+import type { CpuUsed, MemoryUsed } from "./process-cost.ts";
+import { spread, type Spread } from "./report.ts";
+import type { Shape } from "./shapes.ts";
+
+/** One burst of one subject, and what its processes used meanwhile. */
+export interface Sample {
+  readonly burst: Burst;
+  readonly cpu: readonly CpuUsed[];
+  readonly wireBytes: number;
+}
+
+/** What one subject cost and gave under one shape, over all rounds; costs are per unit of the shape. */
+export interface Row {
+  readonly shape: string;
+  readonly unit: Shape["unit"];
+  readonly subject: string;
+  /** µs, of each process. */
+  readonly cpuUs: readonly { readonly role: string; readonly total: Spread; readonly userShare: number }[];
+  /** Of the sum of all processes. Null where there is none. */
+  readonly cpuSumUs: Spread | null;
+  readonly perSecond: Spread;
+  /** Between the two pods, both ways. */
+  readonly wireBytes: Spread;
+  readonly p50Us: Spread;
+  readonly p99Us: Spread;
+  readonly p999Us: Spread;
+  readonly failed: number;
+}
+
+export interface MemoryRow {
+  readonly subject: string;
+  readonly role: string;
+  /** From exec until it could serve. */
+  readonly readyMs: number;
+  readonly fresh: MemoryUsed;
+  readonly loaded: MemoryUsed;
+  /** What each idle connection adds, in KiB of resident memory; null where it was not measured. */
+  readonly idleKib: { readonly http1: number | null; readonly tcp: number | null };
+}
+
+export interface Results {
+  readonly machine: string;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly rounds: number;
+  readonly seconds: number;
+  /** Subjects and shapes that could not be measured, and why. */
+  readonly skipped: readonly string[];
+  readonly rows: readonly Row[];
+  readonly memory: readonly MemoryRow[];
+}
+
+export function rowOf(shape: Shape, subject: Subject, samples: readonly Sample[]): Row {
+  const of = (value: (sample: Sample) => number): Spread => spread(samples.map(value));
+  const total = (cpu: CpuUsed): number => cpu.userUs + cpu.systemUs;
+  const sum = ({ cpu }: Sample): number => cpu.reduce((all, one) => all + total(one), 0);
+  return {
+    shape: shape.name,
+    unit: shape.unit,
+    subject: subject.name,
+    cpuUs: subject.processes.map(({ role }, i) => ({
+      role,
+      total: of((s) => total(s.cpu[i]!) / s.burst.done),
+      userShare: of((s) => s.cpu[i]!.userUs / total(s.cpu[i]!)).median,
+    })),
+    cpuSumUs: subject.processes.length === 0 ? null : of((s) => sum(s) / s.burst.done),
+    perSecond: of((s) => s.burst.perSecond),
+    wireBytes: of((s) => s.wireBytes / s.burst.done),
+    p50Us: of((s) => s.burst.p50Us),
+    p99Us: of((s) => s.burst.p99Us),
+    p999Us: of((s) => s.burst.p999Us),
+    failed: samples.reduce((all, s) => all + s.burst.failed, 0),
+  };
+}
+
+/** The peers whose cost ours is divided by: pairs that do what we do. */
+export function isPeerPair(subject: string): boolean {
+  return subject.startsWith("Envoy pair") || subject.startsWith("linkerd2-proxy pair");
+}
+
+/** CPU of `row` against the cheapest peer pair of the same shape; null where either has none. */
+export function ratioToPeer(row: Row, rows: readonly Row[]): number | null {
+  const peers = rows.filter((other) => other.shape === row.shape && isPeerPair(other.subject));
+  const cheapest = Math.min(...peers.map((peer) => peer.cpuSumUs?.median ?? Infinity));
+  return row.cpuSumUs === null || cheapest === Infinity ? null : row.cpuSumUs.median / cheapest;
+}

@@ -1,0 +1,130 @@
+import type { Speech } from "./namespaces.ts";
+import type { TcpLoadSettings } from "./tcp-load.ts";
+
+/** A kind of load. What it counts is `unit`; all costs are per one of these. */
+export type Shape = {
+  readonly name: string;
+  readonly speech: Speech;
+  readonly unit: "request" | "message" | "round trip" | "connection" | "MiB";
+} & Load;
+
+type Load =
+  /** Closed loop of HTTP/1.1 by wrk. */
+  | {
+      readonly kind: "wrk";
+      readonly connections: number;
+      readonly path: string;
+      /** One request per connection. */
+      readonly isConnectionPerRequest: boolean;
+    }
+  /** Closed loop of HTTP/2 with prior knowledge by h2load. With `messageBytes` each request is a unary call of gRPC. */
+  | {
+      readonly kind: "h2load";
+      readonly connections: number;
+      /** At once on each connection. */
+      readonly streams: number;
+      readonly messageBytes: number | null;
+    }
+  /** Open loop of HTTP/1.1 by our own generator: requests come at their rate whatever the answers do. */
+  | {
+      readonly kind: "open";
+      readonly connections: number;
+      /** A number, or a share of what the reference subject can do. */
+      readonly perSecond: number | { readonly ofCapacity: number };
+    }
+  | {
+      readonly kind: "grpc-stream";
+      readonly streams: number;
+      readonly messageBytes: number;
+    }
+  | {
+      readonly kind: "tcp";
+      readonly what: TcpLoadSettings["what"];
+      readonly connections: number;
+      readonly messageBytes: number;
+    };
+
+const http1 = (name: string, connections: number, path = "/"): Shape => ({
+  name,
+  speech: "http1",
+  unit: "request",
+  kind: "wrk",
+  connections,
+  path,
+  isConnectionPerRequest: false,
+});
+const http2 = (name: string, connections: number, streams: number): Shape => ({
+  name,
+  speech: "http2",
+  unit: "request",
+  kind: "h2load",
+  connections,
+  streams,
+  messageBytes: null,
+});
+const open = (name: string, connections: number, perSecond: number | { ofCapacity: number }): Shape => ({
+  name,
+  speech: "http1",
+  unit: "request",
+  kind: "open",
+  connections,
+  perSecond,
+});
+const tcp = (
+  name: string,
+  unit: Shape["unit"],
+  what: TcpLoadSettings["what"],
+  connections: number,
+  messageBytes = 64,
+): Shape => ({ name, speech: "tcp", unit, kind: "tcp", what, connections, messageBytes });
+
+/** In the order in which they are printed. */
+export const SHAPES: readonly Shape[] = [
+  http1("h1-1", 1),
+  http1("h1-8", 8),
+  http1("h1-64", 64),
+  http1("h1-512", 512),
+  http1("h1-64-empty", 64, "/0"),
+  http1("h1-64-64KiB", 64, "/64k"),
+  http1("h1-8-10MiB", 8, "/10m"),
+  http2("h2-1x64", 1, 64),
+  http2("h2-4x16", 4, 16),
+  {
+    name: "grpc-unary-4x16",
+    speech: "grpc",
+    unit: "request",
+    kind: "h2load",
+    connections: 4,
+    streams: 16,
+    messageBytes: 128,
+  },
+  {
+    name: "grpc-stream-64",
+    speech: "grpc",
+    unit: "message",
+    kind: "grpc-stream",
+    streams: 64,
+    messageBytes: 128,
+  },
+  open("open-500", 8, 500),
+  open("open-1000", 16, 1000),
+  open("open-20%", 64, { ofCapacity: 0.2 }),
+  open("open-50%", 64, { ofCapacity: 0.5 }),
+  open("open-80%", 64, { ofCapacity: 0.8 }),
+  {
+    name: "new-connections",
+    speech: "http1",
+    unit: "request",
+    kind: "wrk",
+    connections: 8,
+    path: "/",
+    isConnectionPerRequest: true,
+  },
+  tcp("tcp-ping-1", "round trip", "ping", 1),
+  tcp("tcp-ping-64", "round trip", "ping", 64),
+  tcp("tcp-connect", "connection", "connect", 8),
+  tcp("tcp-download", "MiB", "download", 1),
+  tcp("tcp-upload", "MiB", "upload", 1),
+];
+
+export const QUICK_SHAPES: readonly string[] = ["h1-8", "h1-64", "open-500"];
