@@ -16,6 +16,8 @@ export interface TestCertificate {
   readonly extendedKeyUsage?: readonly string[];
   /** Instead of a new key. */
   readonly sameKeyAs?: TestIssued;
+  /** Somebody else's: `key` of what is made does not belong to it then. */
+  readonly publicKey?: KeyObject;
 }
 
 export interface TestIssued {
@@ -31,7 +33,7 @@ let serial = 1;
 /** Makes a P-256 certificate for tests: self-signed without an issuer. What it says is not looked at. */
 export function testCertificate(says: TestCertificate, issuer: TestIssued | null = null): TestIssued {
   const privateKey = says.sameKeyAs?.key ?? generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;
-  const publicKey = createPublicKey(privateKey);
+  const publicKey = says.publicKey ?? createPublicKey(privateKey);
   const nowMs = says.nowMs ?? Date.now();
   const subject = nameOf(says.commonName ?? "");
   const issuerName = issuer === null ? subject : rawSubject(issuer.certificate);

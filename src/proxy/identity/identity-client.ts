@@ -3,7 +3,7 @@ import { promisify } from "node:util";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import { describeError, MeshError, type Blame } from "#/base/errors.ts";
-import type { Log } from "#/net/log.ts";
+import type { Log, LogLevel } from "#/net/log.ts";
 import { splitPem, type Tls } from "#/net/tls.ts";
 import { subjectNames } from "#/net/peer-identity.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
@@ -11,6 +11,7 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
 import { ProtoReader, ProtoWriter } from "#/wire/proto.ts";
 import type { Channel } from "../control/channel.ts";
+import { CertificateLife, LOOK_EVERY_MS } from "./certificate-life.ts";
 import { makeCsr } from "./csr.ts";
 
 export interface IdentityParts {
@@ -22,7 +23,7 @@ export interface IdentityParts {
   readonly localName: string;
   readonly anchorsPem: string;
   /** A channel of its own for each call: the first one anonymous, later ones with the certificate in force. */
-  channel(isAnonymous: boolean): Channel;
+  channel(isAnonymous: boolean): Pick<Channel, "call" | "close">;
   /** The token that attests this workload; read again for each call that needs it. */
   token(): Promise<Uint8Array>;
   /** The identity service does not take the token (any more). One that is good for a single use does not get better. */
@@ -31,13 +32,11 @@ export interface IdentityParts {
   leafChanged(): void;
 }
 
-/** Renew at this share of a certificate's life, less up to `JITTER` of it so that a fleet does not come at once. */
-const RENEW_AT = 0.7;
-const JITTER = 0.1;
-const RENEW_MS_MIN = 1000;
-const RENEW_MS_MAX = 24 * 3600 * 1000;
 const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 10_000;
+/** Failures are told at each of these shares of a certificate's life that is left, and its end again and again. */
+const LOUD_AT: readonly number[] = [0.5, 0.2, 0.05];
+const LOUD_AGAIN_MS = 60_000;
 /** Generous: a control plane that is short of processor time gets no better by being asked again. */
 const CALL_TIMEOUT_MS = 20_000;
 
@@ -58,7 +57,10 @@ export class IdentityClient {
   readonly #parts: IdentityParts;
   #timer: Timer | null = null;
   #failures = 0;
-  #notAfterMs = 0;
+  readonly #life: CertificateLife;
+  /** How many marks of `LOUD_AT` a failure has been told for, the end among them. */
+  #told = -1;
+  #toldAtMs = 0;
   #isStopped = false;
   #certified: (() => void) | null = null;
   #isCalling = false;
@@ -70,17 +72,27 @@ export class IdentityClient {
 
   constructor(parts: IdentityParts) {
     this.#parts = parts;
+    this.#life = new CertificateLife(parts.clock, parts.random);
     const expires = parts.registry.gauge(FAMILIES.certExpiration, {});
-    parts.registry.beforeReading(() => expires.set(Math.floor(this.#notAfterMs / 1000)));
+    const left = parts.registry.gauge(FAMILIES.certLeft, {});
+    parts.registry.beforeReading(() => {
+      expires.set(Math.floor(this.#life.notAfterMs / 1000));
+      left.set(Math.max(0, Math.floor(this.#life.leftMs / 1000)));
+    });
   }
 
   /** Wall-clock end of the certificate in force; 0 before the first. */
   get notAfterMs(): number {
-    return this.#notAfterMs;
+    return this.#life.notAfterMs;
   }
 
   get hasCertificate(): boolean {
-    return this.#notAfterMs > this.#parts.clock.wallMs();
+    return this.#life.notAfterMs > this.#parts.clock.wallMs();
+  }
+
+  /** A certificate has been asked for and has not come yet. */
+  get isCalling(): boolean {
+    return this.#isCalling;
   }
 
   /** Who signed the certificate in force: SHA-256 of the issuer's DER, in hexadecimal; "" before the first. */
@@ -113,31 +125,63 @@ export class IdentityClient {
     this.#isCalling = true;
     this.#nextMs = null;
     this.#certify().then(
-      (validMs) => {
+      () => {
         this.#isCalling = false;
         this.#failures = 0;
-        const shareMs = validMs * RENEW_AT * (1 - JITTER * this.#parts.random.next());
-        this.#again(this.#nextMs ?? Math.min(RENEW_MS_MAX, Math.max(RENEW_MS_MIN, shareMs)));
+        this.#told = -1;
+        if (this.#nextMs === null) this.#await();
+        else this.#again(this.#nextMs);
       },
       (error: unknown) => {
         this.#isCalling = false;
-        const { clock, log, random } = this.#parts;
+        const { random, registry } = this.#parts;
+        registry.count(FAMILIES.certRenewalFailures, {});
         const backoffMs =
           Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10)) * (0.5 + random.next());
-        const leftMs = this.#notAfterMs - clock.wallMs();
-        log.warn(
-          leftMs > 0
-            ? "the certificate could not be renewed; the one in force stays"
-            : "no certificate could be had",
-          {
-            reason: describeError(error),
-            certificateEndsInSeconds: Math.max(0, Math.round(leftMs / 1000)),
-            retryMs: Math.round(backoffMs),
-          },
-        );
+        this.#tell(error, backoffMs);
         this.#again(backoffMs);
       },
     );
+  }
+
+  /** Looks at the clocks again and again: a timer of hours would sleep through a jump of the wall clock. */
+  #await(): void {
+    if (this.#isStopped) return;
+    const { dueInMs } = this.#life;
+    this.#timer = this.#parts.clock.after(Math.min(dueInMs, LOOK_EVERY_MS), () => {
+      if (this.#life.dueInMs > 0) this.#await();
+      else this.#run();
+    });
+  }
+
+  /** A failure is loud when it matters more than the last one that was told; the others are for whoever looks closely. */
+  #tell(error: unknown, retryMs: number): void {
+    const { clock, log } = this.#parts;
+    const { leftMs, leftShare } = this.#life;
+    const hasEnded = leftMs <= 0;
+    const mark = hasEnded ? LOUD_AT.length : LOUD_AT.filter((share) => leftShare < share).length;
+    const isLoud = mark > this.#told || (hasEnded && clock.nowMs() - this.#toldAtMs >= LOUD_AGAIN_MS);
+    if (isLoud) {
+      this.#told = mark;
+      this.#toldAtMs = clock.nowMs();
+    }
+    const fields = {
+      reason: describeError(error),
+      certificateEndsInSeconds: Math.max(0, Math.round(leftMs / 1000)),
+      leftPercent: Math.max(0, Math.round(leftShare * 100)),
+      failures: this.#failures,
+      retryMs: Math.round(retryMs),
+    };
+    const [level, message]: [LogLevel, string] =
+      this.#life.notAfterMs === 0
+        ? ["warn", "no certificate could be had"]
+        : hasEnded
+          ? ["error", "the certificate has ended and no other could be had: connections of the mesh fail"]
+          : [
+              leftShare < 0.2 ? "error" : "warn",
+              "the certificate could not be renewed; the one in force stays",
+            ];
+    log[isLoud ? level : "debug"](message, fields);
   }
 
   #again(afterMs: number): void {
@@ -145,8 +189,7 @@ export class IdentityClient {
     this.#timer = this.#parts.clock.after(afterMs, () => this.#run());
   }
 
-  /** One round; gives how long the new certificate is valid. */
-  async #certify(): Promise<number> {
+  async #certify(): Promise<void> {
     const { clock, localName, log, registry, tls } = this.#parts;
     const byToken = !this.hasCertificate;
     const { privateKey, publicKey } = await (byToken ? (this.#firstKeys ??= newKeys()) : newKeys());
@@ -161,7 +204,7 @@ export class IdentityClient {
       chainPem: chain.map(String).join(""),
     });
     const validMs = notAfterMs - clock.wallMs();
-    this.#notAfterMs = notAfterMs;
+    this.#life.begin(notAfterMs);
     this.#issuer = fingerprintOf(chain[1]);
     this.#firstKeys = null;
     registry.count(FAMILIES.certRefreshes, {});
@@ -173,7 +216,6 @@ export class IdentityClient {
     this.#certified?.();
     this.#certified = null;
     this.#parts.leafChanged();
-    return validMs;
   }
 
   #call(request: Uint8Array, isAnonymous: boolean): Promise<Uint8Array> {

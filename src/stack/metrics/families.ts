@@ -150,6 +150,14 @@ export const FAMILIES = {
     "control_identity_cert_refreshes_total",
     "How many certificates were issued to this sidecar",
   ),
+  certLeft: gauge(
+    "pillion_identity_cert_left_seconds",
+    "How long the current certificate still lasts, by the clock that sees less of it",
+  ),
+  certRenewalFailures: counter(
+    "pillion_identity_renewal_failures_total",
+    "How often a certificate could not be had or renewed",
+  ),
   controlRequestTotal: counter("control_request_total", "Calls to the control plane"),
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),
