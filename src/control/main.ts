@@ -9,6 +9,7 @@ import { SystemClock } from "#/net/clock.ts";
 import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
+import { JwtAuthority } from "./identity/jwt-authority.ts";
 import { Tokens } from "./identity/tokens.ts";
 import { Trusting } from "./identity/trusting.ts";
 import { OutsideNames, systemResolve } from "./external/outside-names.ts";
@@ -28,6 +29,7 @@ import { SecureListener } from "./rpc/secure-listener.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { trustMethods } from "./rpc/trust.ts";
 import { unavailable } from "./rpc/status.ts";
+import { svidMethods } from "./rpc/svid.ts";
 import { StateFolder } from "./state-folder.ts";
 
 export interface ControlOptions {
@@ -138,6 +140,8 @@ class Control {
     const log = this.#log;
     const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs());
     const trusting = new Trusting(this.#state);
+    const jwtAuthority = await JwtAuthority.open(this.#state, node.trustDomain, clock, log);
+    this.#closers.push(() => jwtAuthority.close());
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();
     const losses = new StandardLosses();
@@ -179,6 +183,7 @@ class Control {
         ...policyMethods(live, losses),
         ...trustMethods(live, authority, trusting),
         ...quotaMethods(live, clock, inboundLimitsFor),
+        ...svidMethods(jwtAuthority, isInUse, log),
       ]),
     });
     const secure = new SecureListener({
