@@ -5,6 +5,7 @@ import type { Authorization, InboundPolicy } from "#/model/policy.ts";
 import { isLogLevel, type LogLevel } from "#/net/log.ts";
 import { parseNetwork, type Network } from "#/stack/networks.ts";
 import type { ControlAddress } from "./control/channel.ts";
+import type { WorkloadApiSettings } from "./workload-api/serve.ts";
 
 /** Everything a sidecar is told at its start, from the environment of facts §2 and our own `PILLION_*`. */
 export interface SidecarConfig {
@@ -46,6 +47,8 @@ export interface SidecarConfig {
   readonly memoryLimitBytes: number | null;
   /** Requests that ask for it (`x-pillion-debug`) get a trace of what happened to them. */
   readonly tracesRequests: boolean;
+  /** Where the workload is given SVIDs of its own; null = it has not asked for any. */
+  readonly workloadApi: WorkloadApiSettings | null;
   readonly metricsIdleMs: number;
   readonly shutdownGraceMs: number;
   readonly logLevel: LogLevel;
@@ -128,9 +131,22 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): S
     ),
     memoryLimitBytes: read.number("PILLION_MEMORY_LIMIT_BYTES", 0) || null,
     tracesRequests: read.text("PILLION_DEBUG_REQUESTS", "disabled") === "enabled",
+    workloadApi: workloadApi(read),
     metricsIdleMs: read.duration(`${PREFIX}METRICS_RETAIN_IDLE`, 600_000),
     shutdownGraceMs: read.duration(`${PREFIX}SHUTDOWN_GRACE_PERIOD`, 120_000),
     logLevel,
+  };
+}
+
+function workloadApi(read: Reader): WorkloadApiSettings | null {
+  const socketPath = read.text("PILLION_WORKLOAD_API_SOCKET", "");
+  if (socketPath === "") return null;
+  const uids = read.list("PILLION_WORKLOAD_API_UIDS", "");
+  return {
+    socketPath,
+    uids: uids.map((text) =>
+      /^\d{1,10}$/.test(text) ? Number(text) : read.fail("PILLION_WORKLOAD_API_UIDS", text),
+    ),
   };
 }
 

@@ -7,14 +7,14 @@ import { forbidDumping, originalDestination } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
-import { Tls } from "#/net/tls.ts";
+import { Tls, type TrustAnchors } from "#/net/tls.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { parseIdentity } from "#/model/identity.ts";
 import { FlowRecorder } from "#/stack/access/flows.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin/admin.ts";
-import { readConfig, type SidecarConfig } from "./config.ts";
+import { ConfigError, readConfig, workloadName, type SidecarConfig } from "./config.ts";
 import { Channel, type ChannelParts } from "./control/channel.ts";
 import { ControlClient } from "./control/client.ts";
 import { IdentityClient } from "./identity/identity-client.ts";
@@ -22,6 +22,7 @@ import { TrustClient } from "./identity/trust-client.ts";
 import { processMemory } from "./process-memory.ts";
 import { addProcessMetrics } from "./process-metrics.ts";
 import { Sidecar } from "./sidecar.ts";
+import type { ServedWorkload, WorkloadApiSettings } from "./workload-api/serve.ts";
 
 const BACKLOG = 4096;
 /** Accepted past the bound on connections, to be refused with a reason; past this the listener drops them without one. */
@@ -66,7 +67,9 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   addProcessMetrics(registry, env["PILLION_VERSION"] ?? "0");
   const tls = new Tls(clock);
   const trustDomain = parseIdentity(config.localName)?.trustDomain ?? "";
-  tls.setAnchors(new Map([[trustDomain, config.anchorsPem]]));
+  let anchors: TrustAnchors = new Map([[trustDomain, config.anchorsPem]]);
+  tls.setAnchors(anchors);
+  let served: ServedWorkload | null = null;
   const random = { next: Math.random };
   const transport = new NodeTransport(clock, tls, {
     backlog: BACKLOG,
@@ -110,9 +113,19 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     workload: config.workload,
     trustDomain,
     anchorsPem: config.anchorsPem,
-    apply: (anchors) => tls.setAnchors(anchors),
-    leafIssuer: () => identity.issuer,
-    renewWithin: (ms) => identity.renewWithin(ms),
+    apply: (next) => {
+      anchors = next;
+      tls.setAnchors(next);
+      served?.anchorsChanged();
+    },
+    leafIssuer: (wanted) => {
+      const workloads = served?.issuer ?? "";
+      return workloads === "" || workloads === wanted ? identity.issuer : workloads;
+    },
+    renewWithin: (ms) => {
+      identity.renewWithin(ms);
+      served?.renewWithin(ms);
+    },
   });
   const control = new ControlClient({
     clock,
@@ -124,6 +137,26 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     workload: withCapabilities(config.workload),
     contextToken: withCapabilities(config.destinationContext),
   });
+
+  /** Few workloads ask for it, so that no other loads it. */
+  const serveWorkload = async (settings: WorkloadApiSettings): Promise<void> => {
+    const own = parseIdentity(config.localName);
+    if (own === null) throw new ConfigError(`${config.localName} is no identity of a workload`);
+    const { serveWorkloadApi } = await import("./workload-api/serve.ts");
+    served = await serveWorkloadApi({
+      settings,
+      clock,
+      random,
+      log,
+      registry,
+      identity: own,
+      workload: workloadName(config.workload),
+      anchors: () => anchors,
+      leafChanged: () => trust.leafChanged(),
+      identityChannel: () => new Channel(channelParts, config.identityService, { isAnonymous: false }),
+      control: policy,
+    });
+  };
 
   let sidecar: Sidecar | null = null;
   let isListening = false;
@@ -186,6 +219,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     destination.keepOpen();
     policy.keepOpen();
     trust.start();
+    if (config.workloadApi !== null) await serveWorkload(config.workloadApi);
     sidecar = new Sidecar({
       config,
       clock,

@@ -186,6 +186,28 @@ export class ProtoWriter {
     return this;
   }
 
+  /** Written also when it is 0: for members of a oneof. */
+  double(field: number, value: number): this {
+    const bytes = new Uint8Array(8);
+    new DataView(bytes.buffer).setFloat64(0, value, true);
+    this.#tag(field, Wire.FIXED64);
+    for (const byte of bytes) this.#bytes.push(byte);
+    return this;
+  }
+
+  /** Written also when it is false: for members of a oneof. */
+  flag(field: number, value: boolean): this {
+    return this.#tag(field, Wire.VARINT).#varint(value ? 1 : 0);
+  }
+
+  /** As `text`, and written also when it is empty: for members of a oneof. */
+  member(field: number, value: string): this {
+    const bytes = new TextEncoder().encode(value);
+    this.#tag(field, Wire.BYTES).#varint(bytes.length);
+    for (const byte of bytes) this.#bytes.push(byte);
+    return this;
+  }
+
   finish(): Uint8Array {
     return Uint8Array.from(this.#bytes);
   }

@@ -137,8 +137,6 @@ export class ControlClient implements ControlApi {
   }
 }
 
-type WatchParts = Pick<ControlClientParts, "clock" | "random" | "log" | "registry">;
-
 export interface WatchHandler {
   /** A new stream begins: its first message replaces what was known. */
   begun?(): void;
@@ -149,6 +147,9 @@ export interface WatchHandler {
   /** The stream broke or ended. Asked again soon. */
   ended?(): void;
 }
+
+/** What keeping a stream open needs. */
+export type WatchParts = Pick<ControlClientParts, "clock" | "random" | "log" | "registry">;
 
 /** Keeps one server stream open for as long as it is wanted. */
 export class Watch implements Cancel {

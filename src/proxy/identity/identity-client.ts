@@ -249,10 +249,10 @@ export class IdentityClient {
   }
 }
 
-const CERTIFY_PATH = "/io.linkerd.proxy.identity.Identity/Certify";
+export const CERTIFY_PATH = "/io.linkerd.proxy.identity.Identity/Certify";
 
 /** `identity.CertifyResponse`: the chain, leaf first, and its end. */
-function decodeAnswer(bytes: Uint8Array): { ders: Uint8Array[]; notAfterMs: number } {
+export function decodeAnswer(bytes: Uint8Array): { ders: Uint8Array[]; notAfterMs: number } {
   const reader = new ProtoReader(bytes);
   const intermediates: Uint8Array[] = [];
   let leaf: Uint8Array | null = null;
@@ -271,7 +271,7 @@ function decodeAnswer(bytes: Uint8Array): { ders: Uint8Array[]; notAfterMs: numb
 }
 
 /** A certificate that our peers would refuse must not replace one that they accept. */
-function checkChain(
+export function checkChain(
   chain: readonly X509Certificate[],
   name: string,
   anchorsPem: string,
@@ -305,7 +305,8 @@ function checkChain(
   );
 }
 
-function fingerprintOf(certificate: X509Certificate | undefined): string {
+/** SHA-256 of its DER, in hexadecimal; "" where there is none. */
+export function fingerprintOf(certificate: X509Certificate | undefined): string {
   return certificate === undefined ? "" : certificate.fingerprint256.replaceAll(":", "").toLowerCase();
 }
 

@@ -24,8 +24,11 @@ export interface TrustParts {
   readonly anchorsPem: string;
   /** Connections from now on go by these roots, by trust domain. */
   apply(anchors: TrustAnchors): void;
-  /** Who signed the leaf in force: SHA-256 of the issuer's DER, in hexadecimal; "" where there is none. */
-  leafIssuer(): string;
+  /**
+   * Who signed the leaf in force: SHA-256 of the issuer's DER, in hexadecimal; "" where there is none. Of several, one that `wanted` did
+   * not sign comes first.
+   */
+  leafIssuer(wanted: string): string;
   /** Another issuer signs now. */
   renewWithin(ms: number): void;
 }
@@ -49,6 +52,8 @@ export class TrustClient {
   /** All bundles that were applied, to see whether others have come. */
   #applied: string;
   #sequence: number | null = null;
+  /** Who signs now; "" where that is not told. */
+  #issuer = "";
   #watch: Watch | null = null;
   #retry: Timer | null = null;
   #failures = 0;
@@ -120,8 +125,9 @@ export class TrustClient {
       });
     }
     this.#sequence = bundles.sequence;
+    this.#issuer = bundles.issuer;
     this.#confirm();
-    const issuer = this.#parts.leafIssuer();
+    const issuer = this.#parts.leafIssuer(bundles.issuer);
     if (bundles.issuer !== "" && issuer !== "" && bundles.issuer !== issuer)
       this.#parts.renewWithin(RENEW_SPREAD_MS * random.next());
   }
@@ -138,7 +144,7 @@ export class TrustClient {
     const request = new ProtoWriter()
       .text(1, workload)
       .uint(2, this.#sequence ?? 0)
-      .bytes(3, Buffer.from(this.#parts.leafIssuer(), "hex"))
+      .bytes(3, Buffer.from(this.#parts.leafIssuer(this.#issuer), "hex"))
       .finish();
     channel.call(CONFIRM_PATH, request, {
       message: () => undefined,

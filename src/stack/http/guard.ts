@@ -8,7 +8,7 @@ import type { Registry } from "../metrics/registry.ts";
 import { Patrol } from "../patrol.ts";
 import { HeadBound } from "./head-bound.ts";
 
-export type GuardedDirection = "inbound" | "outbound" | "admin";
+export type GuardedDirection = "inbound" | "outbound" | "admin" | "workload-api";
 
 /** What all client connections of one direction share to be kept within their limits. */
 export class Guard {

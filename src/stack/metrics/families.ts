@@ -160,6 +160,18 @@ export const FAMILIES = {
   ),
   controlRequestTotal: counter("control_request_total", "Calls to the control plane"),
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
+  workloadApiCalls: counter(
+    "pillion_workload_api_calls_total",
+    "Calls of the SPIFFE Workload API that are over, by method and gRPC status",
+  ),
+  workloadApiConnections: gauge(
+    "pillion_workload_api_connections",
+    "Connections that programs of the workload hold to the SPIFFE Workload API",
+  ),
+  workloadSvidExpiration: gauge(
+    "pillion_workload_svid_expiration_timestamp_seconds",
+    "When the certificate that the workload was given for its own use ends; 0 before the first",
+  ),
   controlConnected: gauge("pillion_control_connected", "1 while a connection to the control plane is up"),
   discoveryTargets: gauge("pillion_discovery_targets", "Outbound targets that are known"),
   outboundHttpRetryRequests: counter(
