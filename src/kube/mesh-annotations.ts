@@ -18,6 +18,8 @@ export interface MeshSettings {
   readonly memoryLimitBytes: number | null;
   /** Whether the sidecar refuses and ends connections to stay below that limit. */
   readonly memoryGuard: boolean;
+  /** Whether the containers are given SVIDs of their own (SPIFFE Workload API). */
+  readonly workloadApi: boolean;
   /** Added to the sidecar's environment. */
   readonly env: Readonly<Record<string, string>>;
 }
@@ -30,6 +32,9 @@ export const MESH_CONFIG_NAME = "mesh-config";
 
 /** Whether requests that ask for a trace of their way get one from this workload's sidecar; not, if nothing is said. */
 const DEBUG_REQUESTS = "config.pillion.dev/debug-requests";
+
+/** Whether the pod's programs may have keys of its identity; not, if nothing is said. */
+const WORKLOAD_API = "pillion.dev/workload-api";
 
 type Raw = Readonly<Record<string, string>>;
 
@@ -58,6 +63,7 @@ export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSetti
     cpuLimitMillis: cpu === undefined ? null : cpuMillis(cpu),
     memoryLimitBytes: memory === undefined ? null : byteCount(memory),
     memoryGuard: raw["config.pillion.dev/proxy-memory-guard"] !== "disabled",
+    workloadApi: raw[WORKLOAD_API] === "enabled",
     env,
   };
 }
@@ -166,6 +172,7 @@ const HONOURED: Readonly<Record<string, (value: string) => string | null>> = {
   "config.pillion.dev/proxy-memory-guard": ENABLED,
   "config.linkerd.io/proxy-log-level": LEVEL,
   [DEBUG_REQUESTS]: ENABLED,
+  [WORKLOAD_API]: ENABLED,
   [INBOUND_DEFAULT_ANNOTATION]: (value) =>
     isInboundDefault(value)
       ? null

@@ -141,6 +141,8 @@ export interface SidecarPlan {
   readonly skipInboundPorts: readonly number[];
   readonly skipOutboundPorts: readonly number[];
   readonly letThroughCidrs: readonly string[];
+  /** Its containers get the socket of the SPIFFE Workload API. */
+  readonly workloadApi: boolean;
 }
 
 /** A Service as the agent needs it: for DNS, virtual IPs without a sidecar, and published ports. */

@@ -32,6 +32,12 @@ import {
 import { podCpuRequests } from "./pod-weight.ts";
 import { weighedOnly } from "./process-groups.ts";
 import { NEW_SIDECAR, Sidecar, sidecarLimits, type SidecarRecord } from "./sidecar.ts";
+import {
+  asksForWorkloadApi,
+  makeWorkloadApiFolder,
+  workloadApiBind,
+  WORKLOAD_API_VARIABLE,
+} from "./workload-api.ts";
 import { prepareVolumes, refreshFiles, removeVolumes, subPathOf, type VolumeFolders } from "./volumes.ts";
 
 /** What a pod waits for. */
@@ -433,6 +439,7 @@ export class Pod {
         statusFile: join(this.#runDir(), "status", "pillion-sidecar.json"),
         etcFiles: this.#etcFiles(),
         hidden: this.#hidden(),
+        workloadApi: asksForWorkloadApi(plan) ? workloadApiBind(this.#runDir(), true) : null,
       },
       this.record.sidecar,
       () => this.#changed(),
@@ -503,6 +510,7 @@ export class Pod {
           { source: this.#host.programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
           // Manifests name the demo's programs by this path: where the checkout lies differs.
           { source: this.#host.programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+          ...(asksForWorkloadApi(pod) ? [workloadApiBind(this.#runDir(), false)] : []),
         ],
         hidden: this.#hidden(),
         shown: [this.#host.programs.packageRoot],
@@ -577,6 +585,7 @@ export class Pod {
 
   #environment(plan: ContainerPlan, uid: number): [string, string][] {
     const env = new Map(defaultEnvironment(this.record.plan.hostname, homeOf(uid), SHOWN_NODE_DIR));
+    if (asksForWorkloadApi(this.record.plan)) env.set(...WORKLOAD_API_VARIABLE);
     const fields = this.#fieldVariables(plan);
     for (const each of plan.env) {
       env.set(
@@ -633,6 +642,8 @@ export class Pod {
     const files = podFiles(plan, ip, gatewayIp, this.#host.clusterDomain);
     for (const [name, text] of Object.entries(files))
       writeAtomic(join(this.#runDir(), "etc", name), text, 0o644);
+    if (asksForWorkloadApi(plan))
+      makeWorkloadApiFolder(this.#runDir(), this.#host.users.sidecar(this.record.slot));
   }
 
   #etcFiles(): { source: string; target: string }[] {

@@ -14,7 +14,8 @@ import {
   type PodHost,
 } from "./pod-host.ts";
 import { SIDECAR_CPU_REQUEST_MILLIS } from "./pod-weight.ts";
-import { dropPrivileges, sandboxArguments } from "./sandbox.ts";
+import { dropPrivileges, sandboxArguments, type SandboxBind } from "./sandbox.ts";
+import { workloadApiSettings } from "./workload-api.ts";
 
 export interface SidecarRecord {
   launch: LaunchRecord | null;
@@ -67,6 +68,8 @@ export interface SidecarPlace {
   readonly statusFile: string;
   readonly etcFiles: readonly { readonly source: string; readonly target: string }[];
   readonly hidden: readonly string[];
+  /** Where the workload is given SVIDs; null unless the pod asks. */
+  readonly workloadApi: SandboxBind | null;
 }
 
 /** The life of one pod's sidecar: started before the pod's containers, proven, kept alive, ended last. */
@@ -278,12 +281,13 @@ export class Sidecar {
       ...(intercept === "explicit"
         ? { PILLION_EXPLICIT_TARGETS: this.#host.explicitTargets(this.#pod) }
         : {}),
+      ...(place.workloadApi === null ? {} : workloadApiSettings(this.#pod, this.#host.users)),
     };
     const sandbox = sandboxArguments({
       hostname: this.#pod.hostname,
       scratchDir: null,
       etcFiles: place.etcFiles,
-      binds: programBinds(programs),
+      binds: [...programBinds(programs), ...(place.workloadApi === null ? [] : [place.workloadApi])],
       hidden: place.hidden,
       shown: [],
       overlays: new Map(),

@@ -71,6 +71,7 @@ export function sidecarPlan(
     skipInboundPorts: mesh.skipInboundPorts,
     skipOutboundPorts: mesh.skipOutboundPorts,
     letThroughCidrs: mesh.letThroughCidrs,
+    workloadApi: mesh.workloadApi,
   };
 }
 
