@@ -120,24 +120,10 @@ export function policyTo(backend: Backend, source: PolicySource, protocol: Proto
 export interface InboundPolicy {
   readonly protocol: Protocol;
   readonly labels: Labels;
-  readonly authorizations: readonly Authorization[];
   /** Null: takes whatever comes. */
   readonly limits: InboundLimits | null;
-  /** Null: `authorizations` say who may. */
-  readonly access: AccessPolicy | null;
+  /** Who may. The same object as long as nothing of it changes. */
+  readonly access: AccessPolicy;
   /** Null: tokens are not looked at. */
   readonly jwt: JwtPolicy | null;
-}
-
-export interface Authorization {
-  readonly networks: readonly { readonly net: string; readonly except: readonly string[] }[];
-  readonly authentication:
-    | { readonly kind: "unauthenticated" }
-    | { readonly kind: "meshed-any" }
-    | {
-        readonly kind: "meshed";
-        readonly identities: readonly string[];
-        readonly suffixes: readonly (readonly string[])[];
-      };
-  readonly labels: Labels;
 }

@@ -1,7 +1,8 @@
 import { parseIp, parseSocketAddress, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { MeshError, type Blame } from "#/base/errors.ts";
 import { limitsFrom, type Limits } from "#/model/limits.ts";
-import type { Authorization, InboundPolicy } from "#/model/policy.ts";
+import type { AccessRule, AccessSource } from "#/model/access.ts";
+import type { InboundPolicy } from "#/model/policy.ts";
 import { isLogLevel, type LogLevel } from "#/net/log.ts";
 import { parseNetwork, type Network } from "#/stack/networks.ts";
 import type { ControlAddress } from "./control/channel.ts";
@@ -237,36 +238,40 @@ class Reader {
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-const EVERYWHERE: readonly string[] = ["0.0.0.0/0", "::/0"];
 
 /** What holds until the control plane has answered for a port (facts §2.2 INBOUND_DEFAULT_POLICY). */
 function defaultPolicy(name: string, clusterNetworks: readonly string[]): InboundPolicy {
-  const allow = (networks: readonly string[], kind: "unauthenticated" | "meshed-any"): Authorization[] => [
-    {
-      networks: networks.map((net) => ({ net, except: [] })),
-      authentication: { kind },
-      labels: { group: "", kind: "default", name },
-    },
+  const from = (kind: "anyone" | "authenticated", nets: readonly string[] | null): AccessSource[] => [
+    { peer: { kind }, networks: nets?.map((net) => ({ net, except: [] })) ?? null },
   ];
-  const policies: Readonly<Record<string, Authorization[]>> = {
+  const who: Readonly<Record<string, readonly AccessSource[]>> = {
     deny: [],
-    "all-unauthenticated": allow(EVERYWHERE, "unauthenticated"),
-    "all-authenticated": allow(EVERYWHERE, "meshed-any"),
-    "cluster-unauthenticated": allow(clusterNetworks, "unauthenticated"),
-    "cluster-authenticated": allow(clusterNetworks, "meshed-any"),
-    audit: allow(EVERYWHERE, "unauthenticated"),
+    "all-unauthenticated": from("anyone", null),
+    "all-authenticated": from("authenticated", null),
+    "cluster-unauthenticated": from("anyone", clusterNetworks),
+    "cluster-authenticated": from("authenticated", clusterNetworks),
+    audit: from("anyone", null),
   };
-  const authorizations = policies[name];
-  if (authorizations === undefined)
+  const sources = who[name];
+  if (sources === undefined)
     throw new ConfigError(
-      `${PREFIX}INBOUND_DEFAULT_POLICY: ${name} is none of ${Object.keys(policies).join(", ")}`,
+      `${PREFIX}INBOUND_DEFAULT_POLICY: ${name} is none of ${Object.keys(who).join(", ")}`,
     );
+  const rule: AccessRule = {
+    action: "default",
+    // What `audit` lets in, `deny` would not.
+    stage: name === "audit" ? "enforced" : "both",
+    source: { group: "", kind: "default", namespace: "", name, section: "", port: 0 },
+    sources,
+    requests: null,
+    route: null,
+    layer: "both",
+  };
   return {
     protocol: "detect",
     labels: { group: "", kind: "default", name },
-    authorizations,
     limits: null,
-    access: null,
+    access: { routes: [], rules: [rule] },
     jwt: null,
   };
 }

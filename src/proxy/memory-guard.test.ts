@@ -74,7 +74,8 @@ function scene(bytesEach: number, limitBytes: number | null = LIMIT_BYTES, other
       state.garbageBytes += bytesEach;
       connection.remove();
     });
-    connection.serve({ drain: () => undefined, close: () => undefined, activeRequests }, isExpendable);
+    const nothing = (): undefined => undefined;
+    connection.serve({ drain: nothing, close: nothing, recheck: nothing, activeRequests }, isExpendable);
     return true;
   };
   return { clock, registry, inbound, outbound, said, state, ended, open };

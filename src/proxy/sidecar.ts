@@ -3,6 +3,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, Listener, Transport } from "#/net/transport.ts";
+import type { AccessObserver } from "#/stack/access/observer.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import type { InboundHttp } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
@@ -14,6 +15,7 @@ import { RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { TransportMetrics } from "#/stack/metrics/transport.ts";
 import { workloadName, type SidecarConfig } from "./config.ts";
 import type { ControlApi } from "./control/control-api.ts";
+import { AccessRecord } from "./inbound/access-record.ts";
 import { dialApplication } from "./inbound/application.ts";
 import { Inbound } from "./inbound/inbound.ts";
 import { InboundHttpProxy } from "./inbound/http.ts";
@@ -38,6 +40,8 @@ export interface SidecarParts {
   readonly registry: Registry;
   /** null: without a limit. */
   readonly memory: ProcessMemory | null;
+  /** Told of what is decided at the workload's ports; absent: nobody is. */
+  readonly accessObserver?: AccessObserver;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 5000;
@@ -124,6 +128,7 @@ export class Sidecar {
     });
     this.explainPick = (path, fields) => outboundHttp.explainPick(path, fields);
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
+    const access = new AccessRecord(registry, log, this.#parts.accessObserver ?? null);
     const inboundHttp: InboundHttp = new InboundHttpProxy({
       clock,
       random,
@@ -133,6 +138,7 @@ export class Sidecar {
       series: series.inbound,
       retryPressure,
       guard: inboundGuard,
+      access,
       tracesRequests: config.tracesRequests,
     });
     const opaque = new OpaqueDialler({
@@ -181,7 +187,7 @@ export class Sidecar {
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       detectTimeoutMs: config.inboundDetectTimeoutMs,
       guard: inboundGuard,
-      observer: null,
+      access,
     });
     memoryGuard.watch(this.inbound.connections, this.outbound.connections);
     const targets = registry.gauge(FAMILIES.discoveryTargets, {});

@@ -98,6 +98,8 @@ export interface HttpServing {
   /** … and does not wait for a request to say so: an idle HTTP/1 connection ends now. Active requests finish. */
   close(): void;
   readonly activeRequests: number;
+  /** Ends the requests that may not go on (`HttpService.recheck`): by an answer where none has begun, else by cutting them short. */
+  recheck(): void;
 }
 
 /**

@@ -17,6 +17,7 @@ import type {
 } from "#/proxy/control/control-api.ts";
 import { limitIds } from "#/stack/limits/rate-limiter.ts";
 import { Sidecar } from "#/proxy/sidecar.ts";
+import { ACCESS_OF_ALL } from "#/stack/access/testing.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import type { SecureRefusal } from "#/net/transport.ts";
@@ -264,15 +265,8 @@ export const ALLOW_ALL: InboundPolicy = {
   protocol: "detect",
   labels: { name: "all" },
   limits: null,
-  access: null,
+  access: ACCESS_OF_ALL,
   jwt: null,
-  authorizations: [
-    {
-      networks: [{ net: "0.0.0.0/0", except: [] }],
-      authentication: { kind: "unauthenticated" },
-      labels: { name: "all" },
-    },
-  ],
 };
 
 export function at(ip: string, port: number): SocketAddress {

@@ -121,7 +121,7 @@ test("who may ask is told the route, the endpoint, and what the far sidecar did"
     steps[2]!,
     /;n=1;at=[\d.]+;backend="web\.sim:80";endpoint="10\.1\.0\.2:80";pod="web";chosen=".*";took=[\d.]+;status=200$/,
   );
-  assert.match(steps[4]!, /;allowed;by="all"$/);
+  assert.match(steps[4]!, /;allowed;by="default\/all-unauthenticated"$/);
   assert.match(steps[5]!, /;backend="the application at .*:80";.*;status=200$/);
   assertUntold(one);
   // Of the second match, on the same path of code.
@@ -226,7 +226,7 @@ test("a refusal is traced too: no route, not authorized", () => {
   const lost = one.ask(undefined, "/elsewhere");
   assert.match(lost, /^HTTP\/1\.1 404 /);
   assert.match(traceOf(lost).join(), /route;none,refused;code="NO_ROUTE"/);
-  const denied: InboundPolicy = { ...ALLOW_ALL, authorizations: [] };
+  const denied: InboundPolicy = { ...ALLOW_ALL, access: { routes: [], rules: [] } };
   one.mesh.control.port(80, denied);
   one.mesh.clock.run(1_000);
   const refused = one.ask();

@@ -12,7 +12,7 @@ import { ruleOf } from "#/model/policy.ts";
 import type { Backend, RouteBackend } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
-import { authorize } from "#/stack/authorize.ts";
+import { decideAccess } from "#/stack/access/decide.ts";
 import { Balancer } from "#/stack/balance/balancer.ts";
 import type { RequestHead } from "#/stack/http/exchange.ts";
 import { anyHolds, RequestMatch } from "#/stack/limits/request-match.ts";
@@ -158,7 +158,8 @@ function explainInbound(
         concurrency: null,
       };
     const policy = inboundPolicyFor(view, pod, port);
-    const decision = client.ip === "" ? null : authorize(policy, client.ip, peer);
+    const request = { ...head, claims: null };
+    const decision = client.ip === "" ? null : decideAccess(policy.access, { ip: client.ip, peer, request });
     const { limits } = policy;
     return {
       workload,
@@ -167,7 +168,10 @@ function explainInbound(
       authorization:
         decision === null
           ? { allowed: false, by: "the client has no address yet" }
-          : { allowed: decision.allowed, by: decision.allowed ? ruleOf(decision.labels) : decision.reason },
+          : {
+              allowed: decision.verdict === "allowed",
+              by: decision.verdict === "allowed" ? ruleOf(decision.by) : decision.reason,
+            },
       rates: (limits?.rates ?? []).map((limit) => ({
         limit,
         applies: anyHolds(

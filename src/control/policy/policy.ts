@@ -70,20 +70,11 @@ export function inboundLimitsFor(view: MeshView, pod: ViewPod, port: number): In
   return limitsFor(view.policy.limits, pod, port);
 }
 
-const EVERYBODY: InboundPolicy["authorizations"] = [
-  {
-    networks: ["0.0.0.0/0", "::/0"].map((net) => ({ net, except: [] })),
-    authentication: { kind: "unauthenticated" },
-    labels: { group: "", kind: "default", name: "all-unauthenticated" },
-  },
-];
-
 /** How a pod's sidecar treats what comes to a port: what `InboundServerPolicies.WatchPort` says, in the model's terms. */
 export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): InboundPolicy {
   return {
     protocol: isOpaquePort(pod, port) ? "opaque" : (pod.protocols.get(port) ?? "detect"),
     labels: { group: "", kind: "default", name: "all-unauthenticated" },
-    authorizations: EVERYBODY,
     limits: inboundLimitsFor(view, pod, port),
     access: inboundAccessFor(view, pod, port),
     jwt: null,

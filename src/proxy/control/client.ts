@@ -19,7 +19,7 @@ import type {
   QuotaReport,
 } from "./control-api.ts";
 import { decodeAddress, decodeEndpoint, decodeLabel } from "./decode-endpoint.ts";
-import { decodeInboundPolicy } from "./decode-inbound.ts";
+import { decodeInboundPolicy, UNREADABLE_POLICY } from "./decode-inbound.ts";
 import { decodeOutboundPolicy } from "./decode-outbound.ts";
 import { decodeQuotaAnswer, encodeQuotaRequest } from "./quota-wire.ts";
 
@@ -101,12 +101,22 @@ export class ControlClient implements ControlApi {
   watchPort(port: number, policy: (policy: InboundPolicy) => void): Cancel {
     const { workload, policy: channel, log } = this.#parts;
     const request = new ProtoWriter().text(1, workload).uint(2, port);
+    let hasHeard = false;
     return this.#watch(channel, "io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort", request, {
       message: (bytes) => {
         const decoded = decodeInboundPolicy(bytes);
-        if (decoded === null)
+        if (decoded !== null) policy(decoded);
+        else if (hasHeard)
           log.warn("an inbound policy cannot be followed; what was in force stays", { port });
-        else policy(decoded);
+        else {
+          // The default may let in whom this policy would not.
+          log.warn(
+            "the first inbound policy of a port cannot be followed; until one can, nobody may use it",
+            { port },
+          );
+          policy(UNREADABLE_POLICY);
+        }
+        hasHeard = true;
       },
       refused: (status, reason) =>
         log.warn("the control plane has no policy for a port; what was in force stays", {

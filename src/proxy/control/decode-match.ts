@@ -52,7 +52,7 @@ export function decodeHeader(reader: ProtoReader): FieldMatch {
 }
 
 /** `HeaderMatch` and `QueryParamMatch`. */
-function decodeField(reader: ProtoReader): FieldMatch {
+export function decodeField(reader: ProtoReader): FieldMatch {
   let name = "";
   let value: StringMatch | null = null;
   while (reader.next()) {
@@ -64,7 +64,7 @@ function decodeField(reader: ProtoReader): FieldMatch {
   return { name, value: value ?? { kind: "exact", value: "" } };
 }
 
-function decodePath(reader: ProtoReader): PathMatch | null {
+export function decodePath(reader: ProtoReader): PathMatch | null {
   let path: PathMatch | null = null;
   while (reader.next()) {
     if (reader.field === 1) path = { kind: "exact", value: reader.text() };
@@ -75,7 +75,7 @@ function decodePath(reader: ProtoReader): PathMatch | null {
   return path;
 }
 
-function decodeRpc(reader: ProtoReader): PathMatch {
+export function decodeRpc(reader: ProtoReader): PathMatch {
   let service = "";
   let method = "";
   while (reader.next()) {

@@ -4,9 +4,11 @@ import { parseSocketAddress, type SocketAddress } from "#/base/address.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { SeededRandom } from "#/base/random.ts";
 import { LIMITS } from "#/model/limits.ts";
+import type { AccessPolicy } from "#/model/access.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import type { InboundLimits } from "#/model/traffic.ts";
 import { SILENT } from "#/net/log.ts";
+import { ACCESS_OF_ALL, ACCESS_OF_NOBODY } from "#/stack/access/testing.ts";
 import type { InboundPort } from "#/stack/discovery.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { ManualClock, memoryPair, ScriptedService, type MemoryConn } from "#/stack/http/testing.ts";
@@ -14,30 +16,22 @@ import { Http1Server } from "#/stack/http/http1-server.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import type { ControlApi } from "../control/control-api.ts";
 import { RetryPressure } from "#/stack/retry/retry-pressure.ts";
+import { AccessRecord } from "./access-record.ts";
 import { InboundHttpProxy } from "./http.ts";
 import { WorkloadLimits } from "./limits.ts";
 
 const NOBODY: ConnHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} };
 const TARGET = parseSocketAddress("10.0.0.9:80") as SocketAddress;
 const CLIENT = parseSocketAddress("10.0.0.1:4000") as SocketAddress;
-const ANYBODY: InboundPolicy["authorizations"] = [
-  {
-    networks: [{ net: "0.0.0.0/0", except: [] }],
-    authentication: { kind: "unauthenticated" },
-    labels: {},
-  },
-];
-
 function portWith(
-  authorizations: InboundPolicy["authorizations"],
+  access: AccessPolicy,
   limits: InboundLimits | null,
 ): InboundPort & { policy: InboundPolicy } {
   const policy: InboundPolicy = {
     protocol: "detect",
-    authorizations,
     labels: { name: "test" },
     limits,
-    access: null,
+    access,
     jwt: null,
   };
   return { port: 80, policy, subscribe: () => ({ cancel: () => {} }) };
@@ -80,6 +74,7 @@ class Scene {
     limits: (port) => this.limits.of(port),
     retryPressure: new RetryPressure(),
     tracesRequests: false,
+    access: new AccessRecord(this.registry, SILENT, null),
     guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 
@@ -93,7 +88,7 @@ class Scene {
   talk(
     isPermitted: boolean,
     early: Conn | null,
-    port: InboundPort = portWith(isPermitted ? ANYBODY : [], null),
+    port: InboundPort = portWith(isPermitted ? ACCESS_OF_ALL : ACCESS_OF_NOBODY, null),
   ): { client: MemoryConn; answer: () => string } {
     const [client, server] = memoryPair(this.clock);
     let answer = "";
@@ -181,7 +176,7 @@ function limitsOf(requests: number): InboundLimits {
 
 test("a port's limits hold on open connections from the next request on, are counted, and outlast changes of policy", () => {
   const scene = new Scene();
-  const port = portWith(ANYBODY, null);
+  const port = portWith(ACCESS_OF_ALL, null);
   const { client, answer } = scene.talk(true, null, port);
   const ask = (): string => {
     const before = answer().length;
@@ -212,12 +207,12 @@ test("a port's limits hold on open connections from the next request on, are cou
 
 test("a client that policy refuses takes nothing from the limits of others", () => {
   const scene = new Scene();
-  const port = portWith([], limitsOf(1));
+  const port = portWith(ACCESS_OF_NOBODY, limitsOf(1));
   const denied = scene.talk(false, null, port);
   for (let i = 0; i < 5; i++) denied.client.write(GET);
   scene.clock.settle();
   assert.match(denied.answer(), /^HTTP\/1.1 403 /);
-  port.policy = { ...port.policy, authorizations: ANYBODY };
+  port.policy = { ...port.policy, access: ACCESS_OF_ALL };
   const { client, answer } = scene.talk(true, null, port);
   client.write(GET);
   scene.clock.settle();

@@ -6,10 +6,6 @@ import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Endpoint } from "#/model/endpoint.ts";
 import { plainEndpoint } from "#/model/endpoint.ts";
-import type { InboundPolicy } from "#/model/policy.ts";
-import { ruleOf } from "#/model/policy.ts";
-import type { AuthorizationDecision } from "#/stack/authorize.ts";
-import { authorize } from "#/stack/authorize.ts";
 import type {
   Cancel,
   EndpointSource,
@@ -21,8 +17,6 @@ import type {
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
-import { SPENT } from "#/stack/http/exchange.ts";
-import { fault } from "#/stack/http/fault.ts";
 import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -33,6 +27,8 @@ import { Measured } from "#/stack/http/measure.ts";
 import type { PortLimits } from "#/stack/limits/port-limits.ts";
 import { RetryDamping, type RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { TraceLayer } from "#/stack/trace/trace-layer.ts";
+import type { AccessRecord } from "./access-record.ts";
+import { Authorized } from "./authorized.ts";
 import { FirstThen, serviceOn } from "../first-then.ts";
 import { SharedDispatch } from "../shared-dispatch.ts";
 
@@ -51,6 +47,7 @@ export interface InboundHttpParts {
   /** Counters for requests of one client identity ("" without mTLS) to one port. The same pair gives the same counters. */
   series(target: SocketAddress, clientId: string): HttpSeries;
   readonly guard: Guard;
+  readonly access: AccessRecord;
   /** Far sidecars may ask what happens to a request here. */
   readonly tracesRequests: boolean;
   /** Whether the workload's own requests are out of retries. */
@@ -62,7 +59,7 @@ export interface InboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
  *     TraceLayer                  tells a far sidecar what happens here, where that is allowed and asked for
- *     Authorized                  may this client? asked for every request, by the policy of this moment
+ *     Authorized                  may this client? asked for every request, by the policy of this moment; settles the path
  *     PortLimits                  rate limits and adaptive concurrency, where the policy has any
  *     RetryDamping                tells a far sidecar not to ask again while the workload is out of retries itself
  *     Measured                    counts it for that client
@@ -91,18 +88,34 @@ export class InboundHttpProxy implements InboundHttp {
       this.#parts.series(context.target, clientId ?? ""),
       clock,
     );
-    const { limits, retryPressure } = this.#parts;
+    const { limits, retryPressure, access } = this.#parts;
     const damped = clientId === null ? measured : new RetryDamping(measured, retryPressure, clock);
-    const authorized = new Authorized(damped, context, limits);
+    const authorized = new Authorized(damped, context, access, limits);
     const service =
       this.#parts.tracesRequests && context.peer !== null
         ? new TraceLayer(authorized, { clock, side: "server", workload: answerer.workload })
         : authorized;
     const over = (): void => {
+      changes.cancel();
+      authorized.release();
       byAddress.release();
       first?.close();
       closed();
     };
+    const serving = this.#server(conn, version, context, service, over);
+    const changes = context.port.subscribe(() => serving.recheck());
+    return serving;
+  }
+
+  #server(
+    conn: Conn,
+    version: "http1" | "http2",
+    context: InboundContext,
+    service: HttpService,
+    over: () => void,
+  ): HttpServing {
+    const { answerer, clock, guard } = this.#parts;
+    const clientId = context.peer?.name ?? null;
     if (version === "http1")
       return new Http1Server(conn, service, clock, over, {
         ...HTTP1_SERVER_DEFAULTS,
@@ -175,58 +188,6 @@ class ByAddress implements HttpService {
   release(): void {
     this.#shared?.release();
     this.#shared = null;
-  }
-}
-
-/** Asks the port's policy for each request, so that a change holds for open connections too; then its limits. */
-class Authorized implements HttpService {
-  readonly #inner: HttpService;
-  readonly #context: InboundContext;
-  /** The policy that `#decision` was made by: client and identity never change on a connection, so the answer is remembered. */
-  #policy: InboundPolicy | null = null;
-  #decision: AuthorizationDecision = { allowed: false, reason: "not decided yet" };
-  readonly #limitsOf: InboundHttpParts["limits"];
-  /** Null where the policy has none. */
-  #limits: PortLimits | null = null;
-
-  constructor(inner: HttpService, context: InboundContext, limitsOf: InboundHttpParts["limits"]) {
-    this.#inner = inner;
-    this.#context = context;
-    this.#limitsOf = limitsOf;
-  }
-
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    const { port, client, peer } = this.#context;
-    if (port.policy !== this.#policy) {
-      this.#policy = port.policy;
-      this.#decision = authorize(port.policy, client.ip, peer);
-      this.#limits = this.#limitsOf(port);
-    }
-    if ((head.trace ?? null) !== null) this.#trace(head);
-    if (this.#decision.allowed) {
-      if (this.#limits === null) return this.#inner.call(head, last, reply);
-      return this.#limits.call(this.#inner, peer?.name ?? null, head, last, reply);
-    }
-    reply.fail(fault("NOT_AUTHORIZED", this.#decision.reason, { rule: ruleOf(port.policy.labels) }));
-    return SPENT;
-  }
-
-  #trace({ trace }: RequestHead): void {
-    const { port } = this.#context;
-    const decision = this.#decision;
-    trace?.add("authorization", [
-      ["allowed", decision.allowed],
-      ["by", decision.allowed ? ruleOf(decision.labels) : ruleOf(port.policy.labels)],
-    ]);
-    for (const { source, requests, windowMs, scope } of port.policy.limits?.rates ?? [])
-      trace?.add("limit", [
-        ["policy", `${ruleOf(source)} ${source.section}`.trim()],
-        ["requests", requests],
-        ["window", windowMs],
-        ["scope", scope],
-      ]);
-    const concurrency = port.policy.limits?.concurrency ?? null;
-    if (concurrency !== null) trace?.add("concurrency", [["policy", ruleOf(concurrency.source)]]);
   }
 }
 

@@ -5,8 +5,8 @@ import type { ConnError } from "#/base/errors.ts";
 import type { PeerIdentity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
-import type { AccessObserver } from "#/stack/access/observer.ts";
-import { authorize } from "#/stack/authorize.ts";
+import type { AccessDecision } from "#/model/access.ts";
+import { accessRulesOf } from "#/stack/access/decide.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -22,6 +22,7 @@ import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/w
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
 import type { MemoryGuard } from "../memory-guard.ts";
+import { namedRule, type AccessRecord } from "./access-record.ts";
 import { dialApplication } from "./application.ts";
 import type { Port, Ports } from "./ports.ts";
 import { clientOf, Refusals, type InboundRefusal } from "./refusals.ts";
@@ -46,8 +47,7 @@ export interface InboundParts {
   /** For the ClientHello and the transport header, and for a protocol that nobody tells. */
   readonly detectTimeoutMs: number;
   readonly guard: Guard;
-  /** Null: nobody wants to know of decisions. */
-  readonly observer: AccessObserver | null;
+  readonly access: AccessRecord;
 }
 
 /** As for outbound: how long a silent client may be one that waits for the server to speak. */
@@ -374,8 +374,7 @@ class InboundConnection implements ConnHandler {
   ): void {
     const { clock, detectTimeoutMs, registry } = this.#parts;
     // The workload must not be reached, not even for its greeting, by a client that may not use the port.
-    const mayDial =
-      this.#port !== null && authorize(this.#port.policy, this.#clientAddress.ip, this.#peer).allowed;
+    const mayDial = this.#port !== null && this.#decide(this.#port).verdict === "allowed";
     this.#step = detect<EarlyDialled>(
       {
         clock,
@@ -433,21 +432,12 @@ class InboundConnection implements ConnHandler {
   #forward(): void {
     const port = this.#port;
     if (port === null) return;
-    const decision = authorize(port.policy, this.#clientAddress.ip, this.#peer);
-    const labels = {
-      target_addr: addressKey(this.#target),
-      ...tlsLabels(this.#peer, "client", "no_tls_from_remote"),
-      srv_name: port.policy.labels["name"] ?? "",
-    };
-    if (!decision.allowed) {
-      this.#parts.registry.count(FAMILIES.inboundTcpAuthzDeny, labels);
-      this.#refuse("unauthorized", decision.reason);
+    const decision = this.#decide(port);
+    this.#tell(decision, port);
+    if (decision.verdict !== "allowed") {
+      this.#refuse("unauthorized", this.#refusalOf(decision, port));
       return;
     }
-    this.#parts.registry.count(FAMILIES.inboundTcpAuthzAllow, {
-      ...labels,
-      authz_name: decision.labels["name"] ?? "",
-    });
     if (this.#early === null) {
       this.#conn.pause();
       this.#conn.setHandler(this);
@@ -460,15 +450,43 @@ class InboundConnection implements ConnHandler {
 
   #pipe(app: Conn, port: Port): void {
     const conn = this.#conn;
-    // Facts §13: a connection whose permission is revoked is ended.
-    const revoked = port.subscribe(() => {
-      const decision = authorize(port.policy, this.#clientAddress.ip, this.#peer);
-      if (!decision.allowed) this.#refuse("unauthorized", `${decision.reason} (the policy changed)`);
-    });
+    const revoked = port.subscribe(() => this.#recheck(port));
     pipe(conn, app, () => {
       revoked.cancel();
       this.#close();
     });
+    // Policy may have changed while the application was dialled.
+    this.#recheck(port);
+  }
+
+  /** Facts §13: a connection whose permission is revoked is ended. */
+  #recheck(port: Port): void {
+    const decision = this.#decide(port);
+    if (decision.verdict === "allowed" || this.#isClosed) return;
+    this.#parts.registry.count(FAMILIES.inboundTcpAuthzTerminate, {
+      target_addr: addressKey(this.#target),
+      ...tlsLabels(this.#peer, "client", "no_tls_from_remote"),
+    });
+    this.#tell(decision, port);
+    this.#refuse("unauthorized", `${this.#refusalOf(decision, port)} (the policy changed)`);
+  }
+
+  /** What becomes of it as bytes that nobody looks into. */
+  #decide(port: Port): AccessDecision {
+    return accessRulesOf(port.policy.access).clientOf(this.#clientAddress.ip, this.#peer).decide(null, null);
+  }
+
+  #tell(decision: AccessDecision, port: Port): void {
+    const { access } = this.#parts;
+    const party = { target: this.#target, client: this.#clientAddress, peer: this.#peer, port };
+    const tally = access.tallyOf(party, decision, "tcp");
+    tally.count();
+    tally.release();
+    access.observer?.decided(decision, port.port, this.#clientAddress, this.#peer, null);
+  }
+
+  #refusalOf({ by, reason }: AccessDecision, port: Port): string {
+    return `${reason} [${namedRule(by, port)}]`;
   }
 
   /** A connection to the application: the one that detection opened, if nobody has taken it yet, else a new one. */

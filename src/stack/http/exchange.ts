@@ -23,6 +23,11 @@ import type { Fault } from "./fault.ts";
 export interface HttpService {
   /** `last`: the request has neither body nor trailers; nothing follows on the returned sink. */
   call(request: RequestHead, last: boolean, reply: ResponseSink): RequestSink;
+  /**
+   * Asked when policy has changed: why a request that is under way, with the head that `call` got, may not go on; null where it may.
+   * Absent: it always may.
+   */
+  recheck?(request: RequestHead): Fault | null;
 }
 
 export interface RequestSink {

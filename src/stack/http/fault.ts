@@ -16,6 +16,7 @@ export type FaultCode =
   | "BAD_REQUEST" // the client's request did
   | "CANCELLED" // the client went away
   | "NOT_AUTHORIZED"
+  | "AMBIGUOUS_PATH" // policy tells paths apart, and servers read this one in several ways
   | "FORBIDDEN_TARGET" // policy gives this target nowhere to go
   | "NO_ROUTE" // the target has routes, and none takes the request
   | "NO_BACKEND" // the rule that takes it leads nowhere, or to nothing valid

@@ -158,6 +158,17 @@ export class Http1Server implements ConnHandler, Patrolled {
     if (this.#exchange === null && this.#reader.isBetweenMessages && !this.#over) this.#release();
   }
 
+  recheck(): void {
+    const exchange = this.#exchange;
+    if (exchange === null) return;
+    const cause = this.#service.recheck?.(exchange.request) ?? null;
+    if (cause === null) return;
+    const sink = exchange.sink;
+    exchange.sink = SPENT;
+    exchange.fail(cause);
+    sink.abort(cause);
+  }
+
   onData(bytes: Uint8Array): void {
     this.#reader.feed(bytes);
     this.#pump();

@@ -224,6 +224,11 @@ export class Http2Link implements ConnHandler, Patrolled {
     }
   }
 
+  /** All streams that are open, in no order: for rare events that concern each. */
+  streams(): readonly Http2Stream[] {
+    return this.#streams.all();
+  }
+
   #lookAtStreams(nowMs: number, guard: Guard): void {
     // What others hold may have used up the connection's window: then nobody can send, and nobody owes anything.
     const maySend = !this.machine.isCrowded;

@@ -109,6 +109,11 @@ export class Http2Server implements Http2LinkOwner {
     this.#link.drain();
   }
 
+  recheck(): void {
+    for (const stream of this.#link.streams())
+      if (stream instanceof ServerStream) stream.recheck(this.#service);
+  }
+
   opened(streamId: number, fields: Fields, last: boolean): void {
     const stream = new ServerStream(
       this,
@@ -157,6 +162,14 @@ class ServerStream extends Http2Stream implements ResponseSink {
     const sink = service.call(this.#request, last, this);
     if (!this.gone) this.#sink = sink;
     this.leaveIfDone();
+  }
+
+  recheck(service: HttpService): void {
+    const cause = this.gone ? null : (service.recheck?.(this.#request) ?? null);
+    if (cause === null) return;
+    const sink = this.#sink;
+    this.fail(cause);
+    sink.abort(cause);
   }
 
   // --- from the client ---

@@ -97,6 +97,18 @@ export const FAMILIES = {
     "inbound_http_authz_deny_total",
     "The total number of inbound HTTP requests that could not be processed due to being denied by policy",
   ),
+  inboundTcpAuthzTerminate: counter(
+    "inbound_tcp_authz_terminate_total",
+    "The total number of inbound TCP connections that were ended because policy no longer allows them",
+  ),
+  inboundHttpRouteNotFound: counter(
+    "inbound_http_route_not_found_total",
+    "The total number of inbound HTTP requests that no route of the port takes",
+  ),
+  inboundAuthzWould: counter(
+    "pillion_inbound_authz_would_total",
+    "Inbound requests and connections that policies in audit mode would decide otherwise, or that AUDIT policies name",
+  ),
   faultsInjected: counter("pillion_faults_injected_total", "Requests that a FaultPolicy has hit"),
   inboundLocalRateLimit: counter(
     "inbound_http_local_ratelimit_total",

@@ -43,6 +43,10 @@ export class TraceLayer implements HttpService {
     const traced = new Request({ ...head, trace });
     return this.#inner.call(traced, last, new TracedReply(reply, trace, side));
   }
+
+  recheck(head: RequestHead): Fault | null {
+    return this.#inner.recheck?.(head) ?? null;
+  }
 }
 
 class TracedReply extends PassedReply {
