@@ -39,6 +39,10 @@ export function provePeer(socket: TLSSocket, trust: TrustBundles, wallMs: number
   if (leaf === undefined) return refused("no_client_certificate", "no certificate was shown");
   if (!socket.authorized) {
     const refusal = refusalOf(socket.authorizationError);
+    // OpenSSL has one word for whatever a certificate may not be used for.
+    const facts = refusal === "bad_certificate" ? readCertificate(leaf.raw) : null;
+    const flaw = facts === null ? null : flawOfLeaf(facts);
+    if (flaw !== null) return refused(flaw.kind, flaw.detail);
     return refused(refusal, detailOf(refusal, leaf, String(socket.authorizationError ?? "not verified")));
   }
   const shown = [leaf];
@@ -204,6 +208,9 @@ const REFUSALS: Readonly<Record<string, SecureRefusal>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "unknown_issuer",
   CERT_SIGNATURE_FAILURE: "unknown_issuer",
   ERR_TLS_CERT_ALTNAME_INVALID: "wrong_identity",
+  INVALID_PURPOSE: "bad_certificate",
+  INVALID_CA: "bad_certificate",
+  PATH_LENGTH_EXCEEDED: "bad_certificate",
   CERT_HAS_EXPIRED: "expired",
   CERT_NOT_YET_VALID: "not_yet_valid",
   ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: "no_client_certificate",

@@ -32,6 +32,8 @@ export class SocketConn implements Conn {
   bytesWritten = 0;
   /** Told at the close, beside the handler: for metrics. */
   closed: ((error: ConnError | null) => void) | null = null;
+  /** Shown the first bytes that come, once, before any handler: an error means that they are none of its, and ends the connection. */
+  inspectFirst: ((bytes: Uint8Array) => ConnError | null) | null = null;
 
   readonly #clock: Clock;
   readonly #socket: Socket;
@@ -251,6 +253,15 @@ export class SocketConn implements Conn {
 
   readonly #onData = (bytes: Uint8Array): void => {
     if (this.#isReset) return;
+    if (this.inspectFirst !== null) {
+      const error = this.inspectFirst(bytes);
+      this.inspectFirst = null;
+      if (error !== null) {
+        this.#error ??= error;
+        this.reset();
+        return;
+      }
+    }
     // Put back while the socket was already flowing: keep the order.
     if (this.#front.length > 0 || this.#isPaused) {
       this.#front.push(bytes);

@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { syncBuiltinESMExports } from "node:module";
+import { mock, test } from "node:test";
+import moduleOfTls, { connect } from "node:tls";
 import type { Conn } from "#/base/conn.ts";
 import { addressKey, type IpAddress } from "#/base/address.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { TunnelConn } from "#/stack/tunnel-conn.ts";
+import { readRefusalNote } from "#/wire/refusal-note.ts";
 import { SystemClock } from "./clock.ts";
 import { NodeTransport } from "./node-transport.ts";
-import { testLeaf, testRoot } from "./testing.ts";
-import { Tls } from "./tls.ts";
+import { testCertificate, testLeaf, testRoot, type TestCertificate, type TestIssued } from "./testing.ts";
+import { Tls, type TlsLeaf } from "./tls.ts";
 import type { SecureError, SecureResult } from "./transport.ts";
 
 const NAME = "web.shop.serviceaccount.identity.pillion.cluster.local";
@@ -49,6 +52,8 @@ async function pair(
   expected: string,
   serverAlpn: string[],
   clientAlpn: string[],
+  clientTls: Tls = tls,
+  refusedByPeer: (reason: string, detail: string) => void = () => undefined,
 ): Promise<{ client: SecureResult | SecureError; server: SecureResult | SecureError }> {
   const server = Promise.withResolvers<SecureResult | SecureError>();
   const client = Promise.withResolvers<SecureResult | SecureError>();
@@ -60,8 +65,10 @@ async function pair(
     );
   });
   transport.connect(listener.address, { timeoutMs: 1000, keepAliveMs: 0 }, (_error, conn) => {
-    const options = { serverName: NAME, expected, alpn: clientAlpn, timeoutMs: 2000, isAnonymous: false };
-    transport.secureClient(conn!, options, (error, result) => client.resolve((error ?? result)!));
+    const common = { serverName: NAME, expected, alpn: clientAlpn, timeoutMs: 2000, isAnonymous: false };
+    clientTls.connect(conn!, { ...common, refusedByPeer }, (error, result) =>
+      client.resolve((error ?? result)!),
+    );
   });
   const both = { client: await client.promise, server: await server.promise };
   listener.close();
@@ -111,6 +118,125 @@ test("refuses a client that offers a foreign ALPN", async () => {
   const { server } = await pair(NAME, ["pillion/1"], ["h2"]);
   assert("refusal" in server);
   assert.equal(server.refusal, "foreign_alpn");
+});
+
+const at = (changes: TestCertificate): TlsLeaf => leafOf(testLeaf(root, {}, changes));
+const leafOf = ({ keyPem, pem }: TestIssued): TlsLeaf => ({ keyPem, chainPem: pem });
+const dns = (value: string): { kind: "dns"; value: string } => ({ kind: "dns", value });
+const uri = (value: string): { kind: "uri"; value: string } => ({ kind: "uri", value });
+const URI = "spiffe://cluster.local/ns/shop/sa/web";
+const other = testRoot("other.example");
+const refusals: readonly [name: string, refusal: string, detail: RegExp, leaf: () => TlsLeaf][] = [
+  [
+    "a valid certificate of another trust domain",
+    "unknown_issuer",
+    /UNABLE_TO/,
+    () => leafOf(testLeaf(other, { trustDomain: "other.example" })),
+  ],
+  [
+    "one of our root that names another trust domain",
+    "foreign_trust_domain",
+    /other\.example is not ours/,
+    () => leafOf(testLeaf(root, { trustDomain: "other.example" })),
+  ],
+  [
+    "a self-signed certificate",
+    "self_signed",
+    /DEPTH_ZERO_SELF_SIGNED_CERT/,
+    () => leafOf(testCertificate({ names: [dns(NAME)], keyUsage: [0] })),
+  ],
+  ["an expired certificate", "expired", /ended at 20/, () => at({ beginsInMs: -9000, endsInMs: -5000 })],
+  ["one whose time has not come", "not_yet_valid", /begins at 20/, () => at({ beginsInMs: 600_000 })],
+  ["two URIs", "ambiguous_name", /2 URIs/, () => at({ names: [uri(URI), uri(URI)] })],
+  ["two DNS names", "ambiguous_name", /2 DNS names/, () => at({ names: [dns(NAME), dns(NAME)] })],
+  [
+    "a DNS name and a URI that disagree",
+    "ambiguous_name",
+    /not the same workload/,
+    () => at({ names: [dns(NAME), uri(`${URI}2`)] }),
+  ],
+  ["a CA used as a leaf", "signing_certificate", /CA's/, () => at({ isAuthority: true, keyUsage: [0, 5] })],
+  ["a key that may sign certificates", "signing_certificate", /keyCertSign/, () => at({ keyUsage: [0, 5] })],
+  ["no name at all", "unnamed_peer", /names nobody/, () => at({ names: [] })],
+];
+for (const [name, refusal, detail, leafOfCase] of refusals)
+  test(`both sides say why a client is refused: ${name}`, async () => {
+    const bad = new Tls(clock);
+    bad.setAnchors(new Map([["cluster.local", root.pem]]));
+    bad.setLeaf(leafOfCase());
+    const told = Promise.withResolvers<string>();
+    const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"], bad, (reason, why) =>
+      told.resolve(`${reason}: ${why}`),
+    );
+    assert("refusal" in server);
+    assert.equal(server.refusal, refusal);
+    assert.match(server.error.message, detail);
+    // RFC 8446 §2: for the client the handshake is over before the server has seen its certificate.
+    assert("conn" in client);
+    client.conn.write(Buffer.from("what must not be lost with the reason".repeat(1000)));
+    const seen = new Seen(client.conn);
+    const error = await seen.closed.promise;
+    assert.equal(error?.code, "IDENTITY_REFUSED");
+    assert.match(error.message, new RegExp(`refused our certificate: ${refusal}: .*${detail.source}`));
+    assert.match(await told.promise, new RegExp(`^${refusal}: .*${detail.source}`));
+    assert.equal(seen.text, "");
+  });
+
+test("both sides say why a client is refused: no certificate", async () => {
+  const outcome = Promise.withResolvers<SecureError | null>();
+  const listener = await transport.listen(loopback, ({ conn }) => {
+    transport.secureServer(conn, { alpn: ["pillion/1"], timeoutMs: 2000 }, (error) => outcome.resolve(error));
+  });
+  const socket = connect({
+    port: listener.address.port,
+    host: "127.0.0.1",
+    servername: NAME,
+    ca: root.pem,
+    checkServerIdentity: () => undefined,
+    ALPNProtocols: ["pillion/1"],
+  });
+  const said: Buffer[] = [];
+  socket.on("data", (bytes: Buffer) => void said.push(bytes)).on("error", () => undefined);
+  await new Promise((done) => socket.on("close", done));
+  listener.close();
+  assert.equal((await outcome.promise)?.refusal, "no_client_certificate");
+  assert.deepEqual(readRefusalNote(Buffer.concat(said)), {
+    reason: "no_client_certificate",
+    detail: "no certificate was shown",
+  });
+});
+
+test("a client that does not speak pillion/1 is cut off without a word", async () => {
+  const bad = new Tls(clock);
+  bad.setAnchors(new Map([["cluster.local", root.pem]]));
+  bad.setLeaf(leafOf(testLeaf(root, { trustDomain: "other.example" })));
+  const { client, server } = await pair(NAME, ["pillion/1", "a"], ["a"], bad);
+  assert("refusal" in server && "conn" in client);
+  const seen = new Seen(client.conn);
+  assert.notEqual((await seen.closed.promise)?.code, "IDENTITY_REFUSED");
+  assert.equal(seen.text, "");
+});
+
+test("connections share one context for each role, and a change makes new ones", async () => {
+  const made = mock.method(moduleOfTls, "createSecureContext");
+  syncBuiltinESMExports();
+  try {
+    const own = new Tls(clock);
+    own.setAnchors(new Map([["cluster.local", root.pem]]));
+    own.setLeaf(leafOf(leaf));
+    for (let i = 0; i < 10; i++) {
+      const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"], own);
+      assert("conn" in client && "conn" in server);
+      client.conn.reset();
+    }
+    // For clients without a certificate, and for those with one; servers of an ALPN have theirs since the first test.
+    assert.equal(made.mock.callCount(), 2);
+    own.setLeaf(leafOf(leaf));
+    assert.equal(made.mock.callCount(), 3);
+  } finally {
+    made.mock.restore();
+    syncBuiltinESMExports();
+  }
 });
 
 test("a reset under TLS arrives as a reset", async () => {

@@ -16,6 +16,8 @@ import { assert } from "#/base/assert.ts";
 import { ConnError } from "#/base/errors.ts";
 import { parseIdentity, sameIdentity, type PeerIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
+import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
+import { encodeRefusalNote, readRefusalNote } from "#/wire/refusal-note.ts";
 import { provePeer, refusalOf, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type {
@@ -39,6 +41,8 @@ export interface TlsLeaf {
 export type TrustAnchors = ReadonlyMap<string, string>;
 
 const OUTSIDE_CONTEXTS_MAX = 64;
+/** How long a client that was refused may take to hear why. */
+const TELL_MS = 1000;
 
 const COMMON: SecureContextOptions = {
   minVersion: "TLSv1.3",
@@ -54,7 +58,7 @@ const COMMON: SecureContextOptions = {
  * All TLS of a sidecar. One shared context per role is built when leaf or anchors change, none per connection;
  * connections that are up keep what they were made with.
  *
- * Server sockets come only from `tls.Server`: one that is built by hand does not enforce `rejectUnauthorized`.
+ * Server sockets come only from `tls.Server`: one that is built by hand does not look at the client's certificate.
  */
 export class Tls {
   readonly #clock: Clock;
@@ -127,7 +131,7 @@ export class Tls {
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
       else if (!proof.names.some((name) => denotesSame(name, options.expected))) {
         handshake.refuse("wrong_identity", `dialled ${options.expected} but found ${proof.names.join(", ")}`);
-      } else handshake.succeed(proof.peer, socket.alpnProtocol);
+      } else handshake.succeed(proof.peer, socket.alpnProtocol, options.refusedByPeer);
     });
     socket.on("error", handshake.onError);
     socket.on("close", handshake.onClose);
@@ -200,7 +204,8 @@ export class Tls {
       ...options,
       ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
       requestCert: true,
-      rejectUnauthorized: true,
+      // Node would only cut the connection. `provePeer` refuses what is not verified, and the client is told why.
+      rejectUnauthorized: false,
       // The handshake's own timer says so earlier and with a reason.
       handshakeTimeout: 120_000,
       allowHalfOpen: true,
@@ -210,7 +215,7 @@ export class Tls {
       const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
       handshake.socket = socket;
       socket.on("error", handshake.onError);
-      if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
+      if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail, proof.refusal);
       else if (alpn.length > 0 && !socket.alpnProtocol)
         handshake.refuse("no_alpn", `no ALPN was offered; ${alpn.join(" or ")} is needed here`);
       else handshake.succeed(proof.peer, socket.alpnProtocol);
@@ -274,20 +279,34 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
     );
   }
 
-  succeed(peer: P, alpn: string | false | null): void {
+  succeed(
+    peer: P,
+    alpn: string | false | null,
+    refusedByPeer?: (reason: string, detail: string) => void,
+  ): void {
     if (!this.#finish() || this.socket === null) return;
     const socket = this.socket;
     socket.pause();
     const conn = new SocketConn(this.#clock, socket, this.#tcp);
+    if (alpn === PILLION_ALPN && refusedByPeer !== undefined)
+      conn.inspectFirst = (bytes) => {
+        const note = readRefusalNote(bytes);
+        if (note === null) return null;
+        refusedByPeer(note.reason, note.detail);
+        const message = `the far sidecar refused our certificate: ${note.reason}: ${note.detail}; its log says so too`;
+        return new ConnError("IDENTITY_REFUSED", message, { blame: "operator" });
+      };
     socket.off("error", this.onError);
     socket.off("close", this.onClose);
     this.#tcp.off("close", this.onClose);
     this.#done(null, { conn, peer, alpn: typeof alpn === "string" ? alpn : null });
   }
 
-  refuse(refusal: SecureRefusal, detail: string): void {
+  /** `told`: the reason that a client of ours is given. */
+  refuse(refusal: SecureRefusal, detail: string, told: string | null = null): void {
     if (!this.#finish()) return;
-    this.#destroy();
+    if (told !== null && this.socket?.alpnProtocol === PILLION_ALPN) this.#tellAndDestroy(told, detail);
+    else this.#destroy();
     const code =
       refusal === "wrong_identity" || refusal === "foreign_trust_domain" ? "IDENTITY_REFUSED" : "TLS_FAILED";
     this.#done({ refusal, error: new ConnError(code, `TLS with ${this.#remote} failed: ${detail}`) }, null);
@@ -320,6 +339,20 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
     this.#isOver = true;
     this.#timer.cancel();
     return true;
+  }
+
+  /** What the client has sent meanwhile is dropped: only who reads hears of its end. */
+  #tellAndDestroy(reason: string, detail: string): void {
+    const socket = this.socket as TLSSocket;
+    const destroy = (): void => {
+      timer.cancel();
+      this.#destroy();
+    };
+    const timer = this.#clock.after(TELL_MS, destroy);
+    socket.on("data", () => undefined);
+    socket.once("end", destroy);
+    socket.once("close", destroy);
+    socket.end(encodeRefusalNote({ reason, detail }));
   }
 
   /**

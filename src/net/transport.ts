@@ -52,6 +52,11 @@ export interface SecureClientOptions {
   readonly timeoutMs: number;
   /** Present no certificate: only for asking for the first one. */
   readonly isAnonymous: boolean;
+  /**
+   * The far side has refused us, and said why: as a rule after `done`, for a client takes itself for connected before the server has
+   * looked at its certificate (RFC 8446 §2). The connection ends by itself. `reason` is the far side's word, printable.
+   */
+  readonly refusedByPeer?: (reason: string, detail: string) => void;
 }
 
 export interface OriginateOptions {
@@ -87,6 +92,7 @@ export type SecureRefusal =
   | "handshake_timeout"
   | "handshake_failed"
   | "peer_closed"
+  | "refused_by_peer" // it took our certificate for no good one
   | "no_client_certificate"
   | "self_signed"
   | "unknown_issuer"

@@ -5,7 +5,7 @@ import { ConnError } from "#/base/errors.ts";
 import type { Endpoint, OriginatedTls } from "#/model/endpoint.ts";
 import type { Labels } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
-import type { SecureResult, Transport } from "#/net/transport.ts";
+import type { SecureRefusal, SecureResult, Transport } from "#/net/transport.ts";
 import type { Cancel, DialDone, DialProtocol } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
@@ -83,6 +83,7 @@ export class Dialler {
           alpn: alpnFor(endpoint, protocol),
           timeoutMs: this.#parts.handshakeTimeoutMs,
           isAnonymous: false,
+          refusedByPeer: (reason, detail) => this.#refusedByPeer(endpoint, reason, detail),
         },
         (failure, result) => {
           if (failure !== null || result === null) {
@@ -170,6 +171,15 @@ export class Dialler {
       reason,
       error,
     });
+  }
+
+  /** Our own certificate is at fault, or their trust: nothing that another attempt would mend. */
+  #refusedByPeer(endpoint: Endpoint, reason: string, detail: string): void {
+    const { log, registry } = this.#parts;
+    const target_addr = addressKey(endpoint.address);
+    const error: SecureRefusal = "refused_by_peer";
+    registry.count(FAMILIES.outboundTcpErrors, { target_addr, error });
+    log.warn("the far sidecar refused our certificate", { endpoint: target_addr, reason, detail });
   }
 
   #labels(endpoint: Endpoint, tls: Labels): Labels {

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
+import { testCertificate, type TestCertificate } from "#/net/testing.ts";
+import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
+import { readRefusalNote } from "#/wire/refusal-note.ts";
 import { cannotRun, identityName, Mesh, until, type Pod } from "./rig/mesh.ts";
 import type { WorkerContext } from "./rig/worker.ts";
 
@@ -129,7 +133,7 @@ describe("what no sidecar accepts", { skip }, () => {
   });
 
   test("accepts a proven peer on both ports (positive control)", async () => {
-    for (const attempt of [direct(), redirected()]) {
+    for (const attempt of [direct(), redirected(), { ...redirected(), ...made({}) }]) {
       const { received } = await stranger.run(attack, server.ip, {
         ...attempt,
         say: attempt.say.replace(CANARY, "\x00 welcome"),
@@ -137,6 +141,16 @@ describe("what no sidecar accepts", { skip }, () => {
       assert.equal(received, "\x00 welcome", `port ${attempt.port}`);
     }
   });
+
+  const DNS = { kind: "dns", value: identityName("stranger") } as const;
+  const URI = { kind: "uri", value: "spiffe://cluster.local/ns/test/sa/stranger" } as const;
+  /** As the issuer of the mesh would have it, except for what is given. */
+  const made = (says: TestCertificate): { key: string; cert: string } => {
+    const certificate = new X509Certificate(mesh.text("root.pem"));
+    const root = { certificate, key: createPrivateKey(mesh.text("root.key")), pem: "", keyPem: "" };
+    const { keyPem, pem } = testCertificate({ names: [DNS, URI], keyUsage: [0], ...says }, root);
+    return { key: keyPem, cert: pem };
+  };
 
   const cases: readonly [name: string, reason: string, change: () => Partial<Attempt>][] = [
     [
@@ -157,6 +171,14 @@ describe("what no sidecar accepts", { skip }, () => {
       "foreign_trust_domain",
       () => mesh.leaf("foreign", "a.b.serviceaccount.identity.pillion.elsewhere.example"),
     ],
+    ["two URIs", "ambiguous_name", () => made({ names: [URI, { kind: "uri", value: `${URI.value}2` }] })],
+    ["two DNS names", "ambiguous_name", () => made({ names: [DNS, DNS] })],
+    [
+      "a DNS name and a URI that disagree",
+      "ambiguous_name",
+      () => made({ names: [DNS, { kind: "uri", value: `${URI.value}2` }] }),
+    ],
+    ["a CA used as a leaf", "signing_certificate", () => made({ isAuthority: true, keyUsage: [0, 5] })],
     ["a foreign ALPN", "foreign_alpn", () => ({ alpn: ["h2"] })],
   ];
   for (const [name, reason, change] of cases) {
@@ -164,6 +186,11 @@ describe("what no sidecar accepts", { skip }, () => {
       const difference = change();
       if (reason === "expired") await sleep(1100);
       for (const base of [direct(), redirected()]) await refused({ ...base, ...difference }, reason);
+      if (reason === "foreign_alpn") return;
+      // A client of ours is told: TLS 1.3 would have it know no more than that the connection broke.
+      const ours = { ...direct(), ...difference, alpn: [PILLION_ALPN] };
+      const { received } = await refusedWith(ours, reason);
+      assert.equal(readRefusalNote(Buffer.from(received, "latin1"))?.reason, reason);
     });
   }
 
@@ -207,16 +234,22 @@ describe("what no sidecar accepts", { skip }, () => {
   });
 
   async function refused(attempt: Attempt, reason: string): Promise<void> {
+    const { received } = await refusedWith(attempt, reason);
+    assert.equal(received, "");
+  }
+
+  /** Refused for this reason, in metric and log, and nothing has arrived at the application. */
+  async function refusedWith(attempt: Attempt, reason: string): Promise<Outcome> {
     const before = await count(reason);
     const logged = server.refusals().filter((one) => one === reason).length;
-    const { received } = await stranger.run(attack, server.ip, attempt);
-    assert.equal(received, "");
+    const outcome = await stranger.run(attack, server.ip, attempt);
     await until(
       async () => (await count(reason)) === before + 1,
       `${reason} is counted for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`,
     );
     assert.equal(server.refusals().filter((one) => one === reason).length, logged + 1);
     await nothingArrived();
+    return outcome;
   }
 
   const count = (reason: string): Promise<number> =>
