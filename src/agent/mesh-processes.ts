@@ -3,11 +3,11 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { Daemon } from "./daemon.ts";
 import { ensureDir } from "./files.ts";
-import { hiddenRoots, type Instance } from "./instance.ts";
+import type { Instance } from "./instance.ts";
 import type { LaunchSpec } from "./runtime/launch.ts";
 import type { ProcessGroups } from "./runtime/process-groups.ts";
 import { NODE_FLAGS, programBinds, SHOWN_MAIN, SHOWN_NODE_DIR, type Programs } from "./runtime/pod-host.ts";
-import { dropPrivileges, sandboxArguments, type SandboxBind } from "./runtime/sandbox.ts";
+import { dropPrivileges, meshSandboxArguments, type SandboxBind } from "./runtime/sandbox.ts";
 import type { Users } from "./runtime/users.ts";
 import type { DnsOptions } from "./dns/server.ts";
 
@@ -105,15 +105,10 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
         pidsMax: DAEMON_PIDS_MAX,
       }),
       netns: null,
-      sandbox: sandboxArguments({
+      sandbox: meshSandboxArguments({
         hostname: hostname(),
-        scratchDir: null,
         etcFiles: [{ source: HOST_RESOLV_CONF, target: HOST_RESOLV_CONF }],
         binds: [...shape.binds, ...programBinds(programs)],
-        hidden: hiddenRoots(instance),
-        shown: [],
-        overlays: new Map(),
-        workingDir: "/",
         env: [["PATH", `${SHOWN_NODE_DIR}:/usr/bin:/bin`]],
       }),
       overlays: [],
@@ -135,6 +130,7 @@ function daemon(host: MeshProcessesHost, shape: DaemonShape): Daemon {
       logFile: join(agentDir, "logs", `${shape.name}.log`),
       statusFile: join(instance.runDir, "status", `${shape.name}.json`),
       secret: null,
+      isOurs: true,
     };
   };
   const recordFile = join(agentDir, `${shape.name}.json`);

@@ -3,7 +3,7 @@ import { closeSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
-import { forbidDumping, originalDestination } from "#/kernel/libc.ts";
+import { originalDestination } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
@@ -39,14 +39,12 @@ const EXIT_ATTEST = 75;
 const PORTS_TIMEOUT_MS = 2000;
 
 /**
- * The sidecar's process: reads its environment, guards its memory, obtains its certificate, then serves until SIGTERM.
+ * The sidecar's process, which `confine` has locked in: reads its environment, obtains its certificate, then serves until SIGTERM.
  * SIGTERM drains and exits; SIGUSR2 asks inbound clients to go elsewhere and goes on serving who comes.
  */
 export async function runSidecar(env: Readonly<Record<string, string | undefined>>): Promise<void> {
   const clock = new SystemClock();
   const log = new JsonLog("info", () => clock.wallMs());
-  // Before there is any key to read: no core dumps, no ptrace by the same user.
-  forbidDumping();
   process.on("uncaughtException", (error) => {
     log.error("a bug ended the sidecar", { error: describeError(error), stack: error.stack });
     process.exit(EXIT_BUG);

@@ -20,6 +20,8 @@ export interface LaunchSpec {
   readonly statusFile: string;
   /** A path for standard input that stays open and says nothing, as a container with `stdin` has it. Default: /dev/null. */
   readonly stdinFile?: string | null;
+  /** One of the mesh's own processes: it leaves no core dump, and its libuv makes no ring that goes past filters (`confine`). */
+  readonly isOurs?: boolean;
   /** What the program reads from file descriptor `SECRET_FD` until its end, or null. Never on a file system by name. */
   readonly secret: string | null;
 }
@@ -29,6 +31,7 @@ const ARGUMENTS_FD = 3;
 const STATUS_FD = 4;
 const FILTER_FD = 5;
 const FILTER: Uint8Array | null = seccompFilter();
+const OUR_FILTER: Uint8Array | null = seccompFilter({ hasRings: false });
 
 export interface Exit {
   /** As a shell tells it: 128 + signal number when a signal ended it. */
@@ -84,7 +87,8 @@ export class SandboxedProcess {
     const log = openSync(spec.logFile, "a", 0o666);
     const status = openSync(spec.statusFile, "w", 0o600);
     const args = openUnnamed(`${spec.statusFile}.args`, spec.sandbox.map((arg) => `${arg}\0`).join(""));
-    const filter = FILTER === null ? null : openUnnamed(`${spec.statusFile}.filter`, FILTER);
+    const filter =
+      filterOf(spec) === null ? null : openUnnamed(`${spec.statusFile}.filter`, filterOf(spec) ?? "");
     const secret = spec.secret === null ? null : openUnnamed(`${spec.statusFile}.secret`, spec.secret);
     // An agent that died between starting a program and writing that down has left it here.
     if (cgroups.pids(spec.cgroup).length > 0) cgroups.kill(spec.cgroup);
@@ -200,7 +204,8 @@ export function tail(file: string, bytes: number): string {
 function startScript(spec: LaunchSpec): string {
   const enter = spec.cgroup.dirs.map((dir) => `echo 0 > ${shellQuote(`${dir}/cgroup.procs`)} || exit 128`);
   const net = spec.netns === null ? "" : `nsenter --net=${shellQuote(spec.netns)} -- `;
-  const filter = FILTER === null ? "" : ` --seccomp ${FILTER_FD}`;
+  if (spec.isOurs === true) enter.push("ulimit -c 0 || exit 128");
+  const filter = filterOf(spec) === null ? "" : ` --seccomp ${FILTER_FD}`;
   const sandbox = `bwrap${filter} --args ${ARGUMENTS_FD} --json-status-fd ${STATUS_FD} -- "$@"`;
   if (typeof spec.stdinFile === "string") {
     // Open at both ends, so that it never comes to an end.
@@ -217,6 +222,10 @@ function startScript(spec: LaunchSpec): string {
     ...enter,
     `exec ${net}unshare --mount --propagation private sh -c ${shellQuote(inner)} pillion "$@"`,
   ].join("\n");
+}
+
+function filterOf(spec: LaunchSpec): Uint8Array | null {
+  return spec.isOurs === true ? OUR_FILTER : FILTER;
 }
 
 /** A file that has no name any more, to be read from its start. */

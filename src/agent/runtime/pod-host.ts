@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { Interceptor } from "#/kernel/interception.ts";
 import type { PodPlan } from "#/model/pod-plan.ts";
 import type { Instance } from "../instance.ts";
@@ -58,7 +59,11 @@ export const SHOWN_MAIN: string = `${SHOWN_PACKAGE}/src/main.js`;
 export function programBinds(programs: Programs): SandboxBind[] {
   return [
     { source: programs.nodeDir, target: SHOWN_NODE_DIR, readOnly: true },
-    { source: programs.packageRoot, target: SHOWN_PACKAGE, readOnly: true },
+    ...["package.json", "node_modules"].map((name) => ({
+      source: join(programs.packageRoot, name),
+      target: `${SHOWN_PACKAGE}/${name}`,
+      readOnly: true,
+    })),
     { source: programs.sourceDir, target: `${SHOWN_PACKAGE}/src`, readOnly: true },
   ];
 }

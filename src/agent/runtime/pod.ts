@@ -438,7 +438,6 @@ export class Pod {
         logFile: this.logFile("pillion-sidecar"),
         statusFile: join(this.#runDir(), "status", "pillion-sidecar.json"),
         etcFiles: this.#etcFiles(),
-        hidden: this.#hidden(),
         workloadApi: asksForWorkloadApi(plan) ? workloadApiBind(this.#runDir(), true) : null,
       },
       this.record.sidecar,

@@ -95,6 +95,59 @@ export function sandboxArguments(view: SandboxView): string[] {
   return args;
 }
 
+/** What one of the mesh's own processes sees. */
+export interface MeshView {
+  readonly hostname: string;
+  /** Replace the machine's, or are the only ones of their folder. */
+  readonly etcFiles: readonly { readonly source: string; readonly target: string }[];
+  readonly binds: readonly SandboxBind[];
+  readonly env: readonly (readonly [string, string])[];
+}
+
+/** Where Node and `setpriv` have their libraries. */
+const LIBRARIES = ["/usr/lib", "/usr/lib64", "/lib", "/lib64"];
+const DROPS_PRIVILEGES = "/usr/bin/setpriv";
+/** How names are looked up, what a time zone is called; nothing of the machine's users or secrets. */
+const ETC_SHOWN = [
+  "/etc/nsswitch.conf",
+  "/etc/host.conf",
+  "/etc/gai.conf",
+  "/etc/hosts",
+  "/etc/ld.so.cache",
+  "/etc/localtime",
+];
+const DEVICES_SHOWN = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"];
+
+/**
+ * Arguments of bubblewrap for a process of the mesh: an empty root with what Node needs to run, all of it read-only, and the folders
+ * of `binds`. Nothing else of the machine is there, and nothing can be written but what a bind says so of.
+ */
+export function meshSandboxArguments(view: MeshView): string[] {
+  const args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--clearenv"];
+  for (const [name, value] of view.env) args.push("--setenv", name, value);
+  // bubblewrap makes missing folders for root alone.
+  for (const path of ["/usr", "/usr/bin", "/etc", "/dev"]) args.push("--perms", "0755", "--dir", path);
+  for (const path of LIBRARIES) {
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) continue;
+    if (stat.isSymbolicLink()) args.push("--symlink", readlinkSync(path), path);
+    else args.push("--ro-bind", path, path);
+  }
+  args.push("--ro-bind", DROPS_PRIVILEGES, DROPS_PRIVILEGES);
+  const replaced = new Set(view.etcFiles.map((file) => file.target));
+  for (const path of ETC_SHOWN)
+    if (!replaced.has(path) && existsSync(path)) args.push("--ro-bind", path, path);
+  for (const file of view.etcFiles) args.push("--ro-bind", file.source, file.target);
+  args.push("--proc", "/proc", "--remount-ro", "/proc");
+  for (const path of DEVICES_SHOWN) args.push("--dev-bind", path, path, "--remount-ro", path);
+  for (const bind of view.binds.toSorted((a, b) => a.target.length - b.target.length)) {
+    args.push(...parentDirectories(bind.target, ["/"]));
+    args.push(bind.readOnly ? "--ro-bind" : "--bind", bind.source, bind.target);
+  }
+  args.push("--remount-ro", "/", "--chdir", "/");
+  return args;
+}
+
 /** bubblewrap makes missing parents of a mount point for root alone; a container's user has to pass through them. */
 function parentDirectories(target: string, emptied: readonly string[]): string[] {
   const args: string[] = [];

@@ -1,28 +1,28 @@
+import {
+  ALLOW,
+  AT_ARCH,
+  AT_ARG0,
+  AT_NUMBER,
+  ENOSYS,
+  EPERM,
+  errno,
+  JUMP_ANY_BIT,
+  JUMP_EQUAL,
+  JUMP_GREATER_EQUAL,
+  LOAD,
+  programBytes,
+  RETURN,
+  X32,
+  type Instruction,
+} from "#/kernel/seccomp/program.ts";
+import { IO_URING_SETUP } from "#/kernel/seccomp/ringless-filter.ts";
+
 /**
  * A filter of system calls for everything that runs in a pod: what reaches past namespaces and capabilities. It is short
  * on purpose; what needs a capability that no container has is refused by the kernel already.
  */
 
-/** In struct seccomp_data (seccomp(2)): number, architecture, arguments of 8 bytes each, low half first. */
-const AT_NUMBER = 0;
-const AT_ARCH = 4;
-const AT_ARG0 = 16;
-
-// linux/bpf_common.h
-const LOAD = 0x20;
-const JUMP_EQUAL = 0x15;
-const JUMP_GREATER_EQUAL = 0x35;
-const JUMP_ANY_BIT = 0x45;
-const RETURN = 0x06;
-
-const ALLOW = 0x7fff_0000;
-const errno = (code: number): number => 0x0005_0000 | code;
-const EPERM = 1;
-const ENOSYS = 38;
-
 const CLONE_NEWUSER = 0x1000_0000;
-/** Numbers of the x32 interface start here; nothing needs it, and it would be a way around the numbers below. */
-const X32 = 0x4000_0000;
 
 interface Calls {
   readonly audit: number;
@@ -69,32 +69,28 @@ const CALLS: Readonly<Record<string, readonly Calls[]>> = {
   ],
 };
 
-/** The filter as bubblewrap reads it, or null for a machine whose numbers we do not know. */
-export function seccompFilter(arch: string = process.arch): Uint8Array | null {
+/**
+ * The filter as bubblewrap reads it, or null for a machine whose numbers we do not know. Without rings (io_uring), for what puts
+ * itself under a filter of its own later: libuv would make one before that, and it goes past filters.
+ */
+export function seccompFilter(
+  options: { readonly hasRings: boolean } = { hasRings: true },
+  arch: string = process.arch,
+): Uint8Array | null {
   const machines = CALLS[arch];
   if (machines === undefined) return null;
   const program: Instruction[] = [];
   for (const calls of machines) {
-    const body = filterOf(calls, arch === "x64" && calls === machines[0]);
+    const body = filterOf(calls, arch === "x64" && calls === machines[0], options.hasRings);
     // Jumps are relative and at most 255 far; each machine's part ends in a return of its own.
     program.push([LOAD, 0, 0, AT_ARCH], [JUMP_EQUAL, 0, body.length, calls.audit], ...body);
   }
   // A program of an architecture that is none of these cannot make a system call.
   program.push([RETURN, 0, 0, errno(ENOSYS)]);
-  const bytes = new DataView(new ArrayBuffer(program.length * 8));
-  for (const [index, [code, ifTrue, ifFalse, value]] of program.entries()) {
-    bytes.setUint16(index * 8, code, true);
-    bytes.setUint8(index * 8 + 2, ifTrue);
-    bytes.setUint8(index * 8 + 3, ifFalse);
-    bytes.setUint32(index * 8 + 4, value >>> 0, true);
-  }
-  return new Uint8Array(bytes.buffer);
+  return programBytes(program);
 }
 
-/** struct sock_filter: code, distance when true, distance when false, operand. */
-type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, value: number];
-
-function filterOf(calls: Calls, hasX32: boolean): Instruction[] {
+function filterOf(calls: Calls, hasX32: boolean, hasRings: boolean): Instruction[] {
   const refuse: Instruction[] = calls.refused.flatMap((number) => [
     [JUMP_EQUAL, 0, 1, number],
     [RETURN, 0, 0, errno(EPERM)],
@@ -110,6 +106,12 @@ function filterOf(calls: Calls, hasX32: boolean): Instruction[] {
     // clone3 has its flags behind a pointer, where a filter cannot look: without it, the C library uses clone.
     [JUMP_EQUAL, 0, 1, calls.clone3],
     [RETURN, 0, 0, errno(ENOSYS)],
+    ...(hasRings
+      ? []
+      : ([
+          [JUMP_EQUAL, 0, 1, IO_URING_SETUP],
+          [RETURN, 0, 0, errno(ENOSYS)],
+        ] as const)),
     ...refuse,
     // A user namespace would hand out every capability inside itself, mounting among them.
     [JUMP_EQUAL, 1, 0, calls.clone],

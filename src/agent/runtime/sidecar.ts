@@ -14,7 +14,7 @@ import {
   type PodHost,
 } from "./pod-host.ts";
 import { SIDECAR_CPU_REQUEST_MILLIS } from "./pod-weight.ts";
-import { dropPrivileges, sandboxArguments, type SandboxBind } from "./sandbox.ts";
+import { dropPrivileges, meshSandboxArguments, type SandboxBind } from "./sandbox.ts";
 import { workloadApiSettings } from "./workload-api.ts";
 
 export interface SidecarRecord {
@@ -67,7 +67,6 @@ export interface SidecarPlace {
   readonly logFile: string;
   readonly statusFile: string;
   readonly etcFiles: readonly { readonly source: string; readonly target: string }[];
-  readonly hidden: readonly string[];
   /** Where the workload is given SVIDs; null unless the pod asks. */
   readonly workloadApi: SandboxBind | null;
 }
@@ -283,15 +282,10 @@ export class Sidecar {
         : {}),
       ...(place.workloadApi === null ? {} : workloadApiSettings(this.#pod, this.#host.users)),
     };
-    const sandbox = sandboxArguments({
+    const sandbox = meshSandboxArguments({
       hostname: this.#pod.hostname,
-      scratchDir: null,
       etcFiles: place.etcFiles,
       binds: [...programBinds(programs), ...(place.workloadApi === null ? [] : [place.workloadApi])],
-      hidden: place.hidden,
-      shown: [],
-      overlays: new Map(),
-      workingDir: "/",
       env: Object.entries(env),
     });
     return {
@@ -316,6 +310,7 @@ export class Sidecar {
       logFile: place.logFile,
       statusFile: place.statusFile,
       secret: token,
+      isOurs: true,
     };
   }
 
