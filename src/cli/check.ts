@@ -13,6 +13,7 @@ import {
   routedNetworks,
   takenEverywhere,
 } from "./networks.ts";
+import { rotationLine } from "./identity/identity-text.ts";
 import { countOf, statusIfRunning } from "./up.ts";
 
 /** One thing looked at. "warn" does not stop the mesh, "bad" does. */
@@ -217,8 +218,6 @@ function clock(): Finding {
   return ok("clock", new Date().toISOString());
 }
 
-const DAY_MS = 86_400_000;
-
 async function mesh(paths: InstancePaths, status: AnswerOf<"status">): Promise<Finding[]> {
   const findings = [ok("agent", `instance "${paths.name}" is running, pid ${status.agentPid}`)];
   if (!status.controlConnected)
@@ -229,17 +228,18 @@ async function mesh(paths: InstancePaths, status: AnswerOf<"status">): Promise<F
   findings.push(ok("control plane", `pid ${status.controlPid}`));
   const { answer } = await ask(paths, { kind: "ask", question: { kind: "status" } }, "control");
   if (answer.kind === "status") {
-    for (const certificate of answer.certificates) {
-      const leftMs = certificate.notAfterMs - Date.now();
-      const detail = `ends ${new Date(certificate.notAfterMs).toISOString()}`;
-      if (leftMs <= 0)
-        findings.push(
-          bad(`${certificate.name} certificate`, detail, "it has expired: no sidecar gets a certificate"),
-        );
-      else if (leftMs < 30 * DAY_MS)
-        findings.push(warn(`${certificate.name} certificate`, detail, "rotate it before it ends"));
-      else findings.push(ok(`${certificate.name} certificate`, detail));
+    // By the control plane's own clock.
+    for (const problem of answer.identity.problems) {
+      const [detail = "", ...remedies] = problem.split("; ");
+      const isOver = answer.identity.problems.length > 0 && /expired|begins only/.test(detail);
+      findings.push((isOver ? bad : warn)("certificates", detail, remedies.join("; ")));
     }
+    if (answer.identity.problems.length === 0)
+      for (const { name, notAfterMs } of answer.certificates)
+        findings.push(ok(`${name} certificate`, `ends ${new Date(notAfterMs).toISOString()}`));
+    const { rotation } = answer.identity;
+    if (rotation !== null && rotation.waitingFor.length > 0)
+      findings.push(warn("rotation", rotationLine(rotation, Date.now()), "see: pillion identity status"));
     const problems = answer.problems.length + answer.objects.flatMap((object) => object.findings).length;
     findings.push(
       problems === 0

@@ -297,6 +297,77 @@ Begin with:
       );
     });
 
+  const identityCommand = program
+    .command("identity")
+    .description("Look at the mesh's certificates, rotate its root or issuer, repair, revoke.")
+    .exitOverride();
+  const identity = (name: string, description: string): Command =>
+    identityCommand
+      .command(name)
+      .description(description)
+      .showHelpAfterError(`(see: pillion identity ${name} --help)`)
+      .option("--instance <name>", "which mesh on this machine", "default")
+      .exitOverride();
+
+  identity("status", "Show roots, issuer, and how far a rotation is. Exit code 1 when something has expired.")
+    .addOption(output())
+    .action(async (options: { instance: string; output: string }) => {
+      const { identityStatus } = await import("./identity/identity.ts");
+      process.exitCode = await identityStatus(paths(options), options.output === "json", print);
+    });
+
+  identity(
+    "rotate",
+    "Replace the root, or the issuer below it, without a restart, and wait until it is done.",
+  )
+    .option("--root", "a new root and a new issuer", false)
+    .option("--issuer", "a new issuer below the present root", false)
+    .option("--dry-run", "only say what would be done, and who would be waited for", false)
+    .option("--force", "do not wait for whoever does not answer: those lose contact with the others", false)
+    .option("--timeout <seconds>", "how long to wait; the rotation goes on after that", seconds, 300)
+    .addOption(output())
+    .action(
+      async (options: {
+        instance: string;
+        root: boolean;
+        issuer: boolean;
+        dryRun: boolean;
+        force: boolean;
+        timeout: number;
+        output: string;
+      }) => {
+        if (options.root === options.issuer) throw new CommandError("say what: --root or --issuer", 2);
+        const { identityRotate } = await import("./identity/identity.ts");
+        await identityRotate(
+          paths(options),
+          {
+            what: options.root ? "root" : "issuer",
+            isDryRun: options.dryRun,
+            isForced: options.force,
+            timeoutSeconds: options.timeout,
+            json: options.output === "json",
+          },
+          print,
+          printProgress,
+        );
+      },
+    );
+
+  identity("repair", "Make anew what has expired, and wait until every pod is ready.")
+    .option("--timeout <seconds>", "how long to wait", seconds, 300)
+    .action(async (options: { instance: string; timeout: number }) => {
+      const { identityRepair } = await import("./identity/identity.ts");
+      await identityRepair(paths(options), options.timeout, print, printProgress);
+    });
+
+  identity("revoke", "Give an identity no certificate any more, and let it in nowhere.")
+    .argument("<name>", "NAMESPACE/ACCOUNT, a SPIFFE ID, or a DNS name of the mesh")
+    .option("--undo", "take it back into use", false)
+    .action(async (name: string, options: { instance: string; undo: boolean }) => {
+      const { identityRevoke } = await import("./identity/identity.ts");
+      await identityRevoke(paths(options), name, options.undo, print);
+    });
+
   command("simulate", "Play a folder's mesh on virtual time: load, and a failure. Nothing is started.")
     .requiredOption("-f, --folder <folder>", "the folder of Kubernetes YAML, as for up")
     .option(

@@ -2,6 +2,7 @@ import type { ControlAnswer } from "#/model/node-protocol.ts";
 import type { PodStatus } from "#/model/pod-plan.ts";
 import type { InstancePaths } from "./instance-paths.ts";
 import { notKeptLines } from "./not-kept.ts";
+import { rotationLine } from "./identity/identity-text.ts";
 import { AgentAway, ask } from "./operator.ts";
 import { ageText, table } from "./table.ts";
 import { describeProblem, statusIfRunning } from "./up.ts";
@@ -24,7 +25,9 @@ export async function status(
   const wellPods = agent.pods.every((pod) => pod.ready || pod.phase === "Succeeded");
   const findings = (known?.objects ?? []).flatMap((object) => object.findings);
   const problems = [...(known?.problems ?? []), ...findings];
-  const well = agent.controlConnected && wellPods && problems.length === 0;
+  const identity = known?.identity;
+  const unsound = identity?.problems ?? [];
+  const well = agent.controlConnected && wellPods && problems.length === 0 && unsound.length === 0;
   if (json) {
     print(
       JSON.stringify(
@@ -41,6 +44,7 @@ export async function status(
           objects: known?.objects ?? [],
           problems: known?.problems ?? [],
           certificates: known?.certificates ?? [],
+          identity: identity ?? null,
           notKept: agent.notKept,
           ok: well,
         },
@@ -57,6 +61,9 @@ export async function status(
   for (const certificate of known?.certificates ?? []) {
     lines.push(`${certificate.name} certificate ends in ${ageText(certificate.notAfterMs - Date.now())}`);
   }
+  if (identity !== undefined && identity.rotation !== null)
+    lines.push(rotationLine(identity.rotation, Date.now()));
+  for (const problem of unsound) lines.push(`! ${problem}`);
   lines.push(...notKeptLines(agent.notKept), "", podTable(agent.pods));
   if (known !== null && known.objects.length > 0) {
     lines.push(

@@ -9,7 +9,10 @@ import { SystemClock } from "#/net/clock.ts";
 import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
+import { IdentityDesk } from "./identity/identity-desk.ts";
 import { JwtAuthority } from "./identity/jwt-authority.ts";
+import { Revocations } from "./identity/revocations.ts";
+import { Rotator } from "./identity/rotator.ts";
 import { Tokens } from "./identity/tokens.ts";
 import { Trusting } from "./identity/trusting.ts";
 import { OutsideNames, systemResolve } from "./external/outside-names.ts";
@@ -142,6 +145,11 @@ class Control {
     const trusting = new Trusting(this.#state);
     const jwtAuthority = await JwtAuthority.open(this.#state, node.trustDomain, clock, log);
     this.#closers.push(() => jwtAuthority.close());
+    const revocations = new Revocations(this.#state);
+    const rotator = new Rotator({ clock, log, authority, trusting });
+    this.#closers.push(() => rotator.close());
+    const desk = new IdentityDesk({ clock, log, authority, rotator, revocations });
+    this.#closers.push(() => desk.close());
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();
     const losses = new StandardLosses();
@@ -161,6 +169,7 @@ class Control {
         version: this.#options.version ?? ownVersion(),
         newUid: randomUUID,
         seed: node.instance,
+        revoked: () => revocations.all,
         outsideNames,
       },
       {
@@ -178,7 +187,7 @@ class Control {
       clock,
       log,
       methods: new Map([
-        ...identityMethods(authority, tokens, isInUse, log),
+        ...identityMethods(authority, tokens, isInUse, log, (identity) => revocations.has(identity)),
         ...destinationMethods(live),
         ...policyMethods(live, losses),
         ...trustMethods(live, authority, trusting),
@@ -214,7 +223,7 @@ class Control {
         const token = tokens.give({ podUid, identity, form: "dns+spiffe" });
         return { token, trustAnchorsPem: authority.trustAnchorsPem, error: "" };
       },
-      answer: (question) => answerQuestion(question, mesh, authority, losses),
+      answer: (question) => answerQuestion(question, mesh, desk, losses),
     };
   }
 

@@ -30,7 +30,7 @@ export interface NodeParts {
     readonly trustAnchorsPem: string;
     readonly error: string;
   };
-  readonly answer: (question: ControlQuestion) => ControlAnswer;
+  readonly answer: (question: ControlQuestion) => ControlAnswer | Promise<ControlAnswer>;
 }
 
 /** Plans that the agent has not read are not queued: the latest one is sent when it reads again. */
@@ -173,7 +173,7 @@ export class NodeLink {
         return this.#reply(socket, {
           kind: "answer",
           requestId: message.requestId,
-          answer: parts.answer(message.question),
+          answer: await parts.answer(message.question),
         });
       default:
         log.warn("the agent sent a message of a kind that is not known", {

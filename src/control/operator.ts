@@ -1,7 +1,7 @@
 import { kindNamed } from "#/kube/kind-names.ts";
 import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
 import type { StandardLosses } from "./answers/standard-losses.ts";
-import type { Authority } from "./identity/authority.ts";
+import type { IdentityDesk } from "./identity/identity-desk.ts";
 import { explainRequest } from "./explain/explain-request.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 
@@ -11,9 +11,9 @@ const ROLLABLE = new Set(["Deployment", "StatefulSet", "DaemonSet", "Pod"]);
 export function answerQuestion(
   question: ControlQuestion,
   mesh: Mesh,
-  authority: Authority,
+  identity: IdentityDesk,
   losses: StandardLosses,
-): ControlAnswer {
+): ControlAnswer | Promise<ControlAnswer> {
   mesh.catchUp();
   switch (question.kind) {
     case "status":
@@ -21,10 +21,8 @@ export function answerQuestion(
         kind: "status",
         objects: mesh.objects.map((status) => withLosses(status, losses)),
         problems: mesh.problems,
-        certificates: [
-          { name: "root", notAfterMs: authority.rootNotAfterMs },
-          { name: "issuer", notAfterMs: authority.issuerNotAfterMs },
-        ],
+        certificates: identity.certificates,
+        identity: identity.status,
       };
     case "get": {
       const found = mesh.manifests.filter(
@@ -45,6 +43,11 @@ export function answerQuestion(
         return { kind: "error", message: "the control plane has not taken in the folder yet; try again" };
       return explainRequest(mesh.view, question.question);
     }
+    case "identity-status":
+    case "identity-rotate":
+    case "identity-repair":
+    case "identity-revoke":
+      return identity.answer(question, mesh);
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);
       if (typeof found === "string") return { kind: "error", message: found };

@@ -1,3 +1,4 @@
+import type { IdentityStatus, RotationReport } from "./identity-status.ts";
 import type { Explanation, ExplainQuestion } from "./explanation.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "./pod-plan.ts";
 
@@ -75,6 +76,19 @@ export type ControlQuestion =
   | { readonly kind: "explain"; readonly question: ExplainQuestion }
   /** Rolls all pods of a workload by its own rules of updating ("deployment/front" in a namespace; target "" = all). */
   | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
+  /** How the mesh's certificates stand. */
+  | { readonly kind: "identity-status" }
+  /** Begins a rotation, or lets the one under way go on without those it waits for. `isDryRun`: only what it would do. */
+  | {
+      readonly kind: "identity-rotate";
+      readonly what: "root" | "issuer";
+      readonly isDryRun: boolean;
+      readonly isForced: boolean;
+    }
+  /** Makes anew what has expired, and has sidecars started again that cannot go on by themselves. */
+  | { readonly kind: "identity-repair" }
+  /** Takes an identity (SPIFFE ID, DNS name or NAMESPACE/ACCOUNT) out of use, or back. */
+  | { readonly kind: "identity-revoke"; readonly name: string; readonly isUndone: boolean }
   /** How far a rollout is: `done` says whether it is over. */
   | { readonly kind: "rollout-status"; readonly namespace: string; readonly target: string };
 
@@ -84,7 +98,10 @@ export type ControlAnswer =
       readonly objects: readonly ObjectStatus[];
       readonly problems: readonly FolderProblem[];
       readonly certificates: readonly CertificateStatus[];
+      readonly identity: IdentityStatus;
     }
+  | { readonly kind: "identity"; readonly identity: IdentityStatus }
+  | { readonly kind: "rotation-plan"; readonly plan: RotationReport }
   | {
       readonly kind: "objects";
       readonly objects: readonly { readonly manifest: unknown; readonly status: ObjectStatus }[];

@@ -138,6 +138,8 @@ export interface SidecarPlan {
   readonly env: Readonly<Record<string, string>>;
   readonly cpuLimitMillis: number | null;
   readonly memoryLimitBytes: number | null;
+  /** How often the control plane has had it started again: a sidecar that was started for another number is. Absent: never. */
+  readonly starts?: number;
   readonly skipInboundPorts: readonly number[];
   readonly skipOutboundPorts: readonly number[];
   readonly letThroughCidrs: readonly string[];

@@ -18,6 +18,7 @@ import { ConfigError, readConfig, workloadName, type SidecarConfig } from "./con
 import { Channel, type ChannelParts } from "./control/channel.ts";
 import { ControlClient } from "./control/client.ts";
 import { IdentityClient } from "./identity/identity-client.ts";
+import { TrustExpiry } from "./identity/trust-expiry.ts";
 import { TrustClient } from "./identity/trust-client.ts";
 import { processMemory } from "./process-memory.ts";
 import { addProcessMetrics } from "./process-metrics.ts";
@@ -125,6 +126,12 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       served?.renewWithin(ms);
     },
   });
+  const expiry = new TrustExpiry({
+    clock,
+    log,
+    chain: () => identity.chain,
+    roots: () => trust.anchors,
+  });
   const control = new ControlClient({
     clock,
     random,
@@ -218,6 +225,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     policy.keepOpen();
     trust.start();
     if (config.workloadApi !== null) await serveWorkload(config.workloadApi);
+    expiry.start();
     sidecar = new Sidecar({
       config,
       clock,

@@ -149,6 +149,7 @@ export class Pod {
   update(plan: PodPlan): void {
     if (JSON.stringify(plan) === JSON.stringify(this.record.plan)) return;
     this.record.plan = plan;
+    if (plan.sidecar !== null) this.#sidecar?.update(plan.sidecar);
     if (this.#stage === Stage.RUNNING || this.#stage === Stage.INIT || this.#stage === Stage.SIDECAR) {
       try {
         refreshFiles(plan, this.#volumeFolders());

@@ -23,6 +23,8 @@ export interface SidecarRecord {
   lastCode: number | null;
   /** It was ready and intercepting when this was written. */
   ready: boolean;
+  /** `SidecarPlan.starts` when it was started. */
+  starts?: number;
   /** The targets that it was started with; only in explicit mode. */
   explicitTargets: string;
 }
@@ -75,7 +77,7 @@ export interface SidecarPlace {
 export class Sidecar {
   readonly #host: PodHost;
   readonly #pod: PodPlan;
-  readonly #plan: SidecarPlan;
+  #plan: SidecarPlan;
   readonly #place: SidecarPlace;
   readonly record: SidecarRecord;
   readonly #changed: () => void;
@@ -149,9 +151,22 @@ export class Sidecar {
    * What it has open gets a moment to end.
    */
   retarget(): void {
+    if (this.#host.intercept !== "explicit") return;
+    if (this.record.explicitTargets !== this.#host.explicitTargets(this.#pod)) this.#startAgain();
+  }
+
+  /** The pod's plan has changed; most of what a sidecar is told of it, it is told at its start. */
+  update(plan: SidecarPlan): void {
+    this.#plan = plan;
+    if ((this.record.starts ?? 0) === (plan.starts ?? 0)) return;
+    this.#ready = false;
+    this.#complaint = "is started again";
+    this.#startAgain();
+  }
+
+  #startAgain(): void {
     const process = this.#process;
-    if (this.#host.intercept !== "explicit" || process === null || this.#stopping) return;
-    if (this.record.explicitTargets === this.#host.explicitTargets(this.#pod)) return;
+    if (process === null || this.#stopping) return;
     process.signal("SIGTERM");
     const timer = setTimeout(() => process.kill(), RETARGET_GRACE_MS);
     void process.exited.then(() => clearTimeout(timer));
@@ -261,6 +276,7 @@ export class Sidecar {
     const attested = await Promise.race([this.#host.attest(this.#pod.uid), this.#stopped]);
     if (attested === null || this.#stopping) return null;
     this.#complaint = "is starting";
+    this.record.starts = this.#plan.starts ?? 0;
     this.record.explicitTargets =
       this.#host.intercept === "explicit" ? this.#host.explicitTargets(this.#pod) : "";
     return SandboxedProcess.launch(this.#host.cgroups, this.#launchSpec(attested));

@@ -15,6 +15,7 @@ import { dnsName, spiffeUri } from "#/model/identity.ts";
 import type { StateFolder } from "../state-folder.ts";
 import type { IdentityRecord, RotationKind, RotationRecord } from "./identity-record.ts";
 import { readIdentity, writeIdentity } from "./identity-record.ts";
+import { identityProblems } from "./expiry.ts";
 import {
   exportKey,
   fingerprint,
@@ -118,6 +119,15 @@ export class Authority {
     return this.issuer.notAfter.getTime();
   }
 
+  /** The root above the issuer; null where its key is not here. */
+  get root(): X509Certificate | null {
+    return this.#record.root?.certificate ?? null;
+  }
+
+  get nextRoot(): X509Certificate | null {
+    return this.#record.next?.root?.certificate ?? null;
+  }
+
   /** Null when none is under way. */
   get rotation(): RotationRecord | null {
     return this.#record.rotation;
@@ -191,6 +201,45 @@ export class Authority {
 
   finishRotation(): void {
     this.#change({ rotation: null });
+  }
+
+  /** What is over or soon will be, and what helps: a sentence each. */
+  problems(): string[] {
+    return identityProblems(this, this.#wallMs());
+  }
+
+  /** What can sign nothing that anybody takes, now: the roots that are over, or not begun, and the issuer if it is. */
+  unusable(): readonly X509Certificate[] {
+    const nowMs = this.#wallMs();
+    const isOver = ({ notBefore, notAfter }: X509Certificate): boolean =>
+      notAfter.getTime() <= nowMs || notBefore.getTime() > nowMs + SKEW_MS;
+    return [...this.#record.anchors, this.issuer].filter(isOver);
+  }
+
+  /**
+   * Makes anew what can sign nothing any more: the issuer, or the root and with it the issuer. Sidecars that trust only what is over have
+   * to be started again. A rotation under way is over. Null: everything can be used.
+   */
+  async repair(): Promise<RotationKind | null> {
+    const { root } = this.#record;
+    const unusable = this.unusable();
+    if (unusable.length === 0) return null;
+    if (root === null) throw new Error("the root's key is not here");
+    const nowMs = this.#wallMs();
+    const isOver = (certificate: X509Certificate): boolean =>
+      unusable.some((one) => fingerprint(one) === fingerprint(certificate));
+    const isRootUsable = !isOver(root.certificate);
+    const above = isRootUsable ? root : await makeRoot(this.#trustDomain, nowMs);
+    const issuer = await makeIssuer(above, this.#trustDomain, nowMs);
+    const others = this.#record.anchors.filter((anchor) => !isOver(anchor));
+    this.#change({
+      root: above,
+      issuer,
+      anchors: withAnchor(others, above.certificate),
+      next: null,
+      rotation: null,
+    });
+    return isRootUsable ? "issuer" : "root";
   }
 
   /** Signs a leaf for `identity`. The caller has checked who asks and that the key is theirs. */

@@ -21,11 +21,13 @@ export interface CertifyInput {
   readonly form?: SanForm;
   /** Whether any pod still runs as this identity: a certificate outlives its pod by at most its own life. */
   readonly inUse: (identity: Identity) => boolean;
+  /** Whether the operator has taken this identity out of use. */
+  readonly isRevoked?: (identity: Identity) => boolean;
 }
 
 export type CertifyRefusal = {
   readonly kind: "refused";
-  readonly code: "invalid-argument" | "unauthenticated" | "permission-denied";
+  readonly code: "invalid-argument" | "unauthenticated" | "permission-denied" | "failed-precondition";
   readonly reason: string;
 };
 export type CertifyAnswer =
@@ -49,6 +51,15 @@ export async function certify(
     return invalid(`${JSON.stringify(input.identity.slice(0, 300))} is no identity of this mesh`);
   if (identity.trustDomain !== authority.trustDomain)
     return invalid(`the trust domain is ${authority.trustDomain}, not ${identity.trustDomain}`);
+  if (input.isRevoked?.(identity) === true)
+    return {
+      kind: "refused",
+      code: "permission-denied",
+      reason: `${spiffeUri(identity)} was revoked; an operator may undo that: pillion identity revoke ${spiffeUri(identity)} --undo`,
+    };
+  // Before the token is used up, so that the same one is good after the repair.
+  if (authority.unusable().length > 0)
+    return { kind: "refused", code: "failed-precondition", reason: authority.problems().join("; ") };
   const request = await checkRequest(input.csr, identity);
   if (request.kind === "refused") return request;
 

@@ -31,14 +31,19 @@ const FILE = "started-with.json";
 export class Trusting {
   readonly #state: StateFolder;
   readonly #standings = new Map<string, Standing>();
+  /** What is kept. */
+  readonly #started = new Map<string, Readonly<Standing>>();
   #pods: ReadonlyMap<string, PodStatus> = new Map();
+  #isInformed = false;
   readonly #listeners = new Set<() => void>();
 
   constructor(state: StateFolder) {
     this.#state = state;
-    const kept = state.readJson(FILE) as Record<string, { sequence: number; issuer: string }> | null;
-    for (const [uid, { sequence, issuer }] of Object.entries(kept ?? {}))
-      this.#standings.set(uid, { sequence, issuer, isOurs: false });
+    const kept = state.readJson(FILE) as Record<string, Standing> | null;
+    for (const [uid, standing] of Object.entries(kept ?? {})) {
+      this.#started.set(uid, standing);
+      this.#standings.set(uid, { ...standing });
+    }
   }
 
   /** `changed` is called after whatever may end somebody's waiting. */
@@ -46,14 +51,27 @@ export class Trusting {
     this.#listeners.add(changed);
   }
 
+  /** Whether the agent has said which pods it has. */
+  get isInformed(): boolean {
+    return this.#isInformed;
+  }
+
   /** A sidecar is about to start with these roots, and gets its leaf from this issuer or a later one. Written before it is told. */
   starts(podUid: string, sequence: number, issuer: string): void {
-    this.#standings.set(podUid, { sequence, issuer, isOurs: false });
+    // Which kind of proxy rides in a pod does not change.
+    const standing = { sequence, issuer, isOurs: this.#standings.get(podUid)?.isOurs ?? false };
+    this.#started.set(podUid, standing);
+    this.#standings.set(podUid, { ...standing });
     this.#save();
   }
 
   watches(podUid: string): void {
     this.#standing(podUid).isOurs = true;
+    const started = this.#started.get(podUid);
+    if (started?.isOurs === false) {
+      this.#started.set(podUid, { ...started, isOurs: true });
+      this.#save();
+    }
     this.#tell();
   }
 
@@ -68,11 +86,12 @@ export class Trusting {
   /** All pods that the agent has, and which of the others are still planned. */
   observe(pods: readonly PodStatus[], isPlanned: (podUid: string) => boolean): void {
     this.#pods = new Map(pods.map((pod) => [pod.uid, pod]));
+    this.#isInformed = true;
     let isForgotten = false;
     for (const uid of this.#standings.keys()) {
       if (this.#pods.has(uid) || isPlanned(uid)) continue;
       this.#standings.delete(uid);
-      isForgotten = true;
+      isForgotten = this.#started.delete(uid) || isForgotten;
     }
     if (isForgotten) this.#save();
     this.#tell();
@@ -121,8 +140,7 @@ export class Trusting {
   }
 
   #save(): void {
-    const kept = [...this.#standings].map(([uid, { sequence, issuer }]) => [uid, { sequence, issuer }]);
-    this.#state.writeJson(FILE, Object.fromEntries(kept));
+    this.#state.writeJson(FILE, Object.fromEntries(this.#started));
   }
 
   #tell(): void {

@@ -34,6 +34,8 @@ export interface MeshParts {
   readonly newUid: () => string;
   /** Pods' names follow from it. */
   readonly seed: string;
+  /** Absent: nobody is. */
+  readonly revoked?: () => readonly Identity[];
   /** Absent: names outside are not resolved. */
   readonly outsideNames?: OutsideNames;
 }
@@ -117,6 +119,32 @@ export class Mesh {
   /** A name outside has other addresses. */
   takeOutsideNames(): void {
     this.#soon();
+  }
+
+  /** Other identities are revoked. */
+  takeRevocations(): void {
+    this.#soon();
+  }
+
+  /** Has the agent start these pods' sidecars again, inside their pods, with fresh tokens and roots. Gives how many. */
+  restartSidecars(isConcerned: (podUid: string) => boolean): number {
+    let count = 0;
+    for (const record of this.#records.all()) {
+      const { plan } = record;
+      if (plan.sidecar === null || record.isLeaving || !isConcerned(plan.uid)) continue;
+      record.plan = { ...plan, sidecar: { ...plan.sidecar, starts: (plan.sidecar.starts ?? 0) + 1 } };
+      count++;
+    }
+    if (count > 0) this.#records.touch();
+    this.#soon();
+    // The agent hears of it before whoever asked hears that it was done.
+    this.catchUp();
+    return count;
+  }
+
+  /** Pods whose sidecar runs and is not ready. */
+  isSidecarUnwell(podUid: string): boolean {
+    return this.#statuses?.get(podUid)?.sidecar?.ready === false;
   }
 
   takePods(statuses: readonly PodStatus[]): void {
@@ -295,7 +323,8 @@ export class Mesh {
       ),
     );
     const outsideAddresses = outsideNames?.addresses ?? new Map();
-    const view: MeshView = { ...compiled.view, policy, outsideAddresses };
+    const revoked = this.#parts.revoked?.() ?? [];
+    const view: MeshView = { ...compiled.view, policy, outsideAddresses, revoked };
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
       if (isPolicy(loaded.object)) {

@@ -15,6 +15,7 @@ const STATUS = {
   "invalid-argument": GrpcStatus.INVALID_ARGUMENT,
   unauthenticated: GrpcStatus.UNAUTHENTICATED,
   "permission-denied": GrpcStatus.PERMISSION_DENIED,
+  "failed-precondition": GrpcStatus.FAILED_PRECONDITION,
 } as const;
 
 /** `io.linkerd.proxy.identity.Identity`: the one method that needs no certificate, because it gives the first. */
@@ -23,6 +24,7 @@ export function identityMethods(
   tokens: Tokens,
   inUse: (identity: Identity) => boolean,
   log: Log,
+  isRevoked: (identity: Identity) => boolean = () => false,
 ): Map<string, MethodHandler> {
   return new Map([
     [
@@ -39,6 +41,7 @@ export function identityMethods(
             // The listener without TLS is for a linkerd2-proxy, which knows the DNS form only.
             ...(call.isTrusted ? { form: "dns" as const } : {}),
             inUse,
+            isRevoked,
           });
           if (answer.kind === "refused") {
             log.warn("a certificate was refused", {

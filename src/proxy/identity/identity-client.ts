@@ -66,7 +66,7 @@ export class IdentityClient {
   #isCalling = false;
   /** How soon to renew once the call under way has ended; null: as its certificate needs it. */
   #nextMs: number | null = null;
-  #issuer = "";
+  #chain: readonly X509Certificate[] = [];
   /** Of the first certificate: a token is good for one key, also when its answer was lost and it is shown again. */
   #firstKeys: Promise<KeyPair> | null = null;
 
@@ -97,7 +97,12 @@ export class IdentityClient {
 
   /** Who signed the certificate in force: SHA-256 of the issuer's DER, in hexadecimal; "" before the first. */
   get issuer(): string {
-    return this.#issuer;
+    return fingerprintOf(this.#chain[1]);
+  }
+
+  /** The certificate in force, then those above it; empty before the first. */
+  get chain(): readonly X509Certificate[] {
+    return this.#chain;
   }
 
   /** Renews so soon, whatever is left of the certificate in force. */
@@ -205,7 +210,7 @@ export class IdentityClient {
     });
     const validMs = notAfterMs - clock.wallMs();
     this.#life.begin(notAfterMs);
-    this.#issuer = fingerprintOf(chain[1]);
+    this.#chain = chain;
     this.#firstKeys = null;
     registry.count(FAMILIES.certRefreshes, {});
     log.info("certificate issued", {

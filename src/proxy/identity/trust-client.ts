@@ -68,6 +68,11 @@ export class TrustClient {
     this.#applied = textOf(new Map([[parts.trustDomain, this.#anchorsPem]]));
   }
 
+  /** Roots of our own trust domain that are in force. */
+  get anchors(): readonly X509Certificate[] {
+    return splitPem(this.#anchorsPem).map((pem) => new X509Certificate(pem));
+  }
+
   /** PEM of the roots of our own trust domain that are in force. */
   get anchorsPem(): string {
     return this.#anchorsPem;

@@ -1,0 +1,43 @@
+import type { Identity } from "#/model/identity.ts";
+import { parseIdentity, sameIdentity, spiffeUri } from "#/model/identity.ts";
+import type { StateFolder } from "../state-folder.ts";
+
+const FILE = "revoked.json";
+/** They are looked through for each certificate, and are rules at every port. */
+const REVOKED_MAX = 1_000;
+
+/** Identities that get no certificate any more and are let in nowhere, until that is undone. Kept over restarts. */
+export class Revocations {
+  readonly #state: StateFolder;
+  #all: readonly Identity[];
+
+  constructor(state: StateFolder) {
+    this.#state = state;
+    const kept = (state.readJson(FILE) ?? []) as string[];
+    this.#all = kept.map(parseIdentity).filter((identity) => identity !== null);
+  }
+
+  /** Another array after each change, the same otherwise. */
+  get all(): readonly Identity[] {
+    return this.#all;
+  }
+
+  has(identity: Identity): boolean {
+    return this.#all.some((one) => sameIdentity(one, identity));
+  }
+
+  /** False: it was so already. Throws at the bound, and when it cannot be written. */
+  set(identity: Identity, isRevoked: boolean): boolean {
+    if (this.has(identity) === isRevoked) return false;
+    const all = isRevoked
+      ? [...this.#all, identity]
+      : this.#all.filter((one) => !sameIdentity(one, identity));
+    if (all.length > REVOKED_MAX)
+      throw new Error(
+        `${REVOKED_MAX} identities are revoked already; undo those that no certificate is left of (a leaf lives a day)`,
+      );
+    this.#state.writeTogether([[FILE, JSON.stringify(all.map(spiffeUri))]]);
+    this.#all = all;
+    return true;
+  }
+}
