@@ -37,8 +37,11 @@ export class Mesh {
   readonly folder: string;
   readonly #netns: string;
   readonly #children = new Set<ChildProcess>();
+  readonly #node: string;
 
-  constructor(label: string) {
+  /** `node`: what runs the operator's command and with it the agent, which shows its folder to all that it starts. */
+  constructor(label: string, node: string = process.execPath) {
+    this.#node = node;
     this.name = `e2e-${label}-${process.pid % 10_000}-${meshes++}`;
     this.dir = mkdtempSync(join(tmpdir(), `pln-${label}-`));
     this.folder = join(this.dir, "folder");
@@ -71,19 +74,12 @@ export class Mesh {
   async pillion(subcommand: string, ...args: string[]): Promise<Run> {
     const at = args.indexOf("--");
     const instance = ["--instance", this.name];
-    const all =
-      subcommand === "rollout" || subcommand === "authz"
-        ? [args[0] ?? "", ...instance, ...args.slice(1)]
-        : at === -1
-          ? [...args, ...instance]
-          : [...instance, ...args];
-    return await this.run(
-      process.execPath,
-      "--disable-warning=ExperimentalWarning",
-      MAIN,
-      subcommand,
-      ...all,
-    );
+    const all = ["rollout", "authz", "identity"].includes(subcommand)
+      ? [args[0] ?? "", ...instance, ...args.slice(1)]
+      : at === -1
+        ? [...args, ...instance]
+        : [...instance, ...args];
+    return await this.run(this.#node, "--disable-warning=ExperimentalWarning", MAIN, subcommand, ...all);
   }
 
   async status(): Promise<MeshStatus> {
@@ -143,7 +139,7 @@ export class Mesh {
   /** Starts a program in a workload's container, to be watched while it runs. */
   spawnIn(pod: string, ...argv: string[]): ChildProcess {
     return this.spawn(
-      process.execPath,
+      this.#node,
       "--disable-warning=ExperimentalWarning",
       MAIN,
       "exec",
