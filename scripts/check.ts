@@ -48,7 +48,7 @@ const STEPS: readonly Step[] = [
   tests("tidy", "test/*.test.ts"),
   tests("unit", "{src,scripts,bench,demo,bpf,test/soak}/**/*.test.ts"),
   tests("wire", "test/{wire,fuzz}/**/*.test.ts"),
-  tests("sim", "test/sim/**/*.test.ts"),
+  tests("sim", "test/{sim,access-reference}/**/*.test.ts"),
   script("gate", "bench/gate.ts", []),
   separateTests("e2e", "test/e2e/**/*.test.ts"),
   separateTests("conformance", "test/conformance/**/*.test.ts"),
