@@ -41,6 +41,7 @@ interface Known {
  */
 export class OutsideNames {
   readonly #parts: OutsideNamesParts;
+  #last: ReadonlyMap<string, readonly IpAddress[]> = new Map();
   readonly #known = new Map<string, Known>();
   #refused = 0;
 
@@ -72,9 +73,14 @@ export class OutsideNames {
     this.#refused = refused;
   }
 
-  /** By name, as they stand. */
+  /** By name, as they stand; the same object as long as nothing has changed. */
   get addresses(): ReadonlyMap<string, readonly IpAddress[]> {
-    return new Map([...this.#known].map(([host, { addresses }]) => [host, addresses]));
+    const last = this.#last;
+    const isCurrent =
+      last.size === this.#known.size &&
+      [...this.#known].every(([host, { addresses }]) => last.get(host) === addresses);
+    if (!isCurrent) this.#last = new Map([...this.#known].map(([host, { addresses }]) => [host, addresses]));
+    return this.#last;
   }
 
   close(): void {

@@ -14,6 +14,7 @@ import { compilePolicy, isPolicy } from "../policy/compile.ts";
 import type { CompiledPolicy } from "../policy/compile.ts";
 import { describeFaults, isFine } from "../policy/conditions.ts";
 import { compileServices } from "../services/compile.ts";
+import { shareUnchanged } from "../services/share.ts";
 import type { MeshView } from "../services/mesh-view.ts";
 import { allocateVirtualIps } from "../services/virtual-ips.ts";
 import type { OutsideNames } from "../external/outside-names.ts";
@@ -52,6 +53,9 @@ export interface MeshSinks {
   /** All pods that the agent has. */
   readonly pods?: (statuses: readonly PodStatus[], isPlanned: (podUid: string) => boolean) => void;
 }
+
+const NO_ADDRESSES: ReadonlyMap<string, readonly IpAddress[]> = new Map();
+const NOBODY: readonly Identity[] = [];
 
 /** Changes within this time are taken in together: longer where a round costs more, so that rounds take at most half of a core. */
 const JOIN_MS = 20;
@@ -314,17 +318,18 @@ export class Mesh {
       meshAnnotations: context.meshAnnotations,
     });
     const { services } = compiled;
+    const made = this.#view === null ? compiled.view : shareUnchanged(this.#view, compiled.view);
     const servicesByName = new Map(services.map((one) => [`${one.namespace}/${one.name}`, one]));
-    const policy = this.#compilePolicy(folder, compiled.view);
+    const policy = this.#compilePolicy(folder, made);
     const { outsideNames } = this.#parts;
     outsideNames?.want(
       [...policy.externals.values()].flatMap((entry) =>
         entry.kind === "backend" ? [entry.backend.hostname] : [],
       ),
     );
-    const outsideAddresses = outsideNames?.addresses ?? new Map();
-    const revoked = this.#parts.revoked?.() ?? [];
-    const view: MeshView = { ...compiled.view, policy, outsideAddresses, revoked };
+    const outsideAddresses = outsideNames?.addresses ?? NO_ADDRESSES;
+    const revoked = this.#parts.revoked?.() ?? NOBODY;
+    const view: MeshView = { ...made, policy, outsideAddresses, revoked };
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
       if (isPolicy(loaded.object)) {

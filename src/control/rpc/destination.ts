@@ -15,7 +15,7 @@ import { profileOf } from "../answers/profile.ts";
 import { meaningOfName, parseAuthority } from "../answers/target.ts";
 import { wireAddress } from "../answers/wire.ts";
 import { externalKeyOf } from "../policy/external.ts";
-import type { MeshView } from "../services/mesh-view.ts";
+import type { MeshView, ViewEndpoint } from "../services/mesh-view.ts";
 import { endpointKey } from "../services/mesh-view.ts";
 import type { LiveView } from "./live-view.ts";
 import { sameBytes, SharedAnswers } from "./live-view.ts";
@@ -42,11 +42,15 @@ export function destinationMethods(live: LiveView): Map<string, MethodHandler> {
 export interface EndpointSet {
   readonly exists: boolean;
   readonly labels: Readonly<Record<string, string>>;
-  /** By address: the message, its bytes to compare, and the address alone for removals. */
-  readonly endpoints: ReadonlyMap<
-    string,
-    { readonly message: WeightedAddr; readonly bytes: Uint8Array; readonly address: TcpAddress }
-  >;
+  /** By address. */
+  readonly endpoints: ReadonlyMap<string, EncodedEndpoint>;
+}
+
+/** The message, its bytes to compare, and the address alone for removals. */
+interface EncodedEndpoint {
+  readonly message: WeightedAddr;
+  readonly bytes: Uint8Array;
+  readonly address: TcpAddress;
 }
 
 function watchEndpoints(
@@ -65,8 +69,9 @@ function watchEndpoints(
   const first = compute(live.require());
   if (!first.exists) throw notFound(`no Service is called ${target.host}`);
   const key = `${isExtended ? "extended" : "standard"} ${request.path.toLowerCase()}`;
-  return sets.watch(live, key, compute, watcher, (next, before) => {
-    for (const update of updates(before, next)) watcher.send(update);
+  const basis = (view: MeshView): readonly unknown[] => [view.node, ...partsOf(view, target.host)];
+  return sets.watch(live, { key, compute, basis }, watcher, (next, before) => {
+    for (const update of updatesOnce(before, next)) watcher.send(update);
   });
 }
 
@@ -86,22 +91,31 @@ export function endpointSet(
   if (service.externalName !== null)
     throw invalidArgument(`${host} is of type ExternalName; ask for ${service.externalName}`);
   const found = service.ports.find((one) => one.port === port);
-  const endpoints = (found === undefined ? [] : meaning.endpoints(found)).map((endpoint) => {
-    const message = weightedAddr(endpoint, found?.protocol === "opaque");
-    return [
-      endpointKey(endpoint),
-      {
-        message,
-        bytes: toBinary(WeightedAddrSchema, message),
-        address: wireAddress(endpoint.ip, endpoint.port),
-      },
-    ] as const;
-  });
+  const endpoints = (found === undefined ? [] : meaning.endpoints(found)).map(
+    (endpoint) => [endpointKey(endpoint), encoded(endpoint, found?.protocol === "opaque")] as const,
+  );
   return {
     exists: true,
     labels: { namespace: service.namespace, service: service.name },
     endpoints: new Map(endpoints),
   };
+}
+
+const ENCODED: Readonly<Record<"plain" | "opaque", WeakMap<ViewEndpoint, EncodedEndpoint>>> = {
+  plain: new WeakMap(),
+  opaque: new WeakMap(),
+};
+
+/** Once for each endpoint: its object is another one when anything of it has changed. */
+function encoded(endpoint: ViewEndpoint, isOpaque: boolean): EncodedEndpoint {
+  const known = ENCODED[isOpaque ? "opaque" : "plain"];
+  let found = known.get(endpoint);
+  if (found === undefined) {
+    const message = weightedAddr(endpoint, isOpaque);
+    const address = wireAddress(endpoint.ip, endpoint.port);
+    known.set(endpoint, (found = { message, bytes: toBinary(WeightedAddrSchema, message), address }));
+  }
+  return found;
 }
 
 /** A proxy that would speak plaintext to a server of TLS is told of no endpoint. */
@@ -122,6 +136,19 @@ function externalSet(view: MeshView, key: string, port: number, isExtended: bool
   });
   const labels = { namespace: source.namespace, xbackend: source.name };
   return { exists: true, labels, endpoints: new Map(endpoints) };
+}
+
+const UPDATES = new WeakMap<
+  EndpointSet,
+  { readonly before: EndpointSet | null; readonly messages: Uint8Array[] }
+>();
+
+/** As `updates`. All who watch the same name go from the same set to the same set, so that it is encoded once for them. */
+function updatesOnce(before: EndpointSet | null, next: EndpointSet): Uint8Array[] {
+  let found = UPDATES.get(next);
+  if (found === undefined || found.before !== before)
+    UPDATES.set(next, (found = { before, messages: updates(before, next) }));
+  return found.messages;
 }
 
 /** What to tell a client that knows `before` (null: nothing). Add goes before Remove, so that no moment is without endpoints. */
@@ -185,7 +212,21 @@ function watchProfile(
     if (profile === null) throw invalidArgument(`${target.host} is no name of ${view.node.clusterDomain}`);
     return toBinary(DestinationProfileSchema, profile);
   };
-  return profiles.watch(live, request.path.toLowerCase(), compute, watcher, (bytes) => watcher.send(bytes));
+  const ip = parseIp(target.host);
+  const basis = (view: MeshView): readonly unknown[] =>
+    ip === null
+      ? [view.node, ...partsOf(view, target.host)]
+      : [view.node, view.policy, view.servicesByIp.get(ip), view.podsByIp.get(ip)];
+  return profiles.watch(live, { key: request.path.toLowerCase(), compute, basis }, watcher, (bytes) =>
+    watcher.send(bytes),
+  );
+}
+
+/** What of the mesh a name is, as the objects of the view. */
+function partsOf(view: MeshView, host: string): readonly unknown[] {
+  if (externalKeyOf(view, host) !== null) return [view.policy, view.outsideAddresses];
+  const meaning = meaningOfName(view, host);
+  return [meaning.kind, meaning.kind === "service" ? meaning.service : null];
 }
 
 function decode(request: Uint8Array): GetDestination {

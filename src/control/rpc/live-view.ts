@@ -33,8 +33,21 @@ export class LiveView {
   }
 }
 
+/** What is asked of a view. */
+export interface Question<T> {
+  /** Equal keys have equal answers. */
+  readonly key: string;
+  readonly compute: (view: MeshView) => T;
+  /**
+   * All that the answer follows from, as objects and plain values: as long as they are the same ones, it is not computed again. Null
+   * where that cannot be said.
+   */
+  readonly basis: ((view: MeshView) => readonly unknown[]) | null;
+}
+
 interface Entry<T> {
   view: MeshView;
+  basis: readonly unknown[] | null;
   answer: T;
   users: number;
 }
@@ -51,35 +64,41 @@ export class SharedAnswers<T> {
     this.#isEqual = isEqual;
   }
 
-  get(key: string, view: MeshView, compute: (view: MeshView) => T): T {
-    const entry = this.#entries.get(key);
-    if (entry === undefined) return compute(view);
-    if (entry.view !== view) {
+  get(question: Question<T>, view: MeshView): T {
+    const entry = this.#entries.get(question.key);
+    return entry === undefined ? question.compute(view) : this.#current(entry, question, view);
+  }
+
+  #current(entry: Entry<T>, { compute, basis }: Question<T>, view: MeshView): T {
+    if (entry.view === view) return entry.answer;
+    const now = basis?.(view) ?? null;
+    if (now === null || entry.basis?.every((part, i) => part === now[i]) !== true) {
       const answer = compute(view);
       if (!this.#isEqual(entry.answer, answer)) entry.answer = answer;
-      entry.view = view;
     }
+    entry.view = view;
+    entry.basis = now;
     return entry.answer;
   }
 
-  /** Watches `key`: `changed` is called at once and whenever the answer differs. Throws what `compute` throws at first. */
+  /** `changed` is called at once and whenever the answer differs. Throws what `compute` throws at first. */
   watch(
     live: LiveView,
-    key: string,
-    compute: (view: MeshView) => T,
+    question: Question<T>,
     watcher: Watcher,
     changed: (answer: T, before: T | null) => void,
   ): () => void {
+    const { key, basis } = question;
     const first = live.require();
-    let answer = this.get(key, first, compute);
-    const entry = this.#entries.get(key) ?? { view: first, answer, users: 0 };
+    let answer = this.get(question, first);
+    const entry = this.#entries.get(key) ?? { view: first, basis: basis?.(first) ?? null, answer, users: 0 };
     entry.users++;
     this.#entries.set(key, entry);
     changed(answer, null);
     const unlisten = live.listen((view) => {
       let next: T;
       try {
-        next = this.get(key, view, compute);
+        next = this.#current(entry, question, view);
       } catch (error) {
         watcher.fail(error instanceof RpcError ? error : unavailable(String(error)));
         return;

@@ -17,14 +17,9 @@ import type { PolicyClient } from "../policy/policy.ts";
 import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import type { LiveView } from "./live-view.ts";
 import { sameBytes, SharedAnswers } from "./live-view.ts";
+import type { Question } from "./live-view.ts";
 import type { CallContext, MethodHandler } from "./server.ts";
 import { invalidArgument, notFound, permissionDenied } from "./status.ts";
-
-/** What is asked. Equal keys have equal answers. */
-interface Question {
-  readonly key: string;
-  readonly compute: (view: MeshView) => Uint8Array;
-}
 
 /** `InboundServerPolicies` and `OutboundPolicies`: each question once or watched. Notes what proxies of another kind lose. */
 export function policyMethods(
@@ -34,7 +29,7 @@ export function policyMethods(
   const pair = (
     once: string,
     watched: string,
-    parse: (request: Uint8Array, call: CallContext, losses: StandardLosses) => Question,
+    parse: (request: Uint8Array, call: CallContext, losses: StandardLosses) => Question<Uint8Array>,
   ): [string, MethodHandler][] => {
     const shared = new SharedAnswers<Uint8Array>(sameBytes);
     return [
@@ -43,8 +38,7 @@ export function policyMethods(
         {
           isOpen: false,
           unary: async (request, call) => {
-            const { key, compute } = parse(request, call, losses);
-            return await Promise.resolve(shared.get(key, live.require(), compute));
+            return await Promise.resolve(shared.get(parse(request, call, losses), live.require()));
           },
         },
       ],
@@ -52,10 +46,8 @@ export function policyMethods(
         watched,
         {
           isOpen: false,
-          watch: (request, watcher, call) => {
-            const { key, compute } = parse(request, call, losses);
-            return shared.watch(live, key, compute, watcher, (bytes) => watcher.send(bytes));
-          },
+          watch: (request, watcher, call) =>
+            shared.watch(live, parse(request, call, losses), watcher, (bytes) => watcher.send(bytes)),
         },
       ],
     ];
@@ -74,7 +66,11 @@ export function policyMethods(
   ]);
 }
 
-function inboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {
+function inboundQuestion(
+  request: Uint8Array,
+  call: CallContext,
+  losses: StandardLosses,
+): Question<Uint8Array> {
   const { workload, port } = decode(() => fromBinary(PortSpecSchema, request), "PortSpec");
   const pod = parseWorkload(workload);
   if (pod === null)
@@ -83,20 +79,15 @@ function inboundQuestion(request: Uint8Array, call: CallContext, losses: Standar
     );
   if (port < 1 || port > 65535) throw invalidArgument(`${port} is no port`);
   const capabilities = capabilitiesIn(workload);
-  let before: { readonly basis: readonly unknown[]; readonly bytes: Uint8Array } | null = null;
   return {
     key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod} ${port}`,
     compute: (view) => {
       const found = view.podsByName.get(pod);
       if (found === undefined) throw notFound(`no pod is called ${pod}`);
       checkIsOwn(found, call);
-      const basis = basisOf(view, found, port);
-      if (capabilities.isExtended && before?.basis.every((part, i) => part === basis[i]) === true)
-        return before.bytes;
-      const bytes = toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities, losses));
-      before = { basis, bytes };
-      return bytes;
+      return toBinary(ServerSchema, inboundServerOf(view, found, port, capabilities, losses));
     },
+    basis: capabilities.isExtended ? (view) => basisOf(view, view.podsByName.get(pod), port) : null,
   };
 }
 
@@ -104,11 +95,16 @@ function inboundQuestion(request: Uint8Array, call: CallContext, losses: Standar
  * What the answer to a sidecar of ours follows from: most changes of a mesh are none of these, and it is not encoded again. A pod's
  * template is its own for as long as it lives.
  */
-function basisOf({ policy, revoked }: MeshView, pod: ViewPod, port: number): readonly unknown[] {
+function basisOf({ policy, revoked }: MeshView, pod: ViewPod | undefined, port: number): readonly unknown[] {
+  if (pod === undefined) return [];
   return [policy, revoked, pod.uid, pod.ip, isOpaquePort(pod, port), pod.protocols.get(port)];
 }
 
-function outboundQuestion(request: Uint8Array, call: CallContext, losses: StandardLosses): Question {
+function outboundQuestion(
+  request: Uint8Array,
+  call: CallContext,
+  losses: StandardLosses,
+): Question<Uint8Array> {
   const { target, sourceWorkload } = decode(() => fromBinary(TrafficSpecSchema, request), "TrafficSpec");
   const asked = askedTarget(target);
   const pod = parseWorkload(sourceWorkload);
@@ -121,7 +117,30 @@ function outboundQuestion(request: Uint8Array, call: CallContext, losses: Standa
     key: `${keyOf(capabilities)} ${keyOfCaller(call)} ${pod ?? ""} ${asked.key}`,
     compute: (view) =>
       encodedPolicyOf(view, asked.find(view), clientOf(view, pod, call), capabilities, losses),
+    basis: capabilities.isExtended
+      ? (view) => [
+          view.policy,
+          view.node,
+          view.outsideAddresses,
+          pod === null ? null : view.podsByName.get(pod),
+          ...partsOf(asked.find(view)),
+        ]
+      : null,
   };
+}
+
+/** What of the mesh a target is, as the objects of the view. */
+function partsOf(target: Target): readonly unknown[] {
+  switch (target.kind) {
+    case "service":
+      return [target.service, target.port];
+    case "undefined-port":
+      return [target.service];
+    case "pod":
+      return [target.pod];
+    default:
+      return [target.kind];
+  }
 }
 
 /** An address, or a name and a port, and what it means in a view. */

@@ -287,36 +287,38 @@ function agreeOnProtocols(
   }
 }
 
-function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, Protocol>): ViewPod {
-  const { plan, status } = pod;
+/** What a pod's plan alone says of it. */
+type PlanFacts = Pick<
+  ViewPod,
+  | "labels"
+  | "identity"
+  | "workload"
+  | "skipInboundPorts"
+  | "inboundDefault"
+  | "ports"
+  | "probes"
+  | "grpcProbePorts"
+>;
+
+/** The same objects as long as the plan is the same, so that a pod that has not changed is known by them. */
+const PLAN_FACTS = new WeakMap<PodPlan, PlanFacts>();
+
+function planFacts(plan: PodPlan, trustDomain: string): PlanFacts {
+  const known = PLAN_FACTS.get(plan);
+  if (known?.identity.trustDomain === trustDomain) return known;
   const [kind, , workload] = plan.owner.split("/");
   const probes = plan.containers.flatMap((container) =>
     [container.startupProbe, container.readinessProbe, container.livenessProbe].flatMap((probe) =>
       probe === null ? [] : [probe.action],
     ),
   );
-  return {
-    uid: plan.uid,
-    name: plan.name,
-    namespace: plan.namespace,
+  const facts: PlanFacts = {
     labels: plan.labels,
-    ip: (status === null ? null : parseIp(status.ip)) ?? "",
-    identity: {
-      trustDomain: node.trustDomain,
-      namespace: plan.namespace,
-      serviceAccount: plan.serviceAccount,
-    },
+    identity: { trustDomain, namespace: plan.namespace, serviceAccount: plan.serviceAccount },
     workload:
       kind === undefined || workload === undefined || kind === "Pod"
         ? null
         : { kind: kind.toLowerCase(), name: workload },
-    templateHash: plan.templateHash,
-    isMeshed: plan.sidecar !== null && node.testWithoutTls !== true,
-    isReady: status?.ready ?? false,
-    isLeaving: pod.isLeaving || (status?.terminating ?? false),
-    hostname: plan.hostname,
-    subdomain: plan.subdomain,
-    opaquePorts: pod.opaquePorts,
     skipInboundPorts: plan.sidecar?.skipInboundPorts ?? [],
     inboundDefault: inboundDefaultIn(plan.annotations),
     ports: [...plan.containers, ...plan.initContainers].flatMap((container) =>
@@ -328,6 +330,26 @@ function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, P
       action.kind === "http" ? [{ path: action.path.split("?")[0]!, port: action.port }] : [],
     ),
     grpcProbePorts: probes.flatMap((action) => (action.kind === "grpc" ? [action.port] : [])),
+  };
+  PLAN_FACTS.set(plan, facts);
+  return facts;
+}
+
+function viewPod(pod: KnownPod, node: NodeInfo, protocols: ReadonlyMap<number, Protocol>): ViewPod {
+  const { plan, status } = pod;
+  return {
+    ...planFacts(plan, node.trustDomain),
+    uid: plan.uid,
+    name: plan.name,
+    namespace: plan.namespace,
+    ip: (status === null ? null : parseIp(status.ip)) ?? "",
+    templateHash: plan.templateHash,
+    isMeshed: plan.sidecar !== null && node.testWithoutTls !== true,
+    isReady: status?.ready ?? false,
+    isLeaving: pod.isLeaving || (status?.terminating ?? false),
+    hostname: plan.hostname,
+    subdomain: plan.subdomain,
+    opaquePorts: pod.opaquePorts,
     protocols,
   };
 }
