@@ -17,6 +17,7 @@ import type {
 } from "#/proxy/control/control-api.ts";
 import { limitIds } from "#/stack/limits/rate-limiter.ts";
 import { Sidecar } from "#/proxy/sidecar.ts";
+import type { AccessObserver } from "#/stack/access/observer.ts";
 import { ACCESS_OF_ALL } from "#/stack/access/testing.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
@@ -55,7 +56,12 @@ export class SimMesh {
   pod(
     name: string,
     ip: string,
-    options: { isMeshed: boolean; flaw?: SecureRefusal | null; tracesRequests?: boolean },
+    options: {
+      isMeshed: boolean;
+      flaw?: SecureRefusal | null;
+      tracesRequests?: boolean;
+      accessObserver?: AccessObserver;
+    },
   ): SimPod {
     const host = this.net.host(ip);
     const registry = new Registry();
@@ -85,6 +91,7 @@ export class SimMesh {
       control: new SimMember(this.control, name),
       registry,
       memory: null,
+      ...(options.accessObserver === undefined ? {} : { accessObserver: options.accessObserver }),
     });
     host.intercept(sidecar.outbound.accept, sidecar.inbound.accept);
     return { name, host, registry, sidecar };

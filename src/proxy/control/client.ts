@@ -102,8 +102,12 @@ export class ControlClient implements ControlApi {
     const { workload, policy: channel, log } = this.#parts;
     const request = new ProtoWriter().text(1, workload).uint(2, port);
     let hasHeard = false;
+    let last: Buffer | null = null;
     return this.#watch(channel, "io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort", request, {
       message: (bytes) => {
+        // A control plane that comes back says all again, and nobody needs to be asked about requests under way for that.
+        if (last?.equals(bytes) === true) return;
+        last = Buffer.from(bytes);
         const decoded = decodeInboundPolicy(bytes);
         if (decoded !== null) policy(decoded);
         else if (hasHeard)
