@@ -253,6 +253,8 @@ export class Pod {
     }
     this.#volumes = await prepareVolumes(plan, this.#volumeFolders());
     this.#writePodFiles();
+    if (asksForWorkloadApi(plan))
+      await makeWorkloadApiFolder(this.#runDir(), this.#host.users.sidecar(this.record.slot));
     this.#intercept(app);
     if (plan.sidecar !== null) {
       this.#enter(Stage.SIDECAR);
@@ -642,8 +644,6 @@ export class Pod {
     const files = podFiles(plan, ip, gatewayIp, this.#host.clusterDomain);
     for (const [name, text] of Object.entries(files))
       writeAtomic(join(this.#runDir(), "etc", name), text, 0o644);
-    if (asksForWorkloadApi(plan))
-      makeWorkloadApiFolder(this.#runDir(), this.#host.users.sidecar(this.record.slot));
   }
 
   #etcFiles(): { source: string; target: string }[] {

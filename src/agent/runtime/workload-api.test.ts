@@ -33,7 +33,7 @@ test("the users of all containers are served, each once; root where none is said
 
 test("only the sidecar may write where the socket lies", () => {
   assert.deepEqual(workloadApiBind("/run/x/pods/1", false), {
-    source: "/run/x/pods/1/workload-api",
+    source: "/run/x/pods/1/volumes/.workload-api",
     target: "/run/spiffe",
     readOnly: true,
   });

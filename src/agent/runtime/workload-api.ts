@@ -1,7 +1,8 @@
-import { chmodSync } from "node:fs";
-import { join } from "node:path";
+import { statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { PodPlan } from "#/model/pod-plan.ts";
 import { ensureDir, giveTo } from "../files.ts";
+import { mustRun } from "../run-command.ts";
 import type { SandboxBind } from "./sandbox.ts";
 import type { Users } from "./users.ts";
 
@@ -10,6 +11,7 @@ import type { Users } from "./users.ts";
  * the sidecar's business, and no key comes by here.
  */
 const SHOWN_FOLDER = "/run/spiffe";
+const FOLDER_BYTES = 4096;
 const SHOWN_SOCKET = `${SHOWN_FOLDER}/agent.sock`;
 
 export function asksForWorkloadApi(plan: PodPlan): boolean {
@@ -17,11 +19,16 @@ export function asksForWorkloadApi(plan: PodPlan): boolean {
   return plan.sidecar?.workloadApi === true;
 }
 
-/** The folder on the machine, below the pod's own of the run folder, which nobody but root may enter. */
-export function makeWorkloadApiFolder(podRunDir: string, sidecarUid: number): void {
+/**
+ * The folder on the machine, among the pod's volumes in memory, which nobody but root may enter and which are unmounted with the pod. It is
+ * a file system of its own that has room for a socket and no more: the sidecar could else fill the machine's. Repeating it does nothing.
+ */
+export async function makeWorkloadApiFolder(podRunDir: string, sidecarUid: number): Promise<void> {
   const folder = workloadApiFolder(podRunDir);
   ensureDir(folder);
-  chmodSync(folder, 0o755);
+  if (statSync(folder).dev !== statSync(dirname(folder)).dev) return;
+  const options = ["mode=0755", `size=${FOLDER_BYTES}`, "nr_inodes=8", "nosuid", "nodev", "noexec"];
+  await mustRun("mount", ["-t", "tmpfs", "-o", options.join(","), "tmpfs", folder]);
   giveTo(folder, sidecarUid, sidecarUid);
 }
 
@@ -47,5 +54,6 @@ export function workloadApiSettings(plan: PodPlan, users: Users): Record<string,
 }
 
 function workloadApiFolder(podRunDir: string): string {
-  return join(podRunDir, "workload-api");
+  // No volume can be called so: their names are DNS labels.
+  return join(podRunDir, "volumes", ".workload-api");
 }

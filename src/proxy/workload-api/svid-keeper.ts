@@ -13,6 +13,7 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 import { ProtoWriter } from "#/wire/proto.ts";
 import { GrpcStatus } from "#/wire/grpc.ts";
 import { makeCsr } from "../identity/csr.ts";
+import { CertificateLife, LOOK_EVERY_MS } from "../identity/certificate-life.ts";
 import { checkChain, decodeAnswer, fingerprintOf } from "../identity/identity-client.ts";
 import type { X509Svid } from "./messages.ts";
 import { CallError } from "./unary-call.ts";
@@ -38,11 +39,6 @@ export interface SvidSink {
   failed(error: CallError): void;
 }
 
-/** Renewed at this share of its life, less up to `JITTER` of it, as the sidecar's own. */
-const RENEW_AT = 0.7;
-const JITTER = 0.1;
-const RENEW_MS_MIN = 1000;
-const RENEW_MS_MAX = 24 * 3600 * 1000;
 const RETRY_MS_MIN = 1000;
 const RETRY_MS_MAX = 60_000;
 
@@ -55,19 +51,20 @@ const generate = promisify(generateKeyPair);
 export class SvidKeeper {
   readonly #parts: SvidKeeperParts;
   readonly #sinks = new Set<SvidSink>();
+  readonly #life: CertificateLife;
   #svid: X509Svid | null = null;
-  #notAfterMs = 0;
   #issuer = "";
   #isAsking = false;
   #failures = 0;
-  /** The next renewal, or the next try of one that failed. */
-  #renewal: Timer | null = null;
-  #end: Timer | null = null;
+  /** By the monotonic clock: asked for then, whatever is left; null: as the certificate needs it. */
+  #renewAtMs: number | null = null;
+  #timer: Timer | null = null;
 
   constructor(parts: SvidKeeperParts) {
     this.#parts = parts;
+    this.#life = new CertificateLife(parts.clock, parts.random);
     const expires = parts.registry.gauge(FAMILIES.workloadSvidExpiration, {});
-    parts.registry.beforeReading(() => expires.set(Math.floor(this.#notAfterMs / 1000)));
+    parts.registry.beforeReading(() => expires.set(Math.floor(this.#life.notAfterMs / 1000)));
   }
 
   watch(sink: SvidSink): Cancel {
@@ -84,26 +81,27 @@ export class SvidKeeper {
 
   /** Renews so soon, whatever is left of the certificate in force. Nothing where there is none. */
   renewWithin(ms: number): void {
-    if (this.#svid !== null) this.#renewLater(ms);
+    if (this.#svid === null) return;
+    this.#renewAtMs = this.#parts.clock.nowMs() + ms;
+    this.#await();
   }
 
   close(): void {
-    this.#renewal?.cancel();
-    this.#end?.cancel();
+    this.#timer?.cancel();
   }
 
   /** Replaces key and certificate now. One renewal at a time. */
   renew(): void {
     if (this.#isAsking) return;
     this.#isAsking = true;
-    this.#renewal?.cancel();
+    this.#renewAtMs = null;
     this.#certify().then(
-      (notAfterMs) => this.#renewed(notAfterMs),
+      () => this.#renewed(),
       (error: unknown) => this.#notRenewed(error),
     );
   }
 
-  async #certify(): Promise<number> {
+  async #certify(): Promise<void> {
     const { clock, identity } = this.#parts;
     const name = dnsName(identity);
     const spiffeId = spiffeUri(identity);
@@ -121,71 +119,68 @@ export class SvidKeeper {
     const key = privateKey.export({ type: "pkcs8", format: "der" });
     this.#svid = { spiffeId, chain: Buffer.concat(ders), key };
     this.#issuer = fingerprintOf(chain[1]);
-    return notAfterMs;
+    this.#life.begin(notAfterMs);
   }
 
-  #renewed(notAfterMs: number): void {
-    const { clock, log, random } = this.#parts;
-    const svid = this.#svid;
+  #renewed(): void {
     this.#isAsking = false;
+    const svid = this.#svid;
     if (svid === null) return;
-    this.#notAfterMs = notAfterMs;
     this.#failures = 0;
-    const validMs = notAfterMs - clock.wallMs();
-    log.info("a certificate was issued for the workload's own use", {
+    this.#parts.log.info("a certificate was issued for the workload's own use", {
       spiffeId: svid.spiffeId,
-      validSeconds: Math.round(validMs / 1000),
+      validSeconds: Math.round(this.#life.leftMs / 1000),
     });
-    const shareMs = validMs * RENEW_AT * (1 - JITTER * random.next());
-    this.#renewLater(Math.min(RENEW_MS_MAX, Math.max(RENEW_MS_MIN, shareMs)));
-    this.#end?.cancel();
-    this.#end = clock.after(Math.min(RENEW_MS_MAX, validMs), () => this.#lookWhetherEnded());
+    this.#await();
     for (const sink of this.#sinks) sink.svid(svid);
     this.#parts.leafChanged();
   }
 
   #notRenewed(error: unknown): void {
-    const { clock, log, random } = this.#parts;
     this.#isAsking = false;
-    const leftMs = this.#notAfterMs - clock.wallMs();
-    log.warn(
-      leftMs > 0
-        ? "the workload's certificate could not be renewed; the one in force stays"
-        : "no certificate could be had for the workload",
-      { reason: describeError(error), certificateEndsInSeconds: Math.max(0, Math.round(leftMs / 1000)) },
-    );
+    const { clock, log, random } = this.#parts;
+    const reason = describeError(error);
     if (this.#svid === null) {
+      log.warn("no certificate could be had for the workload", { reason });
       // Whoever waits is told why, and asks again by itself.
+      this.#failAll(error instanceof CallError ? error : new CallError(GrpcStatus.UNAVAILABLE, reason));
+      return;
+    }
+    // The sidecar's own certificate has the same trouble, and is louder the less is left.
+    log[this.#failures === 0 ? "warn" : "debug"](
+      "the workload's certificate could not be renewed; the one in force stays",
+      { reason, certificateEndsInSeconds: Math.max(0, Math.round(this.#life.leftMs / 1000)) },
+    );
+    const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10));
+    this.#renewAtMs = clock.nowMs() + backoffMs * (0.5 + random.next());
+    this.#await();
+  }
+
+  /** Looks at the clocks again and again: a timer of hours would sleep through a jump of the wall clock. */
+  #await(): void {
+    const { clock } = this.#parts;
+    const dueInMs = this.#renewAtMs === null ? this.#life.dueInMs : this.#renewAtMs - clock.nowMs();
+    const nextMs = this.#isAsking ? LOOK_EVERY_MS : Math.min(dueInMs, LOOK_EVERY_MS);
+    this.#timer?.cancel();
+    this.#timer = clock.after(Math.max(0, Math.min(nextMs, this.#life.leftMs)), () => this.#look());
+  }
+
+  #look(): void {
+    if (this.#life.leftMs <= 0) {
+      // One that has ended is given out no more: no message is better than one that no peer accepts.
+      this.#svid = null;
+      this.#failures = 0;
+      const why = "the workload's certificate has ended and could not be renewed";
+      this.#parts.log.error(why);
       this.#failAll(
-        error instanceof CallError ? error : new CallError(GrpcStatus.UNAVAILABLE, describeError(error)),
+        new CallError(GrpcStatus.UNAVAILABLE, `${why}; check that the control plane is reachable`),
       );
       return;
     }
-    const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(this.#failures++, 10));
-    this.#renewLater(backoffMs * (0.5 + random.next()));
-  }
-
-  #renewLater(afterMs: number): void {
-    this.#renewal?.cancel();
-    this.#renewal = this.#parts.clock.after(afterMs, () => this.renew());
-  }
-
-  /** One that has ended is given out no more: no message is better than one that no peer accepts. */
-  #lookWhetherEnded(): void {
     const { clock } = this.#parts;
-    const leftMs = this.#notAfterMs - clock.wallMs();
-    if (leftMs > 0) {
-      this.#end = clock.after(Math.min(RENEW_MS_MAX, leftMs), () => this.#lookWhetherEnded());
-      return;
-    }
-    this.#svid = null;
-    this.#renewal?.cancel();
-    this.#failAll(
-      new CallError(
-        GrpcStatus.UNAVAILABLE,
-        "the workload's certificate has ended and could not be renewed; check that the control plane is reachable",
-      ),
-    );
+    const isDue = this.#renewAtMs === null ? this.#life.dueInMs <= 0 : this.#renewAtMs <= clock.nowMs();
+    if (isDue) this.renew();
+    this.#await();
   }
 
   #failAll(error: CallError): void {

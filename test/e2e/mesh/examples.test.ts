@@ -248,6 +248,18 @@ test("egress", async () => {
   await readme.next();
 });
 
+test("workload-api", async () => {
+  using readme = new Readme("workload-api");
+  const said = async (): Promise<string> => (await readme.next()).stdout;
+  const id = "spiffe://cluster.local/ns/workload-api/sa";
+  assert.match(await said(), new RegExp(`^${id}/client, certificates: 2, roots: 1, until `));
+  assert.equal(await said(), "this pod has no Workload API\n");
+  assert.equal(await said(), `hello ${id}/client\n`);
+  assert.equal(await said(), `the server is not ${id}/other\n`);
+  assert.equal(await said(), `${id}/client\n`);
+  assert.equal(await said(), 'the token is not for the audience "other"\n');
+});
+
 test("every example with a README was shown", () => {
   assert.deepEqual(
     names.filter((name) => !shown.has(name)),

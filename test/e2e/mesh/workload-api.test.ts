@@ -198,6 +198,13 @@ ${workload({
     for (const socket of sockets) assert.deepEqual(readdirSync(join(socket, "..")), ["agent.sock"]);
   });
 
+  test("attack: a sidecar that was taken over cannot fill the machine's memory by the one folder that it may write", async () => {
+    const { uid } = await mesh.pod("web");
+    const folder = join(mesh.dir, "run", mesh.name, "pods", uid, "volumes", ".workload-api");
+    const { stdout } = await mesh.run("findmnt", "--noheadings", "--output", "FSTYPE,SIZE,OPTIONS", folder);
+    assert.match(stdout, /^tmpfs\s+4K\s+.*nosuid,nodev,noexec/);
+  });
+
   test("a sidecar that is killed serves a new socket, and the library finds it by itself", async () => {
     const child = mesh.spawnIn("web", program, "x509", "1000");
     const said = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
