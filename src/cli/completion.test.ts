@@ -23,6 +23,8 @@ test("bash offers commands, their options, choices of options, and commands belo
   assert.deepEqual(offered("pillion", "status", "-o", ""), ["text", "json"]);
   assert.deepEqual(offered("pillion", "rollout", "re"), ["restart"]);
   assert.deepEqual(offered("pillion", "rollout", "restart", "--time"), ["--timeout"]);
+  assert.deepEqual(offered("pillion", "authz", "su"), ["suggest"]);
+  assert.deepEqual(offered("pillion", "authz", "suggest", "--level", "r"), ["requests"]);
   assert.deepEqual(offered("pillion", "completion", "z"), ["zsh"]);
   assert.deepEqual(offered("pillion", "up", "-f", "/de"), ["/dev"]);
   assert.deepEqual(offered("pillion", "ex"), ["exec", "explain"]);

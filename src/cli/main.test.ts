@@ -53,6 +53,8 @@ test("values that cannot be are refused with the option's name", async () => {
   assert.match(await refusal("up", "-f", "x", "--timeout", "soon"), /--timeout.*number of seconds/);
   assert.match(await refusal("up", "-f", "x", "--pod-cidr", "10.0.0.0"), /--pod-cidr.*IPv4 network/);
   assert.match(await refusal("logs", "x", "--tail", "many"), /--tail.*number of lines/);
+  assert.match(await refusal("authz", "explain", "a", "b", "--port", "http"), /--port.*a port/);
+  assert.match(await refusal("authz", "test"), /--folder <folder>' not specified/);
   assert.match(await refusal("up"), /--folder <folder>' not specified/);
   assert.match(await refusal("statsu"), /Did you mean status\?/);
 });

@@ -2,6 +2,8 @@ import { kindNamed } from "#/kube/kind-names.ts";
 import type { ControlAnswer, ControlQuestion, ObjectStatus } from "#/model/node-protocol.ts";
 import type { StandardLosses } from "./answers/standard-losses.ts";
 import type { IdentityDesk } from "./identity/identity-desk.ts";
+import { accessMatrix } from "./explain/access-matrix.ts";
+import { explainAccess } from "./explain/explain-access.ts";
 import { explainRequest } from "./explain/explain-request.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 
@@ -48,6 +50,14 @@ export function answerQuestion(
     case "identity-repair":
     case "identity-revoke":
       return identity.answer(question, mesh);
+    case "explain-access":
+    case "access-matrix": {
+      if (mesh.view === null)
+        return { kind: "error", message: "the control plane has not taken in the folder yet; try again" };
+      return question.kind === "explain-access"
+        ? explainAccess(mesh.view, question.question)
+        : { kind: "access-matrix", matrix: accessMatrix(mesh.view, question.namespace) };
+    }
     case "rollout-restart": {
       const found = select(question.namespace, question.target, mesh);
       if (typeof found === "string") return { kind: "error", message: found };

@@ -135,7 +135,18 @@ export interface ExplainedInbound {
   readonly workload: string;
   readonly port: number;
   readonly isMeshed: boolean;
-  readonly authorization: { readonly allowed: boolean; readonly by: string };
+  readonly authorization: {
+    readonly allowed: boolean;
+    /** The rule that allows; or for people, why it is refused. */
+    readonly by: string;
+    readonly from: Origin;
+    /** Were policies in mode Audit enforced; null: the same. */
+    readonly would: {
+      readonly verdict: "would_deny" | "would_allow";
+      readonly rule: string;
+      readonly from: Origin;
+    } | null;
+  };
   readonly rates: readonly {
     readonly limit: RateLimit;
     /** Whether it counts this request. */

@@ -1,4 +1,5 @@
 import type { IdentityStatus, RotationReport } from "./identity-status.ts";
+import type { AccessExplanation, AccessMatrix, AccessQuestion } from "./access-explanation.ts";
 import type { Explanation, ExplainQuestion } from "./explanation.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "./pod-plan.ts";
 
@@ -74,6 +75,10 @@ export type ControlQuestion =
   | { readonly kind: "accepted" }
   /** What becomes of a request, and why. */
   | { readonly kind: "explain"; readonly question: ExplainQuestion }
+  /** Who may do what, and why. */
+  | { readonly kind: "explain-access"; readonly question: AccessQuestion }
+  /** Who may use what in the whole mesh. Null: also servers of all namespaces. */
+  | { readonly kind: "access-matrix"; readonly namespace: string | null }
   /** Rolls all pods of a workload by its own rules of updating ("deployment/front" in a namespace; target "" = all). */
   | { readonly kind: "rollout-restart"; readonly namespace: string; readonly target: string }
   /** How the mesh's certificates stand. */
@@ -108,6 +113,8 @@ export type ControlAnswer =
     }
   | { readonly kind: "files"; readonly files: readonly FolderFile[] }
   | { readonly kind: "explained"; readonly explanation: Explanation }
+  | { readonly kind: "access-explained"; readonly explanation: AccessExplanation }
+  | { readonly kind: "access-matrix"; readonly matrix: AccessMatrix }
   /** `done`: false while what was asked for (a rollout) is still going on. */
   | { readonly kind: "ok"; readonly message: string; readonly done: boolean }
   | { readonly kind: "error"; readonly message: string };

@@ -235,6 +235,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       control,
       registry,
       memory: config.memoryLimitBytes === null ? null : processMemory(config.memoryLimitBytes),
+      accessObserver: flows,
     });
     await portsKnown(sidecar, clock);
     await sidecar.listen();

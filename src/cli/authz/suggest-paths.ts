@@ -1,5 +1,7 @@
 import { ANY_PATH, ID_KINDS } from "#/model/flow.ts";
 import type { Flow } from "#/model/flow.ts";
+import { comparedPath, normalPath } from "#/stack/access/path.ts";
+import { utf8OfLatin1 } from "#/stack/route/text.ts";
 
 /** As an AuthorizationPolicy writes it (docs/reference/authorization.md). */
 export interface SuggestedRequest {
@@ -17,6 +19,12 @@ const NUMBERED_MAX = 2;
 /** The schema's bound on entries of one list. */
 const ENTRIES_MAX = 64;
 const METHODS_MAX = 32;
+const PATH_CHARS_MAX = 1024;
+
+/** Has several readings, and is refused wherever a rule looks at paths (docs/reference/authorization.md, "Paths"). */
+export function isAmbiguous({ protocol, path }: Flow): boolean {
+  return protocol !== "opaque" && path !== ANY_PATH && normalPath(path) === null;
+}
 
 /** The least that lets these requests of one client through. Null: they cannot be told by what is known of them. */
 export function requestsOf(flows: readonly Flow[]): readonly SuggestedRequest[] | null {
@@ -24,6 +32,7 @@ export function requestsOf(flows: readonly Flow[]): readonly SuggestedRequest[] 
   const calls = flows.flatMap(({ protocol, path }) => (protocol === "grpc" ? [callOf(path)] : []));
   if (calls.includes(null)) return null;
   const patterns = patternsOf(flows.filter(({ protocol }) => protocol === "http"));
+  if (patterns.some(({ path }) => (path?.value.length ?? 0) > PATH_CHARS_MAX)) return null;
   const byMethods = Map.groupBy(patterns, ({ methods }) => methods.join(" "));
   const http = [...byMethods.values()].flatMap((same): SuggestedRequest[] => {
     const { methods } = same[0]!;
@@ -61,13 +70,14 @@ interface Pattern {
 }
 
 function patternsOf(flows: readonly Flow[]): Pattern[] {
-  const folded = foldNames(flows.map(({ path }) => path));
+  const known = flows.filter((flow) => !isAmbiguous(flow));
+  const folded = foldNames(known.map(({ path }) => normalPath(path)!));
   const byPath = new Map<string, Set<string>>();
-  flows.forEach(({ method }, i) => {
+  known.forEach(({ method }, i) => {
     const path = folded[i]!;
-    const known = byPath.get(path);
-    if (known === undefined) byPath.set(path, new Set([method]));
-    else known.add(method);
+    const methods = byPath.get(path);
+    if (methods === undefined) byPath.set(path, new Set([method]));
+    else methods.add(method);
   });
   return [...byPath]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
@@ -86,8 +96,12 @@ function pathMatch(path: string): Pattern["path"] {
 const NAME = "{name}";
 const ID_TEXTS: ReadonlySet<string> = new Set([NAME, ...Object.values(ID_KINDS).map(({ text }) => text)]);
 
-function escaped(text: string): string {
-  return text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+/** A segment for a regular expression, which is held against paths with their escapes resolved. */
+function escaped(segment: string): string {
+  const text = utf8OfLatin1(comparedPath(segment));
+  // No UTF-8: what it is cannot be written.
+  if (text.includes("\ufffd")) return "[^/]+";
+  return text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&").replaceAll(" ", "\\x20");
 }
 
 /** Segments that are names of things become `{name}`, from the root down, so that what is below them is looked at together. */

@@ -79,9 +79,9 @@ test("who shows no identity is allowed by address, with a warning; who is of ano
   );
   const { policies } = suggest(seen, NETWORK);
   assert.deepEqual(policies[0]!.rules[0]!.sources, [
-    { type: "CIDR", cidr: "192.0.2.7/32" },
-    { type: "CIDR", cidr: "192.0.3.0/24" },
     { type: "SPIFFE", spiffe: "spiffe://other.example/ns/shop/sa/web" },
+    { type: "Unauthenticated", cidrs: ["192.0.2.7/32"] },
+    { type: "Unauthenticated", cidrs: ["192.0.3.0/24"] },
   ]);
   assert.match(
     suggestionsYaml({ policies, left: [] }, { mode: "Audit", heading: [] }),
@@ -154,6 +154,13 @@ test("level requests: what cannot be listed is allowed as a whole, and that is s
     rules.map(({ name, requests, doubts }) => [name, requests, doubts.length]),
     [["db-and-noisy", null, 1]],
   );
+});
+
+test("level requests: a path with several readings is told of, for no rule can allow it", () => {
+  const seen = file(server("web", [flow("front", "GET /a%2Fb"), flow("front", "GET //a/./b")]));
+  const { rules } = suggest(seen, REQUESTS).policies[0]!;
+  assert.deepEqual(rules[0]!.requests, [{ methods: ["GET"], paths: [{ type: "Exact", value: "/a/b" }] }]);
+  assert.match(rules[0]!.doubts.join(), /^GET \/a%2Fb has several readings/);
 });
 
 test("the bounds of the schema are kept", () => {

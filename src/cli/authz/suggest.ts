@@ -1,7 +1,7 @@
 import type { Flow } from "#/model/flow.ts";
 import { parseIdentity } from "#/model/identity.ts";
 import type { FlowsFile, FlowServer, PodSelector } from "./flows-file.ts";
-import { requestsOf } from "./suggest-paths.ts";
+import { isAmbiguous, requestsOf } from "./suggest-paths.ts";
 import type { SuggestedRequest } from "./suggest-paths.ts";
 
 export interface SuggestSettings {
@@ -43,7 +43,7 @@ export type SuggestedSource =
       readonly serviceAccount: { readonly namespace?: string; readonly name: string };
     }
   | { readonly type: "SPIFFE"; readonly spiffe: string }
-  | { readonly type: "CIDR"; readonly cidr: string };
+  | { readonly type: "Unauthenticated"; readonly cidrs: readonly [string] };
 
 export interface Suggestions {
   readonly policies: readonly SuggestedPolicy[];
@@ -192,10 +192,18 @@ function useOf(
   const { port } = flows[0]!;
   const requests = level === "network" ? null : requestsOf(flows);
   const doubts = [
-    ...(source.type === "CIDR"
+    ...(source.type === "Unauthenticated"
       ? [
-          `${source.cidr} shows no identity: whoever has the address may. Give that client a sidecar, or drop it here`,
+          `${source.cidrs[0]} shows no identity: whoever has the address may. Give that client a sidecar and name its account, or drop it here`,
         ]
+      : []),
+    ...(level === "requests"
+      ? flows
+          .filter(isAmbiguous)
+          .map(
+            ({ method, path }) =>
+              `${method} ${path} has several readings, and is refused wherever a rule looks at paths: have it changed, or stay with --level network`,
+          )
       : []),
     ...(level === "requests" && requests === null && !flows.every(({ protocol }) => protocol === "opaque")
       ? [
@@ -208,7 +216,7 @@ function useOf(
 
 function sourceOf({ client }: Flow, { namespace }: FlowServer, trustDomain: string): SuggestedSource {
   const { identity, address } = client;
-  if (identity === "") return { type: "CIDR", cidr: cidrOf(address) };
+  if (identity === "") return { type: "Unauthenticated", cidrs: [cidrOf(address)] };
   const known = parseIdentity(identity);
   if (known === null || known.trustDomain !== trustDomain) {
     const { trustDomain: domain, namespace: ns, serviceAccount } = known ?? { trustDomain: "" };
@@ -248,8 +256,8 @@ function nameOf(source: SuggestedSource): string {
     }
     case "SPIFFE":
       return dashed(source.spiffe.replace(/^spiffe:\/\//, ""));
-    case "CIDR":
-      return dashed(`from-${source.cidr}`);
+    case "Unauthenticated":
+      return dashed(`from-${source.cidrs[0]}`);
   }
 }
 

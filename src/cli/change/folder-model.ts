@@ -4,7 +4,7 @@ import { isFault } from "#/control/policy/conditions.ts";
 import { loadFolder } from "#/kube/folder.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import { describeParent } from "#/model/node-protocol.ts";
-import type { FolderFile, FolderProblem } from "#/model/node-protocol.ts";
+import type { FolderFile, FolderProblem, NodeInfo } from "#/model/node-protocol.ts";
 import { meshOfFolder } from "#/sim/scenario/folder-mesh.ts";
 import type { FolderMesh } from "#/sim/scenario/folder-mesh.ts";
 import { CommandError } from "../exit.ts";
@@ -32,20 +32,25 @@ export interface FolderModel {
   readonly conditions: readonly BadCondition[];
 }
 
-/** Throws a `CommandError` of exit code 2 where there is nothing to read. */
-export function readModel(folder: string): FolderModel {
+/** Throws a `CommandError` of exit code 2 where there is nothing to read. `of`: of the mesh that it is compared with. */
+export function readModel(folder: string, of: Partial<NodeInfo> = {}): FolderModel {
   if (!existsSync(folder)) throw new CommandError(`${folder} does not exist; check the path`, 2);
   const { files, problems } = readFolder(folder);
   return modelOf(
     files,
     problems.map((reason) => ({ file: folder, line: 0, object: "", field: "", reason })),
+    of,
   );
 }
 
 /** `unread`: what was wrong before anything could be looked at. */
-export function modelOf(files: readonly FolderFile[], unread: readonly FolderProblem[] = []): FolderModel {
+export function modelOf(
+  files: readonly FolderFile[],
+  unread: readonly FolderProblem[] = [],
+  of: Partial<NodeInfo> = {},
+): FolderModel {
   const loaded = loadFolder(files, new Map());
-  const { mesh, problems, warnings } = meshOfFolder(loaded.objects, () => null);
+  const { mesh, problems, warnings } = meshOfFolder(loaded.objects, () => null, of);
   return {
     mesh,
     objects: loaded.objects,

@@ -195,10 +195,15 @@ function inboundLines({
   rates,
   concurrency,
 }: ExplainedInbound): string[] {
-  const { allowed, by } = authorization;
+  const { allowed, by, from, would } = authorization;
   if (!isMeshed) return [`  inbound   ${workload} port ${port} has no sidecar: nothing is asked or limited`];
   return [
-    `  inbound   ${workload} port ${port}: ${allowed ? `allowed by ${by}` : by}`,
+    `  inbound   ${workload} port ${port}: ${allowed ? `allowed by ${by}` : by}${at(from)}`,
+    ...(would === null
+      ? []
+      : [
+          `            were mode Audit enforced: ${would.verdict === "would_deny" ? "denied" : "allowed"} by ${would.rule}${at(would.from)}`,
+        ]),
     ...rates.map(
       ({ limit, applies, from }) =>
         `            ${rateText(limit)}${applies ? "" : ", which does not count this request"}${at(from)}`,

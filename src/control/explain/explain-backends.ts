@@ -13,6 +13,7 @@ import type { Backend, RouteBackend } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import { BACKEND_TRAFFIC_DEFAULTS } from "#/model/traffic.ts";
 import { decideAccess } from "#/stack/access/decide.ts";
+import { ruleText } from "#/stack/access/flows.ts";
 import { Balancer } from "#/stack/balance/balancer.ts";
 import type { RequestHead } from "#/stack/http/exchange.ts";
 import { anyHolds, RequestMatch } from "#/stack/limits/request-match.ts";
@@ -23,6 +24,7 @@ import { inboundPolicyFor } from "../policy/policy.ts";
 import type { ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
 import { serviceFqdn } from "../services/mesh-view.ts";
 import { zoneOf } from "../zone.ts";
+import { accessOf, originOfRule } from "./explain-access.ts";
 import type { ExplainContext } from "./explain-request.ts";
 import { DEFAULT, originIn, originOf } from "./origin.ts";
 import { clientName } from "./resolve.ts";
@@ -133,18 +135,17 @@ function explainEndpoints(
 
 /** Once for each workload and port behind a backend: its pods are alike. */
 function explainInbound(
-  { view, client }: ExplainContext,
+  context: ExplainContext,
   endpoints: readonly ViewEndpoint[],
   head: RequestHead,
 ): ExplainedInbound[] {
+  const { view } = context;
   const seen = new Map<string, { pod: ViewPod; port: number }>();
   for (const { pod, port } of endpoints)
     if (pod !== null) {
       const key = `${pod.namespace} ${clientName(pod)} ${port}`;
       if (!seen.has(key)) seen.set(key, { pod, port });
     }
-  const identity = client.identity;
-  const peer = { identity, name: dnsName(identity) };
   return [...seen.values()].map(({ pod, port }): ExplainedInbound => {
     const isMeshed = isReachedThroughSidecar(pod, port);
     const workload = `${clientName(pod)} (${pod.namespace})`;
@@ -153,25 +154,16 @@ function explainInbound(
         workload,
         port,
         isMeshed,
-        authorization: { allowed: true, by: "no sidecar asks" },
+        authorization: { allowed: true, by: "no sidecar asks", from: DEFAULT, would: null },
         rates: [],
         concurrency: null,
       };
-    const policy = inboundPolicyFor(view, pod, port);
-    const request = { ...head, claims: null };
-    const decision = client.ip === "" ? null : decideAccess(policy.access, { ip: client.ip, peer, request });
-    const { limits } = policy;
+    const { limits } = inboundPolicyFor(view, pod, port);
     return {
       workload,
       port,
       isMeshed,
-      authorization:
-        decision === null
-          ? { allowed: false, by: "the client has no address yet" }
-          : {
-              allowed: decision.verdict === "allowed",
-              by: decision.verdict === "allowed" ? ruleOf(decision.by) : decision.reason,
-            },
+      authorization: explainAuthorization(context, pod, port, head),
       rates: (limits?.rates ?? []).map((limit) => ({
         limit,
         applies: anyHolds(
@@ -189,4 +181,32 @@ function explainInbound(
             },
     };
   });
+}
+
+/** A token that the request may carry is not looked at: that it has none is what can be said. */
+function explainAuthorization(
+  { view, client }: ExplainContext,
+  pod: ViewPod,
+  port: number,
+  { method, path, authority, fields }: RequestHead,
+): ExplainedInbound["authorization"] {
+  if (client.ip === "")
+    return { allowed: false, by: "the client has no address yet", from: DEFAULT, would: null };
+  const { access, isOpaque } = accessOf(view, pod, port);
+  const { identity, ip } = client;
+  const { verdict, by, reason, would } = decideAccess(access, {
+    ip,
+    peer: { identity, name: dnsName(identity) },
+    request: isOpaque ? null : { method, path, authority, fields, claims: null },
+  });
+  const allowed = verdict === "allowed";
+  return {
+    allowed,
+    by: allowed ? ruleText(by) : reason,
+    from: originOfRule(view, by),
+    would:
+      would === null
+        ? null
+        : { verdict: would.verdict, rule: ruleText(would.by), from: originOfRule(view, would.by) },
+  };
 }

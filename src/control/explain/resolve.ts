@@ -2,7 +2,10 @@ import type { ExplainQuestion } from "#/model/explanation.ts";
 import type { MeshView, ViewPod, ViewService, ViewServicePort } from "../services/mesh-view.ts";
 
 /** The pod that a question's client means, or why there is none. Of a workload any pod will do; one that is ready first. */
-export function resolveClient(view: MeshView, { client, namespace }: ExplainQuestion): ViewPod | string {
+export function resolveClient(
+  view: MeshView,
+  { client, namespace }: Pick<ExplainQuestion, "client" | "namespace">,
+): ViewPod | string {
   const slash = client.indexOf("/");
   const name = client.slice(slash + 1);
   const kind = slash === -1 ? null : client.slice(0, slash).toLowerCase();
@@ -36,12 +39,12 @@ export function clientName({ name, workload }: ViewPod): string {
   return workload === null ? `pod/${name}` : `${workload.kind}/${workload.name}`;
 }
 
-/** The port of a Service that a question means, as a program of `from` would: without a namespace it is its own. */
-export function resolveService(
+/** The Service of a name, as a program of `from` would reach it: without a namespace it is its own. `port` null: none is said. */
+export function resolveServiceName(
   view: MeshView,
   from: string,
   text: string,
-): { service: ViewService; port: ViewServicePort } | string {
+): { service: ViewService; port: number | null } | string {
   const match = /^([^:/]+)(?::(\d{1,5}))?$/.exec(text);
   if (match === null) return `"${text}" is no service; write NAME, NAME.NAMESPACE or NAME:PORT`;
   const suffix = `.svc.${view.node.clusterDomain}`;
@@ -52,8 +55,19 @@ export function resolveService(
   const service = rest === undefined ? view.servicesByName.get(`${namespace}/${name}`) : undefined;
   if (service === undefined)
     return `there is no Service ${namespace}/${name}; check the name and the namespace (NAME.NAMESPACE)`;
-  const { ports } = service;
-  const wanted = match[2] === undefined ? null : Number(match[2]);
+  return { service, port: match[2] === undefined ? null : Number(match[2]) };
+}
+
+/** The port of a Service that a question means. */
+export function resolveService(
+  view: MeshView,
+  from: string,
+  text: string,
+): { service: ViewService; port: ViewServicePort } | string {
+  const named = resolveServiceName(view, from, text);
+  if (typeof named === "string") return named;
+  const { service, port: wanted } = named;
+  const { ports, name, namespace } = service;
   const port =
     wanted === null
       ? (ports.find((each) => each.port === 80) ?? (ports.length === 1 ? ports[0] : undefined))

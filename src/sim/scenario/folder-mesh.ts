@@ -39,12 +39,14 @@ export interface FolderTarget {
 
 /**
  * `replicasOf` overrides what a workload asks for: null where it does not. Problems keep a pod from being made; warnings are of
- * policies of which the rest counts, as in a real mesh.
+ * policies of which the rest counts, as in a real mesh. `of`: networks and trust domain of a mesh that it is compared with.
  */
 export function meshOfFolder(
   objects: ReadonlyMap<string, LoadedObject>,
   replicasOf: (workload: string) => number | null,
+  of: Partial<NodeInfo> = {},
 ): { mesh: FolderMesh; problems: FolderProblem[]; warnings: FolderProblem[] } {
+  const node = { ...NODE, ...of };
   const problems: FolderProblem[] = [];
   const annotationsOf = (namespace: string): Readonly<Record<string, string>> =>
     objects.get(`Namespace//${namespace}`)?.object.metadata.annotations ?? {};
@@ -78,7 +80,7 @@ export function meshOfFolder(
             hostname: null,
             subdomain: object.kind === "StatefulSet" ? (object.spec.serviceName ?? null) : null,
           },
-          { node: NODE, refs, mesh, trustAnchorsPem: "" },
+          { node, refs, mesh, trustAnchorsPem: "" },
         );
         pods.push(plan);
         known.push({
@@ -96,10 +98,10 @@ export function meshOfFolder(
     workloads.push({ name, namespace, pods });
   }
   const compiled = compileServices({
-    node: NODE,
+    node,
     objects,
     pods: known,
-    clusterIps: clusterIpsOf(objects),
+    clusterIps: clusterIpsOf(objects, node),
     namespaceAnnotations: annotationsOf,
     meshAnnotations,
   });
@@ -135,13 +137,13 @@ function claimsOf(object: WorkloadObject, i: number): Record<string, string> {
   );
 }
 
-function clusterIpsOf(objects: ReadonlyMap<string, LoadedObject>): Map<string, IpAddress> {
+function clusterIpsOf(objects: ReadonlyMap<string, LoadedObject>, node: NodeInfo): Map<string, IpAddress> {
   const asking = [...objects.values()].flatMap(({ object }) =>
     object.kind === "Service" && object.spec.clusterIP !== "None" && object.spec.type !== "ExternalName"
       ? [{ key: `${namespaceOf(object)}/${object.metadata.name}`, wanted: null }]
       : [],
   );
-  const { ips } = allocateVirtualIps(asking, {}, NODE.serviceCidr);
+  const { ips } = allocateVirtualIps(asking, {}, node.serviceCidr);
   return new Map(
     [...ips].flatMap(([key, allocation]) =>
       allocation.kind === "ip" ? [[key, allocation.ip] as const] : [],

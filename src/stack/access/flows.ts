@@ -8,6 +8,7 @@ import { ruleOf } from "#/model/policy.ts";
 import type { RequestHead } from "../http/exchange.ts";
 import { isGrpc } from "../http/mesh-answer.ts";
 import { isLoopback } from "../networks.ts";
+import type { AccessObserver } from "./observer.ts";
 
 export interface FlowBounds {
   /** Flows kept apart; what comes beyond is only counted. */
@@ -46,7 +47,7 @@ const NAME_CHARS_MAX = 2048;
  *
  * A request that is like one before costs one look-up and no allocation. Fields of requests are not kept.
  */
-export class FlowRecorder {
+export class FlowRecorder implements AccessObserver {
   readonly #bounds: FlowBounds;
   readonly #wallMs: () => number;
   readonly #sinceMs: number;
@@ -67,7 +68,7 @@ export class FlowRecorder {
     this.#sinceMs = wallMs();
   }
 
-  /** An `AccessObserver`. `head` null: a connection whose bytes are passed on as they are. */
+  /** `head` null: a connection whose bytes are passed on as they are. */
   decided(
     decision: AccessDecision,
     port: number,
