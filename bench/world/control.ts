@@ -56,6 +56,7 @@ function pod(name: "client" | "server", ip: IpAddress): ViewPod {
         : [],
     probes: [],
     grpcProbePorts: [],
+    tcpProbePorts: [],
     protocols: new Map([
       [PORTS.http2.pod, "http2"],
       [PORTS.grpc.pod, "grpc"],

@@ -80,6 +80,7 @@ function viewOf(yaml: string): MeshView {
     ports: [],
     probes: [],
     grpcProbePorts: [],
+    tcpProbePorts: [],
     inboundDefault: null,
     protocols: new Map(),
   } as unknown as ViewPod;

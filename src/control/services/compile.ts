@@ -298,6 +298,7 @@ type PlanFacts = Pick<
   | "ports"
   | "probes"
   | "grpcProbePorts"
+  | "tcpProbePorts"
 >;
 
 /** The same objects as long as the plan is the same, so that a pod that has not changed is known by them. */
@@ -330,6 +331,7 @@ function planFacts(plan: PodPlan, trustDomain: string): PlanFacts {
       action.kind === "http" ? [{ path: action.path.split("?")[0]!, port: action.port }] : [],
     ),
     grpcProbePorts: probes.flatMap((action) => (action.kind === "grpc" ? [action.port] : [])),
+    tcpProbePorts: probes.flatMap((action) => (action.kind === "tcp" ? [action.port] : [])),
   };
   PLAN_FACTS.set(plan, facts);
   return facts;

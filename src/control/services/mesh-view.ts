@@ -52,6 +52,8 @@ export interface ViewPod {
   readonly probes: readonly { readonly path: string; readonly port: number }[];
   /** Ports at which the machine asks for health by gRPC. */
   readonly grpcProbePorts: readonly number[];
+  /** Ports that the machine connects to, to see whether anybody listens. */
+  readonly tcpProbePorts: readonly number[];
   /** By port: what the Services in front of it declare, where they agree. */
   readonly protocols: ReadonlyMap<number, Protocol>;
 }

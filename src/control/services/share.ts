@@ -55,6 +55,7 @@ function isSamePod(a: ViewPod, b: ViewPod): boolean {
     a.ports === b.ports &&
     a.probes === b.probes &&
     a.grpcProbePorts === b.grpcProbePorts &&
+    a.tcpProbePorts === b.tcpProbePorts &&
     a.protocols.size === b.protocols.size &&
     [...a.protocols].every(([port, protocol]) => b.protocols.get(port) === protocol)
   );

@@ -136,6 +136,21 @@ test("the machine's probes are exempt: their paths, from where the machine is, w
   assert.deepEqual(lines(accessOf(view, "web", 9000)), [OPEN]);
 });
 
+test("a TCP probe is exempt as a connection of the machine, and lets in no request", () => {
+  const tcp = { action: { kind: "tcp", port: 8080, host: null } };
+  const { view } = world("", pod("web", {}, [tcp]));
+  const [exempt] = accessOf(view, "web").rules;
+  assert.deepEqual(
+    [exempt!.action, exempt!.layer, exempt!.requests, exempt!.sources],
+    [
+      "exempt",
+      "connections",
+      null,
+      [{ peer: { kind: "unauthenticated" }, networks: [{ net: "10.201.0.1/32", except: [] }] }],
+    ],
+  );
+});
+
 test("each kind of target is the ports of its pods, and what is about less goes first", () => {
   const rules = "rules: [{name: r}]";
   const { view, problems } = world(

@@ -23,18 +23,18 @@ export function probeRules({ node }: MeshView, pod: ViewPod, port: number): read
       methods: ["POST"],
       paths: [{ kind: "rpc", service: "grpc.health.v1.Health", method: "Check" }],
     });
-  if (requests.length === 0) return [];
+  const rule: Omit<AccessRule, "requests" | "layer"> = {
+    action: "exempt",
+    stage: "both",
+    source: sourceOf("", "default", "", "probe"),
+    sources: [
+      { peer: { kind: "unauthenticated" }, networks: [{ net: hostNetwork(node.gatewayIp), except: [] }] },
+    ],
+    route: null,
+  };
   return [
-    {
-      action: "exempt",
-      stage: "both",
-      source: sourceOf("", "default", "", "probe"),
-      sources: [
-        { peer: { kind: "unauthenticated" }, networks: [{ net: hostNetwork(node.gatewayIp), except: [] }] },
-      ],
-      requests,
-      route: null,
-      layer: "requests",
-    },
+    ...(requests.length === 0 ? [] : [{ ...rule, requests, layer: "requests" as const }]),
+    // It says nothing, so that nothing tells it from other connections of the machine.
+    ...(pod.tcpProbePorts.includes(port) ? [{ ...rule, requests: null, layer: "connections" as const }] : []),
   ];
 }
