@@ -16,6 +16,7 @@ import type { SecureError, SecureResult } from "./transport.ts";
 const NAME = "web.shop.serviceaccount.identity.pillion.cluster.local";
 const root = testRoot("cluster.local");
 const leaf = testLeaf(root);
+const other = testRoot("other.example");
 
 const clock = new SystemClock();
 const tls = new Tls(clock);
@@ -84,6 +85,16 @@ test("proves both peers and agrees on an ALPN", async () => {
     namespace: "shop",
     serviceAccount: "web",
   });
+  for (const { proof } of [client, server])
+    assert.deepEqual(proof, {
+      endsAtMs: leaf.certificate.validToDate.getTime(),
+      root: root.certificate.fingerprint256,
+    });
+  assert.equal(tls.trusts(client.proof.root), true);
+  assert.equal(tls.trusts(other.certificate.fingerprint256), false);
+  // Node tells the client alone of the group.
+  assert.deepEqual(client.crypto, { cipher: "TLS_AES_128_GCM_SHA256", group: "X25519MLKEM768" });
+  assert.deepEqual(server.crypto, { cipher: "TLS_AES_128_GCM_SHA256", group: "" });
   assert.equal(client.alpn, "pillion/1");
   assert.equal(server.alpn, "pillion/1");
   const seen = new Seen(server.conn, () => server.conn.end());
@@ -125,7 +136,6 @@ const leafOf = ({ keyPem, pem }: TestIssued): TlsLeaf => ({ keyPem, chainPem: pe
 const dns = (value: string): { kind: "dns"; value: string } => ({ kind: "dns", value });
 const uri = (value: string): { kind: "uri"; value: string } => ({ kind: "uri", value });
 const URI = "spiffe://cluster.local/ns/shop/sa/web";
-const other = testRoot("other.example");
 const refusals: readonly [name: string, refusal: string, detail: RegExp, leaf: () => TlsLeaf][] = [
   [
     "a valid certificate of another trust domain",

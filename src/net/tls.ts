@@ -14,19 +14,21 @@ import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError } from "#/base/errors.ts";
-import { parseIdentity, sameIdentity, type PeerIdentity } from "#/model/identity.ts";
+import { parseIdentity, sameIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { encodeRefusalNote, readRefusalNote } from "#/wire/refusal-note.ts";
-import { provePeer, refusalOf, type TrustBundles } from "./peer-identity.ts";
+import { provePeer, refusalOf, type PeerProof, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type {
+  ConnCrypto,
   OriginateDone,
   OriginateOptions,
   SecureClientOptions,
   SecureDone,
   SecureError,
   SecureRefusal,
+  SecureResult,
   SecureServerOptions,
 } from "./transport.ts";
 
@@ -64,13 +66,15 @@ export class Tls {
   readonly #clock: Clock;
   #trust: TrustBundles = new Map();
   #leaf: TlsLeaf | null = null;
+  /** Wall clock: where the first of our own chain ends. */
+  #leafEndsAtMs = 0;
   #anchorsPem: string[] = [];
   #client: SecureContext | null = null;
   #anonymous: SecureContext | null = null;
   /** By the ALPN names they agree to, joined. */
   readonly #servers = new Map<string, Server>();
   #serverOptions: SecureContextOptions | null = null;
-  readonly #handshakes = new WeakMap<Socket, Handshake<PeerIdentity>>();
+  readonly #handshakes = new WeakMap<Socket, Handshake<Shown>>();
   /** By the roots that servers outside must chain to. */
   readonly #outside = new Map<string, SecureContext>();
 
@@ -96,8 +100,18 @@ export class Tls {
     const options = { ...COMMON, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
     this.#client = createSecureContext(options);
     this.#leaf = leaf;
+    this.#leafEndsAtMs = Math.min(
+      ...splitPem(leaf.chainPem).map((pem) => new X509Certificate(pem).validToDate.getTime()),
+    );
     this.#serverOptions = options;
     for (const server of this.#servers.values()) server.setSecureContext(options);
+  }
+
+  /** Whether chains that end in this root (its SHA-256, as in `Proof`) prove anything. */
+  trusts(root: string): boolean {
+    for (const roots of this.#trust.values())
+      for (const one of roots) if (one.fingerprint256 === root) return true;
+    return false;
   }
 
   get hasLeaf(): boolean {
@@ -115,6 +129,7 @@ export class Tls {
         "this sidecar has no certificate yet; check that it reaches the control plane",
       );
     }
+    const ownEndsAtMs = options.isAnonymous ? Infinity : this.#leafEndsAtMs;
     const tcp = conn.detach();
     const socket = tlsConnect({
       socket: tcp,
@@ -125,13 +140,13 @@ export class Tls {
       // Names are compared as identities, below; OpenSSL has verified the chain by then.
       checkServerIdentity: () => undefined,
     });
-    const handshake = new Handshake<PeerIdentity>(this.#clock, socket, tcp, options.timeoutMs, done);
+    const handshake = new Handshake<Shown>(this.#clock, socket, tcp, options.timeoutMs, done);
     socket.once("secureConnect", () => {
       const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
       else if (!proof.names.some((name) => denotesSame(name, options.expected))) {
         handshake.refuse("wrong_identity", `dialled ${options.expected} but found ${proof.names.join(", ")}`);
-      } else handshake.succeed(proof.peer, socket.alpnProtocol, options.refusedByPeer);
+      } else handshake.succeed(shown(proof, ownEndsAtMs, cryptoOf(socket, true)), options.refusedByPeer);
     });
     socket.on("error", handshake.onError);
     socket.on("close", handshake.onClose);
@@ -154,9 +169,9 @@ export class Tls {
         return error;
       },
     });
-    const handshake = new Handshake<null>(this.#clock, socket, tcp, timeoutMs, done);
+    const handshake = new Handshake<object>(this.#clock, socket, tcp, timeoutMs, done);
     socket.once("secureConnect", () => {
-      if (socket.authorized) handshake.succeed(null, socket.alpnProtocol);
+      if (socket.authorized) handshake.succeed({});
       else handshake.refuse(refusalOf(socket.authorizationError), describe(socket.authorizationError));
     });
     socket.on("error", handshake.onError);
@@ -189,7 +204,7 @@ export class Tls {
     }
     const server = this.#serverFor(options.alpn, this.#serverOptions);
     const tcp = conn.detach();
-    const handshake = new Handshake<PeerIdentity>(this.#clock, null, tcp, options.timeoutMs, done);
+    const handshake = new Handshake<Shown>(this.#clock, null, tcp, options.timeoutMs, done);
     this.#handshakes.set(tcp, handshake);
     tcp.on("close", handshake.onClose);
     server.emit("connection", tcp);
@@ -218,7 +233,7 @@ export class Tls {
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail, proof.refusal);
       else if (alpn.length > 0 && !socket.alpnProtocol)
         handshake.refuse("no_alpn", `no ALPN was offered; ${alpn.join(" or ")} is needed here`);
-      else handshake.succeed(proof.peer, socket.alpnProtocol);
+      else handshake.succeed(shown(proof, this.#leafEndsAtMs, cryptoOf(socket, false)));
     });
     server.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
       // A refused certificate arrives here as ECONNRESET; only the socket still knows why.
@@ -231,7 +246,7 @@ export class Tls {
   }
 
   /** Server TLS sockets know the TCP socket that they were made from only as `_parent`; this is the one place that uses it. */
-  #handshakeOf(socket: TLSSocket): Handshake<PeerIdentity> {
+  #handshakeOf(socket: TLSSocket): Handshake<Shown> {
     const tcp = (socket as unknown as { _parent?: Socket })._parent;
     const handshake = tcp === undefined ? undefined : this.#handshakes.get(tcp);
     assert(handshake !== undefined, "a TLS server socket without its handshake");
@@ -247,17 +262,20 @@ export class Tls {
   }
 }
 
-type HandshakeDone<P> = (
+/** What a handshake has shown of the other side. */
+type Shown = Omit<SecureResult, "conn" | "alpn">;
+
+type HandshakeDone<S extends object> = (
   error: SecureError | null,
-  result: { readonly conn: Conn; readonly peer: P; readonly alpn: string | null } | null,
+  result: ({ readonly conn: Conn; readonly alpn: string | null } & S) | null,
 ) => void;
 
 /** One handshake under way; afterwards an empty shell. Calls `done` once, or never after `cancel`. */
-class Handshake<P extends PeerIdentity | null> implements Cancel {
+class Handshake<S extends object> implements Cancel {
   socket: TLSSocket | null;
   readonly #clock: Clock;
   readonly #tcp: Socket;
-  readonly #done: HandshakeDone<P>;
+  readonly #done: HandshakeDone<S>;
   readonly #timer: Timer;
   #isOver = false;
   #lastError: NodeJS.ErrnoException | null = null;
@@ -267,7 +285,7 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
     socket: TLSSocket | null,
     tcp: Socket,
     timeoutMs: number,
-    done: HandshakeDone<P>,
+    done: HandshakeDone<S>,
   ) {
     this.#clock = clock;
     this.socket = socket;
@@ -279,15 +297,12 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
     );
   }
 
-  succeed(
-    peer: P,
-    alpn: string | false | null,
-    refusedByPeer?: (reason: string, detail: string) => void,
-  ): void {
+  succeed(shown: S, refusedByPeer?: (reason: string, detail: string) => void): void {
     if (!this.#finish() || this.socket === null) return;
     const socket = this.socket;
     socket.pause();
     const conn = new SocketConn(this.#clock, socket, this.#tcp);
+    const alpn = socket.alpnProtocol || null;
     if (alpn === PILLION_ALPN && refusedByPeer !== undefined)
       conn.inspectFirst = (bytes) => {
         const note = readRefusalNote(bytes);
@@ -299,7 +314,7 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
     socket.off("error", this.onError);
     socket.off("close", this.onClose);
     this.#tcp.off("close", this.onClose);
-    this.#done(null, { conn, peer, alpn: typeof alpn === "string" ? alpn : null });
+    this.#done(null, { ...shown, conn, alpn });
   }
 
   /** `told`: the reason that a client of ours is given. */
@@ -367,6 +382,20 @@ class Handshake<P extends PeerIdentity | null> implements Cancel {
       this.socket?.destroy();
     });
   }
+}
+
+function shown(
+  { peer, endsAtMs, root }: Extract<PeerProof, { kind: "proven" }>,
+  ownEndsAtMs: number,
+  crypto: ConnCrypto,
+): Shown {
+  return { peer, proof: { endsAtMs: Math.min(endsAtMs, ownEndsAtMs), root }, crypto };
+}
+
+/** A client alone is told of the group: by Node as a name of one, or as a curve's. */
+function cryptoOf(socket: TLSSocket, isClient: boolean): ConnCrypto {
+  const group = isClient ? (socket.getEphemeralKeyInfo() as { name?: string } | null)?.name : "";
+  return { cipher: socket.getCipher().standardName, group: group === "prime256v1" ? "P-256" : (group ?? "") };
 }
 
 /** The machine's; where it has none, those that Node brings. */

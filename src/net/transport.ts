@@ -77,10 +77,27 @@ export interface SecureServerOptions {
   readonly timeoutMs: number;
 }
 
+/** What protects a connection, in the words of TLS (RFC 8446 §B.4, §4.2.7). */
+export interface ConnCrypto {
+  readonly cipher: string;
+  /** Group of the key exchange; "" on the server's side, which Node does not tell. */
+  readonly group: string;
+}
+
+/** For how long a handshake proves its two sides to each other. */
+export interface Proof {
+  /** Wall-clock end of the first certificate, of either side's chain, that ends. */
+  readonly endsAtMs: number;
+  /** The root that the peer's chain ends in: with it no longer trusted nothing is proven any more. */
+  readonly root: string;
+}
+
 /** `reason` is for metrics and logs: a closed set of short words. */
 export interface SecureResult {
   readonly conn: Conn;
   readonly peer: PeerIdentity;
+  readonly proof: Proof;
+  readonly crypto: ConnCrypto;
   /** Agreed ALPN, or null. */
   readonly alpn: string | null;
 }

@@ -115,6 +115,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     apply: (next) => {
       anchors = next;
       tls.setAnchors(next);
+      sidecar?.trustChanged();
       served?.anchorsChanged();
     },
     leafIssuer: (wanted) => {
@@ -232,6 +233,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       random,
       log,
       transport,
+      trusts: (root) => tls.trusts(root),
       control,
       registry,
       memory: config.memoryLimitBytes === null ? null : processMemory(config.memoryLimitBytes),

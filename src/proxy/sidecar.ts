@@ -1,6 +1,7 @@
 import { addressKey } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Random } from "#/base/random.ts";
+import type { Endpoint } from "#/model/endpoint.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { AccessObserver } from "#/stack/access/observer.ts";
@@ -21,6 +22,7 @@ import { Inbound } from "./inbound/inbound.ts";
 import { InboundHttpProxy } from "./inbound/http.ts";
 import { WorkloadLimits } from "./inbound/limits.ts";
 import { Ports } from "./inbound/ports.ts";
+import { Proofs } from "./identity/proofs.ts";
 import { Dialler } from "./outbound/dial.ts";
 import { Discovery } from "./outbound/discovery.ts";
 import { Egress } from "./outbound/egress.ts";
@@ -36,6 +38,8 @@ export interface SidecarParts {
   readonly random: Random;
   readonly log: Log;
   readonly transport: Transport;
+  /** Whether chains that end in this root (`Proof.root`) prove anything at the moment. */
+  trusts(root: string): boolean;
   readonly control: ControlApi;
   readonly registry: Registry;
   /** null: without a limit. */
@@ -64,6 +68,8 @@ export class Sidecar {
   /** How endpoints of a Service look to this workload (`OutboundHttpProxy.explainPick`). */
   readonly explainPick: OutboundHttpProxy["explainPick"];
   readonly #parts: SidecarParts;
+  readonly #inboundProofs: Proofs<null>;
+  readonly #outboundProofs: Proofs<Endpoint>;
   readonly #listeners: Listener[] = [];
 
   constructor(parts: SidecarParts) {
@@ -83,6 +89,15 @@ export class Sidecar {
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       keepAliveMs: KEEP_ALIVE_MS,
       localIps: config.inboundIps,
+      random,
+      trusts: (root) => parts.trusts(root),
+    });
+    this.#outboundProofs = dialler.proofs;
+    this.#inboundProofs = new Proofs<null>({
+      clock,
+      random,
+      trusts: (root) => parts.trusts(root),
+      prove: null,
     });
     const discovery = new Discovery({
       control,
@@ -180,6 +195,7 @@ export class Sidecar {
       ports: this.ports,
       http: inboundHttp,
       memoryGuard,
+      proofs: this.#inboundProofs,
       localName: config.localName.toLowerCase(),
       localIps: config.inboundIps,
       inboundPort: config.inboundListen.port,
@@ -222,6 +238,12 @@ export class Sidecar {
         log.error("a Service is not reachable from this workload", { target: addressKey(target), error });
       }
     }
+  }
+
+  /** Other roots are trusted: what rests on those that are gone has to prove itself anew. */
+  trustChanged(): void {
+    this.#inboundProofs.trustChanged();
+    this.#outboundProofs.trustChanged();
   }
 
   /** Stops accepting, lets requests finish for `graceMs`, then cuts what is left. Resolves when nothing is left. */

@@ -8,6 +8,7 @@ import type {
   Accepted,
   ConnectOptions,
   Listener,
+  Proof,
   SecureClientOptions,
   SecureDone,
   SecureRefusal,
@@ -143,6 +144,8 @@ export interface SimIdentity {
   readonly name: string;
   /** A certificate that a peer will refuse, and why. */
   readonly flaw: SecureRefusal | null;
+  /** Wall-clock end of the certificate in force; not given: never. */
+  endsAtMs?(): number;
 }
 
 /**
@@ -174,14 +177,21 @@ export class SimTransport implements Transport {
 
   secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel {
     conn.write(clientHello(options.serverName, options.alpn));
-    conn.write(frame({ name: this.#identity.name, flaw: this.#identity.flaw }));
-    return handshake(this.#net.clock, conn, options.timeoutMs, false, done, ({ name, alpn, refusal }) => {
-      if (refusal !== undefined) return { refusal };
-      const expected = parseIdentity(options.expected);
-      const peer = peerOf(String(name));
-      if (expected === null || !sameIdentity(expected, peer.identity)) return { refusal: "wrong_identity" };
-      return { peer, alpn: typeof alpn === "string" ? alpn : null };
-    });
+    conn.write(frame({ name: this.#identity.name, flaw: this.#identity.flaw, ...this.#end() }));
+    return handshake(
+      this.#net.clock,
+      conn,
+      options.timeoutMs,
+      false,
+      done,
+      ({ name, alpn, refusal, endsAtMs }) => {
+        if (refusal !== undefined) return { refusal };
+        const expected = parseIdentity(options.expected);
+        const peer = peerOf(String(name));
+        if (expected === null || !sameIdentity(expected, peer.identity)) return { refusal: "wrong_identity" };
+        return { peer, alpn: typeof alpn === "string" ? alpn : null, proof: this.#proof(endsAtMs) };
+      },
+    );
   }
 
   originateTls(): Cancel {
@@ -189,20 +199,43 @@ export class SimTransport implements Transport {
   }
 
   secureServer(conn: Conn, options: SecureServerOptions, done: SecureDone): Cancel {
-    return handshake(this.#net.clock, conn, options.timeoutMs, true, done, ({ name, flaw, offered }) => {
-      const alpn = options.alpn.find((one) => (offered as string[] | undefined)?.includes(one)) ?? null;
-      const refusal = flaw ?? (options.alpn.length > 0 && alpn === null ? "foreign_alpn" : null);
-      conn.write(
-        frame(
-          refusal === null ? { name: this.#identity.name, ...(alpn === null ? {} : { alpn }) } : { refusal },
-        ),
-      );
-      return refusal === null ? { peer: peerOf(String(name)), alpn } : { refusal: refusal as SecureRefusal };
-    });
+    return handshake(
+      this.#net.clock,
+      conn,
+      options.timeoutMs,
+      true,
+      done,
+      ({ name, flaw, offered, endsAtMs }) => {
+        const alpn = options.alpn.find((one) => (offered as string[] | undefined)?.includes(one)) ?? null;
+        const refusal = flaw ?? (options.alpn.length > 0 && alpn === null ? "foreign_alpn" : null);
+        conn.write(
+          frame(
+            refusal === null
+              ? { name: this.#identity.name, ...this.#end(), ...(alpn === null ? {} : { alpn }) }
+              : { refusal },
+          ),
+        );
+        return refusal === null
+          ? { peer: peerOf(String(name)), alpn, proof: this.#proof(endsAtMs) }
+          : { refusal: refusal as SecureRefusal };
+      },
+    );
+  }
+
+  #end(): { endsAtMs?: number } {
+    const endsAtMs = this.#identity.endsAtMs?.();
+    return endsAtMs === undefined ? {} : { endsAtMs };
+  }
+
+  #proof(peersEndMs: unknown): Proof {
+    const ownEndMs = this.#identity.endsAtMs?.() ?? Infinity;
+    return { endsAtMs: Math.min(ownEndMs, typeof peersEndMs === "number" ? peersEndMs : Infinity), root: "" };
   }
 }
 
-type Verdict = { readonly refusal: unknown } | { readonly peer: PeerIdentity; readonly alpn: string | null };
+type Verdict =
+  | { readonly refusal: unknown }
+  | { readonly peer: PeerIdentity; readonly alpn: string | null; readonly proof: Proof };
 
 function handshake(
   clock: Clock,
@@ -249,7 +282,11 @@ function handshake(
         if (isOver) return;
         isOver = true;
         conn.resume();
-        done(null, { conn, peer: verdict.peer, alpn: verdict.alpn });
+        done(null, {
+          conn,
+          ...verdict,
+          crypto: { cipher: "", group: "" },
+        });
       });
     },
     onEnd: () => fail("peer_closed"),

@@ -61,6 +61,7 @@ export class SimMesh {
       flaw?: SecureRefusal | null;
       tracesRequests?: boolean;
       accessObserver?: AccessObserver;
+      leafEndsAtMs?: () => number;
     },
   ): SimPod {
     const host = this.net.host(ip);
@@ -76,11 +77,13 @@ export class SimMesh {
       LINKERD2_PROXY_POLICY_WORKLOAD: name,
       LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS: "10.0.0.0/8",
       LINKERD2_PROXY_INBOUND_IPS: ip,
+      LINKERD2_PROXY_METRICS_RETAIN_IDLE: "100d",
       PILLION_DEBUG_REQUESTS: options.tracesRequests === true ? "enabled" : "disabled",
     });
     const transport = new SimTransport(this.net, host, {
       name: identityOf(name),
       flaw: options.flaw ?? null,
+      ...(options.leafEndsAtMs === undefined ? {} : { endsAtMs: options.leafEndsAtMs }),
     });
     const sidecar = new Sidecar({
       config,
@@ -88,6 +91,7 @@ export class SimMesh {
       random: this.random,
       log: SILENT,
       transport,
+      trusts: () => true,
       control: new SimMember(this.control, name),
       registry,
       memory: null,

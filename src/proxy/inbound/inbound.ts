@@ -8,7 +8,7 @@ import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
 import type { AccessDecision } from "#/model/access.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
-import type { Cancel, InboundHttp } from "#/stack/discovery.ts";
+import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
@@ -21,6 +21,7 @@ import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
 import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
+import type { Proofs } from "../identity/proofs.ts";
 import type { MemoryGuard } from "../memory-guard.ts";
 import { namedRule, type AccessRecord } from "./access-record.ts";
 import { dialApplication } from "./application.ts";
@@ -36,6 +37,8 @@ export interface InboundParts {
   readonly ports: Ports;
   readonly http: InboundHttp;
   readonly memoryGuard: MemoryGuard;
+  /** For how long peers are who they have proven to be. */
+  readonly proofs: Proofs<null>;
   /** Our own identity: the only server name that we answer to. */
   readonly localName: string;
   /** The pod's addresses; empty = any (facts §2.2 INBOUND_IPS). */
@@ -111,6 +114,9 @@ class InboundConnection implements ConnHandler {
   #conn: Conn;
   #target: SocketAddress;
   #peer: PeerIdentity | null = null;
+  #serving: HttpServing | null = null;
+  /** Says that the peer's proof is needed no more. */
+  #unproven: (() => void) | null = null;
   #port: Port | null = null;
   #early: EarlyDialled | null = null;
   #step: Cancel;
@@ -202,7 +208,7 @@ class InboundConnection implements ConnHandler {
   }
 
   #secure(alpn: readonly string[], secured: (result: SecureResult) => void): void {
-    const { transport, handshakeTimeoutMs: timeoutMs, metrics } = this.#parts;
+    const { transport, handshakeTimeoutMs: timeoutMs, metrics, proofs } = this.#parts;
     this.#conn.resume();
     this.#step = transport.secureServer(this.#conn, { alpn, timeoutMs }, (failure, result) => {
       if (result === null) {
@@ -222,7 +228,11 @@ class InboundConnection implements ConnHandler {
         direction: "inbound",
         peer: "src",
         target_addr: addressKey(this.#target),
-        ...tlsLabels(result.peer, "client", ""),
+        ...tlsLabels(result.peer, "client", "", result.crypto),
+      });
+      this.#unproven = proofs.hold(result.peer.name, this.#clientAddress.ip, null, result.proof, {
+        renew: () => this.#serving?.drain(),
+        expire: (detail) => this.#refuse("expired_identity", detail),
       });
       secured(result);
     });
@@ -236,9 +246,11 @@ class InboundConnection implements ConnHandler {
     );
     this.#step = timer;
     let isDone = false;
+    let hasSpoken = false;
     conn.setHandler({
       onData: (bytes) => {
         if (isDone) return;
+        hasSpoken = true;
         const found = reader.feed(bytes);
         if (found.kind === "incomplete") return;
         isDone = true;
@@ -253,7 +265,13 @@ class InboundConnection implements ConnHandler {
         this.#direct(found.header, alpn === PILLION_ALPN);
       },
       onEnd: () => {
-        if (!isDone)
+        if (isDone) return;
+        if (alpn === PILLION_ALPN && !hasSpoken) {
+          // It came to prove itself anew, for what it has open already (docs/decisions/0018-long-connections.md).
+          timer.cancel();
+          conn.end();
+          this.#close();
+        } else
           this.#refuse("no_transport_header", "the peer ended the connection before its transport header");
       },
       onDrain: () => undefined,
@@ -425,6 +443,7 @@ class InboundConnection implements ConnHandler {
       },
       () => this.#close(),
     );
+    this.#serving = serving;
     // A sidecar's connection carries many clients' requests, and its next could not come in.
     this.#connection.serve(serving, version === "http1");
   }
@@ -538,6 +557,7 @@ class InboundConnection implements ConnHandler {
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#unproven?.();
     this.#connection.remove();
     this.#port?.release();
     this.#early?.conn.reset();

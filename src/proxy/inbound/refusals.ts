@@ -19,6 +19,7 @@ export type InboundRefusal =
   | "bad_transport_header"
   | "no_gateway"
   | "unauthorized"
+  | "expired_identity" // it was served until its proof ended and no other came
   | "too_many_connections"
   | "memory_limit"
   | "connect_refused"

@@ -1,18 +1,21 @@
 import { addressKey, parseSocketAddress, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
+import type { Random } from "#/base/random.ts";
 import type { Conn } from "#/base/conn.ts";
 import { ConnError } from "#/base/errors.ts";
 import type { Endpoint, OriginatedTls } from "#/model/endpoint.ts";
 import type { Labels } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
-import type { SecureRefusal, SecureResult, Transport } from "#/net/transport.ts";
+import type { Proof, SecureRefusal, SecureResult, Transport } from "#/net/transport.ts";
+import { whenClosed } from "#/stack/balance/backend-bounds.ts";
 import type { Cancel, DialDone, DialProtocol } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
-import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { isMetered, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { TunnelConn } from "#/stack/tunnel-conn.ts";
 import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { encodeTransportHeader, TRANSPORT_ALPN } from "#/wire/transport-header.ts";
+import { Proofs } from "../identity/proofs.ts";
 
 export interface DiallerParts {
   readonly transport: Transport;
@@ -25,7 +28,13 @@ export interface DiallerParts {
   readonly keepAliveMs: number;
   /** The pod's own addresses: an endpoint there is the application beside us and is reached in plaintext (facts §12). */
   readonly localIps: readonly IpAddress[];
+  readonly random: Random;
+  /** Whether chains that end in this root prove anything. */
+  trusts(root: string): boolean;
 }
+
+/** A server has so long to end a connection that was made for its handshake alone. */
+const PROVEN_CLOSE_MS = 5000;
 
 /** How the application beside us is spoken to: no sidecar stands before it, whatever discovery says of the pod. */
 export function asUnmeshed(endpoint: Endpoint): Endpoint {
@@ -34,10 +43,19 @@ export function asUnmeshed(endpoint: Endpoint): Endpoint {
 
 /** Opens connections to endpoints: the one place that knows how a meshed endpoint is reached (facts §4, §6). */
 export class Dialler {
+  /** For how long servers are who they have proven to be. */
+  readonly proofs: Proofs<Endpoint>;
   readonly #parts: DiallerParts;
 
   constructor(parts: DiallerParts) {
+    const { clock, random } = parts;
     this.#parts = parts;
+    this.proofs = new Proofs({
+      clock,
+      random,
+      trusts: (root) => parts.trusts(root),
+      prove: (endpoint, done) => this.#prove(endpoint, done),
+    });
   }
 
   /** `Dial` of `#/stack/discovery.ts`, which says what the connection carries. */
@@ -128,10 +146,11 @@ export class Dialler {
   #secured(
     endpoint: Endpoint,
     protocol: DialProtocol,
-    { conn, peer, alpn }: SecureResult,
+    { conn, peer, alpn, crypto, proof }: SecureResult,
     done: DialDone,
   ): void {
-    this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(peer, "server", "")));
+    this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(peer, "server", "", crypto)));
+    this.#hold(endpoint, conn, peer.name, proof);
     if (alpn === null) {
       // An endpoint of a mesh without transport headers: the connection is for the port that was dialled.
       if (endpoint.tunnelPort !== null) {
@@ -159,6 +178,72 @@ export class Dialler {
     const isOurs = alpn === PILLION_ALPN;
     const carried = isOurs && isOpaque ? new TunnelConn(this.#parts.clock, conn) : conn;
     done(null, carried, peer, isOurs && protocol === "http2");
+  }
+
+  /** HTTP/2 is moved by the server (GOAWAY), which reckons with the same end. */
+  #hold(endpoint: Endpoint, conn: Conn, name: string, proof: Proof): void {
+    if (!isMetered(conn)) return;
+    const { log, registry } = this.#parts;
+    const target_addr = addressKey(endpoint.address);
+    const over = this.proofs.hold(name, endpoint.address.ip, endpoint, proof, {
+      renew: () => undefined,
+      expire: (detail) => {
+        const error: OutboundExpiry = "expired_identity";
+        registry.count(FAMILIES.outboundTcpErrors, { target_addr, error });
+        log.warn("a connection to a sidecar was ended", { endpoint: target_addr, reason: error, detail });
+        conn.reset();
+      },
+    });
+    whenClosed(conn, over);
+  }
+
+  /** A handshake and nothing more: it shows the server our leaf in force, and us the server's. */
+  #prove(endpoint: Endpoint, done: () => void): void {
+    const { clock, handshakeTimeoutMs, keepAliveMs, registry, transport } = this.#parts;
+    const { identity, tunnelPort } = endpoint;
+    if (identity === null) {
+      done();
+      return;
+    }
+    const finish = (result: "proven" | "failed"): void => {
+      registry.count(FAMILIES.identityProofs, { result });
+      done();
+    };
+    const address = { ip: endpoint.address.ip, port: tunnelPort ?? endpoint.address.port };
+    const timeoutMs = this.#parts.connectTimeoutMs;
+    transport.connect(address, { timeoutMs, keepAliveMs }, (error, tcp) => {
+      if (tcp === null) {
+        this.#failed(endpoint, error?.code ?? "", error);
+        finish("failed");
+        return;
+      }
+      const options = {
+        serverName: identity.serverName,
+        expected: identity.name,
+        alpn: alpnFor(endpoint, "opaque"),
+        timeoutMs: handshakeTimeoutMs,
+        isAnonymous: false,
+        refusedByPeer: (reason: string, detail: string) => this.#refusedByPeer(endpoint, reason, detail),
+      };
+      transport.secureClient(tcp, options, (failure, result) => {
+        if (result === null) {
+          this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
+          finish("failed");
+          return;
+        }
+        const { conn, peer, proof } = result;
+        this.proofs.proven(peer.name, endpoint.address.ip, proof);
+        const timer = clock.after(PROVEN_CLOSE_MS, () => conn.reset());
+        conn.setHandler({
+          onData: () => undefined,
+          onEnd: () => undefined,
+          onDrain: () => undefined,
+          onClose: () => timer.cancel(),
+        });
+        conn.end();
+        finish("proven");
+      });
+    });
   }
 
   #failed(endpoint: Endpoint, reason: string, error: ConnError | null): void {
@@ -193,6 +278,9 @@ export class Dialler {
     return labels;
   }
 }
+
+/** Why a connection that was in use was ended: a value of `error` in `outbound_tcp_errors_total`. */
+type OutboundExpiry = "expired_identity";
 
 /** What is offered to servers outside: what the application speaks. */
 const OUTSIDE_ALPN: Readonly<Record<DialProtocol, readonly string[]>> = {

@@ -170,6 +170,10 @@ export const FAMILIES = {
     "pillion_identity_renewal_failures_total",
     "How often a certificate could not be had or renewed",
   ),
+  identityProofs: counter(
+    "pillion_identity_proofs_total",
+    "Handshakes made to keep connections that live longer than certificates",
+  ),
   controlRequestTotal: counter("control_request_total", "Calls to the control plane"),
   controlResponseTotal: counter("control_response_total", "Calls to the control plane that ended"),
   workloadApiCalls: counter(

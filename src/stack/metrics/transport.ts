@@ -98,8 +98,19 @@ class Meter {
   }
 }
 
-/** The `tls` labels of a connection: proven by mutual TLS, or why it is plain. */
-export function tlsLabels(peer: PeerIdentity | null, side: "client" | "server", noTlsReason: string): Labels {
-  if (peer !== null) return { tls: "true", [side === "client" ? "client_id" : "server_id"]: peer.name };
-  return { tls: "no_identity", no_tls_reason: noTlsReason };
+/** The `tls` labels of a connection: proven by mutual TLS and protected how, or why it is plain. `group` is known to the client's side alone. */
+export function tlsLabels(
+  peer: PeerIdentity | null,
+  side: "client" | "server",
+  noTlsReason: string,
+  secured: { readonly cipher: string; readonly group: string } | null = null,
+): Labels {
+  if (peer === null) return { tls: "no_identity", no_tls_reason: noTlsReason };
+  const labels: Record<string, string> = {
+    tls: "true",
+    [side === "client" ? "client_id" : "server_id"]: peer.name,
+  };
+  if (secured !== null && secured.cipher !== "") labels["tls_cipher"] = secured.cipher;
+  if (secured !== null && secured.group !== "") labels["tls_group"] = secured.group;
+  return labels;
 }

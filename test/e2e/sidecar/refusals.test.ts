@@ -216,6 +216,29 @@ describe("what no sidecar accepts", { skip }, () => {
     for (const base of [direct(), redirected()]) await refused({ ...base, resume: true }, "resumed_session");
   });
 
+  test("a handshake of ours that says nothing more is a proof, and no error", async () => {
+    const errors = (): Promise<number> => server.metric(/^inbound_tcp_errors_total/);
+    const before = await errors();
+    const ended = await stranger.run(
+      ({ tls }, host, { key, cert, serverName: servername }, alpn) =>
+        new Promise<string>((done) => {
+          const socket = tls.connect(
+            { host, port: 4143, key, cert, servername, ALPNProtocols: [alpn], rejectUnauthorized: false },
+            () => socket.end(),
+          );
+          socket.on("data", () => undefined);
+          socket.on("end", () => done("end"));
+          socket.on("error", (error: NodeJS.ErrnoException) => done(error.code ?? ""));
+          socket.on("close", () => done("closed"));
+        }),
+      server.ip,
+      direct(),
+      PILLION_ALPN,
+    );
+    assert.equal(ended, "end");
+    assert.equal(await errors(), before);
+  });
+
   test("plaintext to the direct port is refused", async () => {
     const before = await count("not_tls");
     await stranger.run(
