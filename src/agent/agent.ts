@@ -36,6 +36,8 @@ export interface AgentOptions {
   readonly intercept: "auto" | InterceptMode;
   readonly podCidr: string;
   readonly serviceCidr: string;
+  /** Where root and issuer of an authority outside lie; null: the mesh makes its own. */
+  readonly issuerFolder?: string | null;
   readonly stateRoot: string;
   readonly runRoot: string;
   /** See `NodeInfo.testWithoutTls`. */
@@ -117,7 +119,7 @@ export class Agent {
     };
     this.#runtime = new PodRuntime(this.#host);
     this.#folder = this.#openFolder(options.folder);
-    this.#control = controlProcess(this.#host, TRUST_DOMAIN);
+    this.#control = controlProcess(this.#host, TRUST_DOMAIN, options.issuerFolder ?? null);
     this.#dns = dnsProcess(this.#host);
     this.#link = new ControlLink({
       socketPath: join(controlSocketDir(instance), "control.sock"),

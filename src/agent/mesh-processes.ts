@@ -14,6 +14,8 @@ import type { DnsOptions } from "./dns/server.ts";
 const DAEMON_PIDS_MAX = 256;
 /** A share that holds beside hundreds of pods: all of them wait for these two. */
 const DAEMON_CPU_REQUEST_MILLIS = 6_400;
+/** Where the control plane sees the folder of an authority outside. */
+const SHOWN_ISSUER_FOLDER = "/.pillion/issuer";
 const HOST_RESOLV_CONF = "/etc/resolv.conf";
 
 export interface MeshProcessesHost {
@@ -34,7 +36,11 @@ export function zoneFile(instance: Instance): string {
 }
 
 /** The control plane: its own user, no capability, its own state folder, and nothing else of the machine writable. */
-export function controlProcess(host: MeshProcessesHost, trustDomain: string): Daemon {
+export function controlProcess(
+  host: MeshProcessesHost,
+  trustDomain: string,
+  issuerFolder: string | null,
+): Daemon {
   const { instance } = host;
   const stateDir = join(instance.stateDir, "control");
   const socketDir = controlSocketDir(instance);
@@ -46,11 +52,17 @@ export function controlProcess(host: MeshProcessesHost, trustDomain: string): Da
     name: "control",
     uid: host.users.control,
     capabilities: [],
-    binds: [stateDir, socketDir].map((dir) => ({ source: dir, target: dir, readOnly: false })),
+    binds: [
+      ...[stateDir, socketDir].map((dir) => ({ source: dir, target: dir, readOnly: false })),
+      ...(issuerFolder === null
+        ? []
+        : [{ source: issuerFolder, target: SHOWN_ISSUER_FOLDER, readOnly: true }]),
+    ],
     options: {
       stateDir,
       socketPath: join(socketDir, "control.sock"),
       trustDomain,
+      ...(issuerFolder === null ? {} : { issuerFolder: { name: issuerFolder, dir: SHOWN_ISSUER_FOLDER } }),
       version: versionOf(host.programs.packageRoot),
     },
     holdFile: join(instance.runDir, "hold-control"),

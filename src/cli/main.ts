@@ -85,6 +85,7 @@ Begin with:
     .addOption(intercept())
     .option("--pod-cidr <cidr>", "addresses of pods", network, DEFAULT_POD_CIDR)
     .option("--service-cidr <cidr>", "virtual addresses of Services", network, DEFAULT_SERVICE_CIDR)
+    .option("--issuer-folder <folder>", "root and issuer of an authority outside: ca.crt, tls.crt, tls.key")
     .option("--timeout <seconds>", "how long to wait until everything is ready", seconds, 120)
     .action(
       async (options: {
@@ -94,6 +95,7 @@ Begin with:
         intercept: UpOptions["intercept"];
         podCidr: string;
         serviceCidr: string;
+        issuerFolder?: string;
         timeout: number;
       }) => {
         const where = paths(options);

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,8 @@ export interface UpOptions {
   readonly intercept: "auto" | "ebpf" | "nftables" | "explicit";
   readonly podCidr: string;
   readonly serviceCidr: string;
+  /** Of an authority outside: `ca.crt`, `tls.crt`, `tls.key`. Absent: the mesh makes its own. */
+  readonly issuerFolder?: string;
   readonly timeoutSeconds: number;
   /** See `NodeInfo.testWithoutTls`. */
   readonly testWithoutTls?: boolean;
@@ -36,6 +38,7 @@ interface AgentStart {
   readonly intercept: UpOptions["intercept"];
   readonly podCidr: string;
   readonly serviceCidr: string;
+  readonly issuerFolder: string | null;
   readonly stateRoot: string;
   readonly runRoot: string;
   readonly unprivileged: boolean;
@@ -53,6 +56,8 @@ export async function up(paths: InstancePaths, options: UpOptions): Promise<Answ
   const complaint = folderComplaint(folder);
   if (complaint !== "")
     throw new CommandError(`-f ${options.folder}: ${complaint}; give a folder of Kubernetes YAML files`, 2);
+  if (options.issuerFolder !== undefined && !existsSync(options.issuerFolder))
+    throw new CommandError(`--issuer-folder ${options.issuerFolder}: it is not there`, 2);
   if (overlap(options.podCidr, options.serviceCidr))
     throw new CommandError(
       `--pod-cidr ${options.podCidr} and --service-cidr ${options.serviceCidr} overlap; choose two apart`,
@@ -148,6 +153,7 @@ async function startAgent(paths: InstancePaths, options: UpOptions): Promise<voi
     intercept: options.intercept,
     podCidr: options.podCidr,
     serviceCidr: options.serviceCidr,
+    issuerFolder: options.issuerFolder === undefined ? null : resolve(options.issuerFolder),
     stateRoot: paths.stateRoot,
     runRoot: paths.runRoot,
     unprivileged,
@@ -212,6 +218,7 @@ async function waitReady(
       const lines = waiting
         .slice(0, 10)
         .map((pod) => `  ${pod.namespace}/${pod.name}: ${pod.message === "" ? pod.phase : pod.message}`);
+      lines.push(...(await certificateProblems(paths)).map((problem) => `  ${problem}`));
       throw new CommandError(
         `not everything was ready within ${options.timeoutSeconds} s (see: pillion status):\n${lines.join("\n")}${status.controlConnected ? "" : `\n  the control plane is not connected; the agent's log ends with:\n${logEnd(paths)}`}`,
       );
@@ -219,6 +226,12 @@ async function waitReady(
     // Each answer tells of all pods.
     await sleep(POLL_MS + status.pods.length);
   }
+}
+
+async function certificateProblems(paths: InstancePaths): Promise<readonly string[]> {
+  const question = { kind: "identity-status" } as const;
+  const { answer } = await ask(paths, { kind: "ask", question }, "control");
+  return answer.kind === "identity" ? answer.identity.problems : [];
 }
 
 /** A folder with a mistake is refused whole at the first `up`: nothing half-started is what was asked for. */

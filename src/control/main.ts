@@ -10,6 +10,8 @@ import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
 import { IdentityDesk } from "./identity/identity-desk.ts";
+import { IssuerFeed } from "./identity/issuer-feed.ts";
+import { IssuerFolder } from "./identity/issuer-folder.ts";
 import { JwtAuthority } from "./identity/jwt-authority.ts";
 import { Revocations } from "./identity/revocations.ts";
 import { Rotator } from "./identity/rotator.ts";
@@ -38,6 +40,8 @@ import { StateFolder } from "./state-folder.ts";
 export interface ControlOptions {
   /** Keys and everything else that outlives this process. Made 0700 when missing. */
   readonly stateDir: string;
+  /** Where root and issuer of an authority outside lie, as the operator names it and as we see it; absent: we make our own. */
+  readonly issuerFolder?: { readonly name: string; readonly dir: string };
   /** Where the agent connects. */
   readonly socketPath: string;
   /** Of Pillion; default: of this source tree. Another one rolls all meshed pods. */
@@ -141,14 +145,21 @@ class Control {
   async #make(node: NodeInfo): Promise<NodeParts> {
     const clock = this.#clock;
     const log = this.#log;
-    const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs());
+    const { issuerFolder } = this.#options;
+    const outside =
+      issuerFolder === undefined
+        ? null
+        : new IssuerFolder(issuerFolder.name, issuerFolder.dir, node.trustDomain, clock);
+    const authority = await Authority.open(this.#state, node.trustDomain, () => clock.wallMs(), outside);
+    const feed = outside === null ? null : new IssuerFeed(outside, authority, log);
+    if (feed !== null) this.#closers.push(() => feed.close());
     const trusting = new Trusting(this.#state);
     const jwtAuthority = await JwtAuthority.open(this.#state, node.trustDomain, clock, log);
     this.#closers.push(() => jwtAuthority.close());
     const revocations = new Revocations(this.#state);
     const rotator = new Rotator({ clock, log, authority, trusting });
     this.#closers.push(() => rotator.close());
-    const desk = new IdentityDesk({ clock, log, authority, rotator, revocations });
+    const desk = new IdentityDesk({ clock, log, authority, rotator, revocations, feed });
     this.#closers.push(() => desk.close());
     const tokens = new Tokens(() => clock.nowMs());
     const live = new LiveView();

@@ -15,6 +15,7 @@ import { dnsName, spiffeUri } from "#/model/identity.ts";
 import type { StateFolder } from "../state-folder.ts";
 import type { IdentityRecord, RotationKind, RotationRecord } from "./identity-record.ts";
 import { readIdentity, writeIdentity } from "./identity-record.ts";
+import type { IssuerMaterial, IssuerSource } from "./issuer-folder.ts";
 import { identityProblems } from "./expiry.ts";
 import {
   exportKey,
@@ -71,12 +72,17 @@ export class Authority {
   }
 
   /** Reads roots and issuer, or makes what is missing. Throws when they are there and unusable: making new ones would cut off every running sidecar. */
-  static async open(state: StateFolder, trustDomain: string, wallMs: () => number): Promise<Authority> {
+  static async open(
+    state: StateFolder,
+    trustDomain: string,
+    wallMs: () => number,
+    outside: IssuerSource | null = null,
+  ): Promise<Authority> {
     let record = await readIdentity(state, trustDomain, wallMs());
     if (record === null) {
-      const root = await makeRoot(trustDomain, wallMs());
-      const issuer = await makeIssuer(root, trustDomain, wallMs());
-      record = { sequence: 1, root, anchors: [root.certificate], issuer, next: null, rotation: null };
+      const made = outside === null ? await makeOwn(trustDomain, wallMs()) : await outside.read();
+      const { anchors } = made;
+      record = { root: null, ...made, wanted: anchors, sequence: 1, next: null, rotation: null };
       writeIdentity(state, record);
     }
     const authority = new Authority(state, trustDomain, wallMs, record);
@@ -164,9 +170,11 @@ export class Authority {
     if (root === null) throw new Error("the root's key is not here");
     const issuer = await makeIssuer(root, this.#trustDomain, nowMs);
     if (this.#record.rotation !== null) throw new Error("a rotation is under way");
+    const anchors = withAnchors(this.#record.anchors, [root.certificate]);
     this.#change({
       next: { root, issuer },
-      anchors: withAnchor(this.#record.anchors, root.certificate),
+      anchors,
+      wanted: kind === "root" ? [root.certificate] : anchors,
       rotation: { kind, step: "distribute", startedAtMs: nowMs, stepAtMs: nowMs, isForced: false },
     });
   }
@@ -185,10 +193,10 @@ export class Authority {
 
   /** Takes the roots from sidecars that no leaf needs any more. */
   dropOldRoots(): void {
-    const { root, rotation } = this.#record;
-    if (root === null || rotation === null) throw new Error("no rotation is under way");
+    const { rotation, wanted } = this.#record;
+    if (rotation === null) throw new Error("no rotation is under way");
     this.#change({
-      anchors: [root.certificate],
+      anchors: wanted,
       rotation: { ...rotation, step: "drop", stepAtMs: this.#wallMs() },
     });
   }
@@ -201,6 +209,32 @@ export class Authority {
 
   finishRotation(): void {
     this.#change({ rotation: null });
+  }
+
+  /**
+   * Takes up what an authority outside gives, by the same steps as a rotation of ours. At once where nothing in force can be used any
+   * more. "later": a rotation is under way.
+   */
+  adopt({ anchors, issuer }: IssuerMaterial): "taken" | "later" | "nothing new" {
+    const present = this.#record;
+    if (present.rotation !== null) return "later";
+    const isSameIssuer = fingerprint(issuer.certificate) === fingerprint(present.issuer.certificate);
+    if (isSameIssuer && pemOf(anchors) === pemOf(present.anchors)) return "nothing new";
+    const unusable = this.unusable();
+    if (unusable.length > 0) {
+      this.#change({ root: null, issuer, anchors, wanted: anchors, next: null });
+      return "taken";
+    }
+    const nowMs = this.#wallMs();
+    const all = withAnchors(present.anchors, anchors);
+    const kind = pemOf(all) === pemOf(present.anchors) && all.length === anchors.length ? "issuer" : "root";
+    this.#change({
+      next: { root: null, issuer },
+      anchors: all,
+      wanted: anchors,
+      rotation: { kind, step: "distribute", startedAtMs: nowMs, stepAtMs: nowMs, isForced: false },
+    });
+    return "taken";
   }
 
   /** What is over or soon will be, and what helps: a sentence each. */
@@ -224,18 +258,19 @@ export class Authority {
     const { root } = this.#record;
     const unusable = this.unusable();
     if (unusable.length === 0) return null;
-    if (root === null) throw new Error("the root's key is not here");
     const nowMs = this.#wallMs();
     const isOver = (certificate: X509Certificate): boolean =>
       unusable.some((one) => fingerprint(one) === fingerprint(certificate));
-    const isRootUsable = !isOver(root.certificate);
+    const isRootUsable = root !== null && !isOver(root.certificate);
     const above = isRootUsable ? root : await makeRoot(this.#trustDomain, nowMs);
     const issuer = await makeIssuer(above, this.#trustDomain, nowMs);
     const others = this.#record.anchors.filter((anchor) => !isOver(anchor));
+    const anchors = withAnchors(others, [above.certificate]);
     this.#change({
       root: above,
       issuer,
-      anchors: withAnchor(others, above.certificate),
+      anchors,
+      wanted: anchors,
       next: null,
       rotation: null,
     });
@@ -303,9 +338,21 @@ function bundleOf({ sequence, anchors, issuer }: IdentityRecord, trustDomain: st
   };
 }
 
-function withAnchor(anchors: readonly X509Certificate[], anchor: X509Certificate): X509Certificate[] {
-  const others = anchors.filter((one) => fingerprint(one) !== fingerprint(anchor));
-  return [...others, anchor];
+/** Those that are there stay where they are. */
+function withAnchors(
+  anchors: readonly X509Certificate[],
+  more: readonly X509Certificate[],
+): X509Certificate[] {
+  const known = new Set(anchors.map(fingerprint));
+  return [...anchors, ...more.filter((one) => !known.has(fingerprint(one)))];
+}
+
+async function makeOwn(
+  trustDomain: string,
+  nowMs: number,
+): Promise<Pick<IdentityRecord, "root" | "anchors" | "issuer">> {
+  const root = await makeRoot(trustDomain, nowMs);
+  return { root, anchors: [root.certificate], issuer: await makeIssuer(root, trustDomain, nowMs) };
 }
 
 /** A key for the control plane's own identity; it stays in memory. */

@@ -7,6 +7,7 @@ import type { Mesh } from "../mesh/mesh.ts";
 import type { Authority } from "./authority.ts";
 import { fingerprint } from "./certificates.ts";
 import { reportOf } from "./expiry.ts";
+import type { IssuerFeed } from "./issuer-feed.ts";
 import type { Revocations } from "./revocations.ts";
 import type { Rotator } from "./rotator.ts";
 
@@ -20,6 +21,8 @@ export interface IdentityDeskParts {
   readonly authority: Authority;
   readonly rotator: Rotator;
   readonly revocations: Revocations;
+  /** null: root and issuer are our own. */
+  readonly feed: IssuerFeed | null;
 }
 
 /** What the operator asks and says of the mesh's certificates; what is wrong with them it also says by itself, in the log. */
@@ -51,17 +54,22 @@ export class IdentityDesk {
     const next = authority.nextRoot === null ? "" : fingerprint(authority.nextRoot);
     return {
       trustDomain: authority.trustDomain,
-      source: "own",
+      source: this.#parts.feed?.name ?? "own",
       roots: authority.anchors.map((anchor) => {
         const print = fingerprint(anchor);
-        return reportOf(anchor, print === signs ? "signs" : print === next ? "next" : "old");
+        return reportOf(anchor, print === signs || signs === "" ? "signs" : print === next ? "next" : "old");
       }),
       issuer: reportOf(authority.issuer, "issuer"),
       sequence: authority.bundle.sequence,
       rotation: rotator.report,
-      problems: authority.problems(),
+      problems: this.#problems(),
       revoked: revocations.all.map(spiffeUri),
     };
+  }
+
+  #problems(): string[] {
+    const { authority, feed } = this.#parts;
+    return [...authority.problems(), ...(feed === null || feed.problem === "" ? [] : [feed.problem])];
   }
 
   async answer(question: Question, mesh: Mesh): Promise<ControlAnswer> {
@@ -78,7 +86,18 @@ export class IdentityDesk {
   }
 
   async #rotate(question: Extract<Question, { kind: "identity-rotate" }>): Promise<ControlAnswer> {
-    const { authority, rotator } = this.#parts;
+    const { authority, feed, rotator } = this.#parts;
+    if (feed !== null && authority.rotation === null)
+      return {
+        kind: "error",
+        message: `root and issuer come from ${feed.name}: put new ones there, and the same steps are gone by themselves`,
+      };
+    if (authority.root === null && question.what === "issuer" && authority.rotation === null)
+      return {
+        kind: "error",
+        message:
+          "the root above the issuer came from outside; make an own one: pillion identity rotate --root",
+      };
     if (authority.unusable().length > 0)
       return { kind: "error", message: `nothing can be rotated: ${authority.problems().join("; ")}` };
     if (question.isDryRun) return { kind: "rotation-plan", plan: rotator.plan(question.what) };
@@ -88,8 +107,13 @@ export class IdentityDesk {
 
   /** Running sidecars that are not ready are started again in any case: an operator who asks for a repair has reason to. */
   async #repair(mesh: Mesh): Promise<ControlAnswer> {
-    const { authority, log } = this.#parts;
+    const { authority, feed, log } = this.#parts;
     const before = authority.problems();
+    if (feed !== null && before.length > 0)
+      return {
+        kind: "error",
+        message: `root and issuer come from ${feed.name}, which has to get new ones first: ${before.join("; ")}`,
+      };
     const made = await authority.repair();
     const restarted = mesh.restartSidecars(
       made === null ? (podUid) => mesh.isSidecarUnwell(podUid) : () => true,

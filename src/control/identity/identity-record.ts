@@ -27,6 +27,8 @@ export interface IdentityRecord {
   readonly root: KeyedCertificate | null;
   /** All roots that sidecars are to trust. */
   readonly anchors: readonly X509Certificate[];
+  /** Those that are to be left when the rotation is over; without one, the same. */
+  readonly wanted: readonly X509Certificate[];
   /** Signs leaves. */
   readonly issuer: KeyedCertificate;
   /** What will sign, and does not yet. */
@@ -46,14 +48,17 @@ export async function readIdentity(
   let issuer = await readPair(state, "issuer");
   if (issuer === null && root !== null) issuer = await makeIssuer(root, trustDomain, nowMs);
   if (issuer === null) return null;
-  const anchors = certificatesIn(state.readText("anchors.crt") ?? "");
+  let anchors = certificatesIn(state.readText("anchors.crt") ?? "");
+  if (anchors.length === 0 && root !== null) anchors = [root.certificate];
+  const wanted = certificatesIn(state.readText("wanted-anchors.crt") ?? "");
   const kept = state.readJson(RECORD) as { sequence: number; rotation: RotationRecord | null } | null;
   const nextIssuer = await readPair(state, "next-issuer");
   const nextRoot = await readPair(state, "next-root");
   return {
     sequence: kept?.sequence ?? 1,
     root,
-    anchors: anchors.length > 0 || root === null ? anchors : [root.certificate],
+    anchors,
+    wanted: wanted.length > 0 ? wanted : anchors,
     issuer,
     next: nextIssuer === null ? null : { root: nextRoot, issuer: nextIssuer },
     rotation: kept?.rotation ?? null,
@@ -62,13 +67,14 @@ export async function readIdentity(
 
 /** All or nothing, also over a crash: a root without its key would be a mesh that cannot go on. */
 export function writeIdentity(state: StateFolder, record: IdentityRecord): void {
-  const { sequence, root, anchors, issuer, next, rotation } = record;
+  const { sequence, root, anchors, wanted, issuer, next, rotation } = record;
   state.writeTogether([
     ...pair("root", root),
     ...pair("issuer", issuer),
     ...pair("next-root", next?.root ?? null),
     ...pair("next-issuer", next?.issuer ?? null),
     ["anchors.crt", pemOf(anchors)],
+    ["wanted-anchors.crt", rotation === null ? null : pemOf(wanted)],
     [RECORD, JSON.stringify({ sequence, rotation })],
   ]);
 }

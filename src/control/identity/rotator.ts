@@ -39,6 +39,7 @@ export class Rotator {
     if (rotation !== null)
       this.#log.info("a rotation that was under way goes on", { what: rotation.kind, step: rotation.step });
     this.#trusting.listen(() => this.#lookSoon());
+    this.#authority.listen(() => this.#lookSoon());
     this.#lookSoon();
   }
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { IdentityStatus, RotationReport } from "#/model/identity-status.ts";
-import { SKEW_MS } from "#/control/identity/certificates.ts";
+import { makeIssuer, makeRoot, pemOf, SKEW_MS } from "#/control/identity/certificates.ts";
 import { Clocks } from "./fixtures/clocks.ts";
 import { isAlive, kill, load, loadPod, noFailures, service, summary, warmed } from "./fixtures/scene.ts";
 import { Mesh, NAMESPACE } from "./mesh.ts";
@@ -234,6 +234,53 @@ test("a rotation whose control plane is killed at each step is finished, and wha
     async function askWeb(): Promise<string> {
       return (await mesh.exec(client.name, "curl", "-s", "--max-time", "5", "http://web/")).stdout;
     }
+  } finally {
+    await mesh.close();
+  }
+});
+
+test("a root and issuer from outside are taken up when their files change; files that do not fit are said and change nothing", async (t) => {
+  const mesh = new Mesh("outside");
+  const folder = join(mesh.dir, "issuer");
+  const put = async (nowMs: number): Promise<string> => {
+    const root = await makeRoot("cluster.local", nowMs);
+    const issuer = await makeIssuer(root, "cluster.local", nowMs);
+    writeFileSync(join(folder, "ca.crt"), pemOf([root.certificate]));
+    writeFileSync(join(folder, "tls.crt"), pemOf([issuer.certificate]));
+    writeFileSync(join(folder, "tls.key"), `${issuer.keyPem}\n`);
+    return issuer.certificate.serialNumber;
+  };
+  try {
+    mkdirSync(folder, { mode: 0o755 });
+    const first = await put(Date.now());
+    mesh.write("namespace.yaml", NAMESPACE);
+    mesh.write("web.yaml", service("web"));
+    await mesh.up("--issuer-folder", folder);
+    const web = await mesh.pod("web");
+    const before = await identityOf(mesh);
+    assert.equal(before.source, folder);
+    assert.equal(before.issuer.serial, first);
+
+    writeFileSync(join(folder, "tls.key"), "no key");
+    await mesh.until("the complaint", async () => /tls\.crt: /.test((await mesh.pillion("status")).stdout));
+    const refused = await mesh.pillion("identity", "rotate", "--root");
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /put new ones there/);
+
+    const second = await put(Date.now());
+    const after = await mesh.until(
+      "the rotation to be over",
+      async () => {
+        const identity = await identityOf(mesh);
+        return identity.rotation === null && identity.issuer.serial === second && identity;
+      },
+      60_000,
+    );
+    assert.deepEqual(after.problems, []);
+    assert.equal(after.roots.length, 1);
+    assert.notEqual(after.roots[0]?.serial, before.roots[0]?.serial);
+    assert.equal((await mesh.pod("web")).sidecar?.pid, web.sidecar?.pid, "without a restart");
+    t.diagnostic(`roots as of change ${before.sequence} and ${after.sequence}`);
   } finally {
     await mesh.close();
   }
