@@ -1,0 +1,3 @@
+module pillion.test/clocked-node
+
+go 1.26.0
