@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import type { Server } from "node:net";
 import { join } from "node:path";
 import type { Clock } from "#/base/clock.ts";
+import type { Identity } from "#/model/identity.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { JsonLog } from "#/net/log.ts";
@@ -194,16 +195,17 @@ class Control {
         throw unavailable("the control plane has not yet heard of the machine's pods; ask again");
       return mesh.isInUse(identity);
     };
+    const isRevoked = (identity: Identity): boolean => revocations.has(identity);
     const rpc = new RpcServer({
       clock,
       log,
       methods: new Map([
-        ...identityMethods(authority, tokens, isInUse, log, (identity) => revocations.has(identity)),
+        ...identityMethods(authority, tokens, isInUse, log, isRevoked),
         ...destinationMethods(live),
         ...policyMethods(live, losses),
         ...trustMethods(live, authority, trusting),
         ...quotaMethods(live, clock, inboundLimitsFor),
-        ...svidMethods(jwtAuthority, isInUse, log),
+        ...svidMethods(jwtAuthority, isInUse, log, isRevoked),
       ]),
     });
     const secure = new SecureListener({

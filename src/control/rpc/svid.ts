@@ -17,6 +17,7 @@ export function svidMethods(
   authority: JwtAuthority,
   inUse: (identity: Identity) => boolean,
   log: Log,
+  isRevoked: (identity: Identity) => boolean = () => false,
 ): Map<string, MethodHandler> {
   return new Map<string, MethodHandler>([
     [
@@ -36,6 +37,7 @@ export function svidMethods(
             );
           if (identity.trustDomain !== authority.trustDomain)
             throw permissionDenied(`tokens are signed for ${authority.trustDomain} alone`);
+          if (isRevoked(identity)) throw permissionDenied(`${spiffeUri(identity)} was revoked`);
           if (!inUse(identity)) throw permissionDenied("no pod runs as this identity any more");
           const { token, expiresAtMs } = await authority.sign(identity, audience);
           log.info("a token was signed", {

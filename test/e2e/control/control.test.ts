@@ -8,6 +8,8 @@ import { Destination } from "../../../src/gen/linkerd/destination_pb.ts";
 import { Identity } from "../../../src/gen/linkerd/identity_pb.ts";
 import { InboundServerPolicies } from "../../../src/gen/linkerd/inbound_pb.ts";
 import { OutboundPolicies } from "../../../src/gen/linkerd/outbound_pb.ts";
+import { Svid } from "../../../src/gen/pillion/svid_pb.ts";
+import { Trust } from "../../../src/gen/pillion/trust_pb.ts";
 import { makeCsr } from "../../../src/proxy/identity/csr.ts";
 import type { FakeAgent, Held, RpcFailure } from "./rig.ts";
 import { derPem, newKey, Rig, RpcClient, statusOf } from "./rig.ts";
@@ -279,4 +281,95 @@ test("there is no token for a pod that nobody planned", async () => {
   const answer = await agent.attest("no-such-uid");
   assert.equal(answer.token, "");
   assert.match(answer.error, /no meshed pod/);
+});
+
+test("a revoked identity gets no certificate and no token, over restarts too, until that is undone", async () => {
+  await using rig = new Rig();
+  let agent = await withShop(rig);
+  const pod = agent.plan!.pods[0]!;
+  const held = await certify(rig.port, anchorsOf(agent), (await agent.attest(pod.uid)).token);
+  const revoke = async (isUndone: boolean): Promise<string> => {
+    const answer = await agent.ask({ kind: "identity-revoke", name: "shop/web", isUndone });
+    return "message" in answer ? answer.message : answer.kind;
+  };
+  assert.match(await revoke(false), /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/web is revoked/);
+  assert.match(await revoke(false), /already revoked/);
+  const refused = (error: RpcFailure): boolean => error.status === 7 && /was revoked/.test(error.message);
+  await assert.rejects(certify(rig.port, held.anchors, "", held), refused);
+  await assert.rejects(certify(rig.port, held.anchors, (await agent.attest(pod.uid)).token), refused);
+
+  agent.close();
+  await rig.stop();
+  const statuses = [...agent.statuses.values()];
+  agent = await rig.start();
+  for (const status of statuses) agent.set(status);
+  agent.report();
+  agent.folder({ "shop.yaml": shop(2) });
+  await agent.planThat((plan) => plan.pods.length === 2);
+  {
+    using client = await RpcClient.secure(rig.port, { anchors: held.anchors, held });
+    await assert.rejects(client.call(Svid.method.signJwt, { audience: ["db"] }), refused);
+  }
+  await assert.rejects(certify(rig.port, held.anchors, "", held), refused);
+  assert.match(await revoke(true), /is in use/);
+  assert.ok(await certify(rig.port, held.anchors, "", held));
+});
+
+test("a sidecar is told of the next root, confirms it, and is named until it has; then the new issuer signs", async () => {
+  await using rig = new Rig();
+  const agent = await withShop(rig, 1);
+  const pod = agent.plan!.pods[0]!;
+  const held = await certify(rig.port, anchorsOf(agent), (await agent.attest(pod.uid)).token);
+  agent.set({ ...statusOf(pod, "10.201.0.10", true), sidecar: { state: "running" } as never });
+  agent.report();
+  using client = await RpcClient.secure(rig.port, { anchors: held.anchors, held });
+  const workload = `shop:${pod.name}`;
+  const watched = client.watch(Trust.method.watch, { workload });
+  const first = await watched.next();
+  assert.equal(first.bundles[0]?.authorities.length, 1);
+  assert.equal(
+    (await agent.ask({ kind: "identity-rotate", what: "root", isDryRun: false, isForced: false })).kind,
+    "ok",
+  );
+  const second = await watched.next();
+  assert.equal(second.bundles[0]?.authorities.length, 2);
+  assert.ok(second.sequence > first.sequence);
+  assert.deepEqual(second.issuer, first.issuer, "the new one signs nothing yet");
+  const waiting = async (): Promise<readonly string[]> => {
+    const answer = await agent.ask({ kind: "identity-status" });
+    return answer.kind === "identity"
+      ? (answer.identity.rotation?.waitingFor ?? []).map(({ name }) => name)
+      : [];
+  };
+  assert.deepEqual(await waiting(), [pod.name]);
+  await client.call(Trust.method.confirm, { workload, sequence: second.sequence });
+  assert.deepEqual(await waiting(), []);
+  const third = await watched.next();
+  assert.notDeepEqual(third.issuer, first.issuer);
+  // Proven by a leaf below the old root, and made below the new one.
+  const anchors = second.bundles[0]!.authorities.map(derPem).join("");
+  const renewed = await certify(rig.port, anchors, "", held);
+  const issuer = new X509Certificate(renewed.cert.split(/(?<=-----END CERTIFICATE-----\n)/)[1]!);
+  assert.equal(
+    issuer.fingerprint256.replaceAll(":", "").toLowerCase(),
+    Buffer.from(third.issuer).toString("hex"),
+  );
+  assert.equal(issuer.verify(new X509Certificate(held.anchors).publicKey), false);
+});
+
+test("a workload confirms roots for its own pods only", async () => {
+  await using rig = new Rig();
+  const agent = await withShop(rig, 1);
+  const pod = agent.plan!.pods[0]!;
+  const held = await certify(rig.port, anchorsOf(agent), (await agent.attest(pod.uid)).token);
+  using client = await RpcClient.secure(rig.port, { anchors: held.anchors, held });
+  await assert.rejects(
+    client.call(Trust.method.confirm, { workload: "other:pod", sequence: 1n }),
+    (error: RpcFailure) => error.status === 5,
+  );
+  using nobody = await RpcClient.secure(rig.port, { anchors: held.anchors });
+  await assert.rejects(
+    nobody.call(Trust.method.confirm, { workload: `shop:${pod.name}`, sequence: 1n }),
+    (error: RpcFailure) => error.status === 16,
+  );
 });
