@@ -213,7 +213,7 @@ function clock(): Finding {
     return warn(
       "clock",
       `${new Date().toISOString()}, not synchronised`,
-      "enable NTP; certificates live 24 h and tolerate a few seconds of skew",
+      "enable NTP; certificates live 24 h, and five minutes of difference between machines are tolerated",
     );
   return ok("clock", new Date().toISOString());
 }
