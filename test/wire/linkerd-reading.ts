@@ -8,6 +8,10 @@ import type {
 } from "#/gen/linkerd/outbound_pb.ts";
 import type { GrpcRouteMatch } from "#/gen/linkerd/grpc_route_pb.ts";
 import type { HeaderMatch, HostMatch, HttpRouteMatch, PathMatch } from "#/gen/linkerd/http_route_pb.ts";
+import type { Authz, HttpRoute as InboundRoute, Server } from "#/gen/linkerd/inbound_pb.ts";
+import type { IPNetwork } from "#/gen/linkerd/net_pb.ts";
+import { isLoopback, networkContains, parseNetwork } from "#/stack/networks.ts";
+import type { IpAddress } from "#/base/address.ts";
 import type { HttpMethod } from "#/gen/linkerd/http_types_pb.ts";
 
 /** A request, as far as policy looks at one. Header names are in lower case; each is there once. */
@@ -43,6 +47,76 @@ export function linkerdReading(policy: OutboundPolicy, asked: Asked): Reading {
     return take(http?.routes ?? [], (match) => httpRank(match, asked), 1, asked);
   }
   return REFUSED;
+}
+
+/** Whom a connection's certificate proves, as far as a list of clients looks at one; null: it has shown none. */
+export interface Client {
+  readonly ip: IpAddress;
+  readonly name: string | null;
+}
+
+/** Whether linkerd2-proxy lets a request in, or (null) a connection whose bytes it passes on (facts §13). */
+export function linkerdLetsIn(server: Server, asked: Asked | null, client: Client): boolean {
+  if (isLoopback(client.ip)) return true;
+  if (asked === null) return isAuthorized(server.authorizations, client);
+  const kind = server.protocol?.kind;
+  const routes =
+    kind?.case === "detect"
+      ? kind.value.httpRoutes
+      : kind?.case === "http1" || kind?.case === "http2"
+        ? kind.value.routes
+        : [];
+  let best: { readonly rank: Rank; readonly route: InboundRoute } | null = null;
+  for (const route of routes) {
+    const host =
+      route.hosts.length === 0 ? [0, 0] : highest(route.hosts.map((one) => hostRank(one, asked.host)));
+    if (host === null) continue;
+    for (const { matches } of route.rules) {
+      const found = matches.length === 0 ? [1, 0, 0, 0] : highest(matches.map((one) => httpRank(one, asked)));
+      if (found === null) continue;
+      const rank = [...host, ...found];
+      if (best === null || compare(rank, best.rank) > 0) best = { rank, route };
+    }
+  }
+  return best !== null && isAuthorized(best.route.authorizations, client);
+}
+
+function isAuthorized(all: readonly Authz[], { ip, name }: Client): boolean {
+  return all.some(({ networks, authentication }) => {
+    const isFrom = networks.some(
+      ({ net, except }) => isIn(net, ip) && !except.some((other) => isIn(other, ip)),
+    );
+    const permit = authentication?.permit;
+    if (!isFrom || permit?.case === undefined) return false;
+    if (permit.case === "unauthenticated") return true;
+    if (name === null) return false;
+    const { clients } = permit.value;
+    if (clients.case === "unauthenticated") return true;
+    return (
+      clients.case === "identities" &&
+      (clients.value.identities.some((one) => one.name === name) ||
+        clients.value.suffixes.some(
+          ({ parts }) => parts.length === 0 || name.endsWith(`.${parts.join(".")}`),
+        ))
+    );
+  });
+}
+
+function isIn(net: IPNetwork | undefined, ip: IpAddress): boolean {
+  const part = net?.ip?.ip;
+  if (part?.case === undefined) return false;
+  const address =
+    part.case === "ipv4"
+      ? [24, 16, 8, 0].map((shift) => (part.value >>> shift) & 0xff).join(".")
+      : [part.value.first, part.value.last]
+          .map((half) =>
+            half
+              .toString(16)
+              .padStart(16, "0")
+              .replace(/(.{4})(?!$)/g, "$1:"),
+          )
+          .join(":");
+  return networkContains(parseNetwork(`${address}/${net!.prefixLen}`)!, ip);
 }
 
 type Rank = readonly number[];

@@ -77,7 +77,7 @@ const rpcMatches: fc.Arbitrary<HttpMatch> = fc.record({
   method: fc.constant(null),
 });
 
-const hosts: fc.Arbitrary<HostMatch> = fc.record({
+export const hosts: fc.Arbitrary<HostMatch> = fc.record({
   kind: fc.constantFrom("exact", "suffix"),
   host: fc.array(lower, { minLength: 1, maxLength: 3 }).map((labels) => labels.join(".")),
 });

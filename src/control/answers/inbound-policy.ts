@@ -1,21 +1,22 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
-import type { Authz, Server } from "#/gen/linkerd/inbound_pb.ts";
-import type { HttpRoute_RuleSchema, HttpRouteSchema, ProxyProtocolSchema } from "#/gen/linkerd/inbound_pb.ts";
-import { AuthzSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
-import type { RateLimit } from "#/model/traffic.ts";
+import type { ProxyProtocolSchema, Server } from "#/gen/linkerd/inbound_pb.ts";
+import { HttpRoute_RuleSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
+import type { Capabilities } from "#/model/capabilities.ts";
 import { ruleOf } from "#/model/policy.ts";
-import { inboundAccessFor } from "../policy/access/access-index.ts";
+import type { RateLimit } from "#/model/traffic.ts";
+import { inboundAccessFor, inboundLabelsFor } from "../policy/access/access-index.ts";
 import { inboundLimitsFor } from "../policy/policy.ts";
+import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import { wireAccess } from "./encode-access.ts";
 import type { StandardLimit } from "./encode-limits.ts";
 import { standardLimits, wireLimits } from "./encode-limits.ts";
-import type { StandardLosses } from "./standard-losses.ts";
-import { HttpMethod_Registered } from "#/gen/linkerd/http_types_pb.ts";
-import type { Capabilities } from "#/model/capabilities.ts";
-import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import { isOpaquePort } from "./endpoints.ts";
-import { byDefault, millis, wireIp, wireNetwork } from "./wire.ts";
+import type { WireRoute } from "./standard-access.ts";
+import { standardAccess } from "./standard-access.ts";
+import type { StandardLosses } from "./standard-losses.ts";
+import type { Lose } from "./standard-refusal.ts";
+import { millis, wireIp } from "./wire.ts";
 
 const DETECT_MS = 10_000;
 
@@ -27,19 +28,24 @@ export function inboundServerOf(
   capabilities: Capabilities,
   losses: StandardLosses,
 ): Server {
-  const everybody = allow("all-unauthenticated");
+  const { isExtended } = capabilities;
+  const lose: Lose = (source, what) => {
+    if (!isExtended) losses.note(view, [{ source, what }]);
+  };
+  const access = inboundAccessFor(view, pod, port);
+  const standard = standardAccess(access, lose);
   const limits = inboundLimitsFor(view, pod, port);
-  const isStandard = limits !== null && !capabilities.isExtended;
-  const standard: StandardLimit = isStandard
-    ? standardLimits(limits, podsLike(view, pod), (source, what) => losses.note(view, [{ source, what }]))
+  const isStandard = limits !== null && !isExtended;
+  const limit: StandardLimit = isStandard
+    ? standardLimits(limits, podsLike(view, pod), lose)
     : { kind: "none" };
   return create(ServerSchema, {
-    protocol: { kind: protocolOf(pod, port, everybody, standard) },
+    protocol: { kind: protocolOf(pod, port, standard.routes, limit) },
     serverIps: pod.ip === "" ? [] : [wireIp(pod.ip)],
-    authorizations: [everybody],
-    labels: { group: "", kind: "default", name: "all-unauthenticated" },
+    authorizations: [...standard.connections],
+    labels: inboundLabelsFor(view, pod, port),
     ...(limits === null || isStandard ? {} : { limits: wireLimits(limits) }),
-    ...(capabilities.isExtended ? { access: wireAccess(inboundAccessFor(view, pod, port)) } : {}),
+    ...(isExtended ? { access: wireAccess(access) } : {}),
   });
 }
 
@@ -60,11 +66,12 @@ function podsLike(view: MeshView, { namespace, workload }: ViewPod): number {
 function protocolOf(
   pod: ViewPod,
   port: number,
-  authz: Authz,
+  allowed: readonly WireRoute[],
   limit: StandardLimit,
 ): NonNullable<MessageInitShape<typeof ProxyProtocolSchema>["kind"]> {
   const protocol = isOpaquePort(pod, port) ? "opaque" : (pod.protocols.get(port) ?? "detect");
-  const routes = [...probeRoutes(pod, port), defaultRoute(authz, limit)];
+  const routes =
+    limit.kind === "refused" ? allowed.map((route) => refusing(route, limit.rate)) : [...allowed];
   const rate = limit.kind === "limit" ? limit.limit : undefined;
   switch (protocol) {
     case "opaque":
@@ -87,51 +94,13 @@ function protocolOf(
   }
 }
 
-function defaultRoute(authz: Authz, limit: StandardLimit): MessageInitShape<typeof HttpRouteSchema> {
-  return {
-    metadata: byDefault("default"),
-    authorizations: [authz],
-    rules: [
-      {
-        matches: [{ path: { kind: { case: "prefix", value: "/" } } }],
-        filters: limit.kind === "refused" ? [tooMany(limit.rate)] : [],
-      },
-    ],
-  };
-}
-
-function tooMany({
-  source,
-}: RateLimit): NonNullable<MessageInitShape<typeof HttpRoute_RuleSchema>["filters"]>[number] {
+/** Probes go on: they are let through whatever else is said. */
+function refusing(route: WireRoute, { source }: RateLimit): WireRoute {
+  if (route.metadata?.kind?.case === "default" && route.metadata.kind.value === "probe") return route;
   const message = `${ruleOf(source)} counts requests as this workload's proxy cannot`;
-  return { kind: { case: "failureInjector", value: { status: 429, message } } };
-}
-
-/** The machine's own probes are let through whatever the policy, or a policy could make a pod look dead. */
-function probeRoutes(pod: ViewPod, port: number): MessageInitShape<typeof HttpRouteSchema>[] {
-  const paths = [...new Set(pod.probes.filter((probe) => probe.port === port).map((probe) => probe.path))];
-  if (paths.length === 0) return [];
-  return [
-    {
-      metadata: byDefault("probe"),
-      authorizations: [allow("probe")],
-      rules: [
-        {
-          matches: paths.map((path) => ({
-            path: { kind: { case: "exact" as const, value: path } },
-            method: { type: { case: "registered" as const, value: HttpMethod_Registered.GET } },
-          })),
-        },
-      ],
-    },
-  ];
-}
-
-function allow(name: string): Authz {
-  return create(AuthzSchema, {
-    networks: [{ net: wireNetwork("0.0.0.0", 0) }, { net: wireNetwork("::", 0) }],
-    authentication: { permit: { case: "unauthenticated", value: {} } },
-    labels: { group: "", kind: "default", name },
-    metadata: byDefault(name),
-  });
+  const filters = [{ kind: { case: "failureInjector" as const, value: { status: 429, message } } }];
+  const rules = (route.rules ?? []).map(({ matches = [] }) =>
+    create(HttpRoute_RuleSchema, { matches: [...matches], filters }),
+  );
+  return { ...route, rules };
 }

@@ -1,3 +1,4 @@
+import { LINKERD_POLICY } from "#/kube/objects.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { MeshView } from "../services/mesh-view.ts";
@@ -18,7 +19,7 @@ export class StandardLosses {
     if (view !== this.#view) this.#byObject.clear();
     this.#view = view;
     for (const { source, what } of losses) {
-      const object = ruleOf(source);
+      const object = nameOf(source);
       const known = this.#byObject.get(object) ?? new Set();
       this.#byObject.set(object, known);
       if (known.size < LOSSES_MAX) known.add(what);
@@ -32,4 +33,11 @@ export class StandardLosses {
     const known = this.#byObject.get([kind, namespace, name].join("/"));
     return known === undefined ? "" : `proxies of another kind ${[...known].join("; ")}`;
   }
+}
+
+/** As an object's status has it: of two kinds of one name, the second with its group. */
+function nameOf(source: PolicySource): string {
+  return source.group === LINKERD_POLICY && source.kind === "AuthorizationPolicy"
+    ? ruleOf({ ...source, kind: `${source.kind}.${source.group}` })
+    : ruleOf(source);
 }

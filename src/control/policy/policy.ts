@@ -5,7 +5,7 @@ import type { InboundLimits } from "#/model/traffic.ts";
 import { isOpaquePort } from "../answers/endpoints.ts";
 import type { Target } from "../answers/target.ts";
 import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
-import { inboundAccessFor } from "./access/access-index.ts";
+import { inboundAccessFor, inboundLabelsFor } from "./access/access-index.ts";
 import { serviceKey } from "./attach.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
 import type { PolicyClient } from "./client.ts";
@@ -74,7 +74,7 @@ export function inboundLimitsFor(view: MeshView, pod: ViewPod, port: number): In
 export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): InboundPolicy {
   return {
     protocol: isOpaquePort(pod, port) ? "opaque" : (pod.protocols.get(port) ?? "detect"),
-    labels: { group: "", kind: "default", name: "all-unauthenticated" },
+    labels: inboundLabelsFor(view, pod, port),
     limits: inboundLimitsFor(view, pod, port),
     access: inboundAccessFor(view, pod, port),
     jwt: null,

@@ -2,7 +2,7 @@ import type { InboundDefault } from "#/kube/inbound-default.ts";
 import { selectorMatches } from "#/kube/objects.ts";
 import type { LabelSelector } from "#/kube/objects.ts";
 import type { AccessPolicy, AccessRoute, AccessRule } from "#/model/access.ts";
-import type { Identity } from "#/model/identity.ts";
+import type { Identity, Labels } from "#/model/identity.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import type { MeshView, ViewPod } from "../../services/mesh-view.ts";
 import { sourceOf } from "../backends.ts";
@@ -116,6 +116,14 @@ export function inboundAccessFor(view: MeshView, pod: ViewPod, port: number): Ac
   if (index.known.size >= KNOWN_MAX) index.known.clear();
   index.known.set(key, made);
   return made;
+}
+
+/** As what a port's traffic is counted: its Server, or the default. */
+export function inboundLabelsFor(view: MeshView, pod: ViewPod, port: number): Labels {
+  const server = serverAt(view.policy.access, pod, port);
+  return server === null
+    ? { group: "", kind: "default", name: defaultOf(view.policy.access, pod) }
+    : { group: server.source.group, kind: "server", name: server.source.name };
 }
 
 function inOrder(all: readonly RankedRules[]): AccessRule[] {

@@ -1,6 +1,7 @@
 import type { RequestSpec } from "#/kube/access-objects.ts";
 import type { RequestCondition } from "#/model/access.ts";
 import type { FieldMatch, HttpMatch, PathMatch } from "#/model/route.ts";
+import { literalName, literalPath } from "#/stack/access/request-index.ts";
 import { compilePattern } from "#/stack/route/pattern.ts";
 import { fieldMatches } from "../filters.ts";
 import { hostMatch } from "../routes.ts";
@@ -57,7 +58,7 @@ export function bothOf(
   const hosts = a.hosts ?? b.hosts;
   const headers = union(a.headers, b.headers);
   const query = union(a.query, b.query);
-  if (methods?.length === 0 || headers === null || query === null) return null;
+  if (methods?.length === 0) return null;
   const paths = bothPaths(a.paths, b.paths);
   if (paths.paths?.length === 0) return null;
   return {
@@ -76,18 +77,10 @@ function common<T>(
   return a.flatMap((one) => b.map((other) => join(one, other)).filter((each) => each !== null));
 }
 
-/** Fields of both; null where one name would have two values. */
-function union(a: readonly FieldMatch[], b: readonly FieldMatch[]): FieldMatch[] | null {
-  const all = [...a];
-  for (const one of b) {
-    const same = all.find((other) => other.name === one.name);
-    if (same === undefined || same.value.kind !== one.value.kind) all.push(one);
-    else if (same.value.value !== one.value.value) {
-      if (one.value.kind === "exact") return null;
-      all.push(one);
-    }
-  }
-  return all;
+/** Fields of both. Where one name would have two values no rule that allows holds, and one that refuses may: of several of the name. */
+function union(a: readonly FieldMatch[], b: readonly FieldMatch[]): readonly FieldMatch[] {
+  const known = new Set(a.map((each) => JSON.stringify(each)));
+  return [...a, ...b.filter((each) => !known.has(JSON.stringify(each)))];
 }
 
 function bothPaths(
@@ -107,40 +100,34 @@ function bothPaths(
   return { paths, isExact };
 }
 
-function joinPaths(a: PathMatch, b: PathMatch): PathMatch | "neither" | "unknown" {
-  const exactA = exactOf(a);
-  const exactB = exactOf(b);
-  if (exactA !== null) return pathHolds(b, exactA) ? a : "neither";
-  if (exactB !== null) return pathHolds(a, exactB) ? b : "neither";
-  if (a.kind === "rpc" && b.kind === "rpc") {
-    const service = oneOf(a.service, b.service);
-    const method = oneOf(a.method, b.method);
-    return service === null || method === null ? "neither" : { kind: "rpc", service, method };
-  }
+function joinPaths(one: PathMatch, other: PathMatch): PathMatch | "neither" | "unknown" {
+  const a = plainOf(one);
+  const b = plainOf(other);
+  if (a.kind === "exact") return pathHolds(b, a.value) ? one : "neither";
+  if (b.kind === "exact") return pathHolds(a, b.value) ? other : "neither";
   if (a.kind === "prefix" && b.kind === "prefix") {
-    if (isBelow(a.value, b.value)) return a;
-    return isBelow(b.value, a.value) ? b : "neither";
+    if (isBelow(a.value, b.value)) return one;
+    return isBelow(b.value, a.value) ? other : "neither";
   }
-  if (isRoot(a)) return b;
-  if (isRoot(b)) return a;
-  return JSON.stringify(a) === JSON.stringify(b) ? a : "unknown";
+  if (isRoot(a)) return other;
+  if (isRoot(b)) return one;
+  if (a.kind === "rpc" && b.kind === "rpc") return a.method === b.method ? one : "neither";
+  return JSON.stringify(a) === JSON.stringify(b) ? one : "unknown";
+}
+
+/** A call as the path that it is, but for one of any service; paths as they are compared. */
+function plainOf(path: PathMatch): PathMatch {
+  if (path.kind === "regex") return path;
+  if (path.kind !== "rpc") return { kind: path.kind, value: literalPath(path.value) };
+  const { service, method } = path;
+  if (service === "" && method !== "") return path;
+  return method === ""
+    ? { kind: "prefix", value: `/${literalName(service)}` }
+    : { kind: "exact", value: `/${literalName(service)}/${literalName(method)}` };
 }
 
 function isRoot(path: PathMatch): boolean {
   return path.kind === "prefix" && trimmed(path.value) === "";
-}
-
-/** "" is any; null: they differ. */
-function oneOf(a: string, b: string): string | null {
-  return a === "" || a === b ? b : b === "" ? a : null;
-}
-
-/** The one path that a match holds for; null where there are several. */
-function exactOf(path: PathMatch): string | null {
-  if (path.kind === "exact") return path.value;
-  return path.kind === "rpc" && path.service !== "" && path.method !== ""
-    ? `/${path.service}/${path.method}`
-    : null;
 }
 
 function pathHolds(match: PathMatch, path: string): boolean {
@@ -150,18 +137,12 @@ function pathHolds(match: PathMatch, path: string): boolean {
     case "prefix":
       return isBelow(path, match.value);
     case "rpc": {
-      const [, service = "", method = "", ...more] = path.split("/");
-      return (
-        more.length === 0 &&
-        service !== "" &&
-        method !== "" &&
-        oneOf(match.service, service) !== null &&
-        oneOf(match.method, method) !== null
-      );
+      const slash = path.indexOf("/", 1);
+      return slash !== -1 && path.slice(slash + 1) === literalName(match.method);
     }
     case "regex": {
       const compiled = compilePattern(match.value);
-      return compiled.kind !== "problem" && compiled.pattern.matches(path);
+      return compiled.kind === "pattern" && compiled.pattern.matches(path);
     }
   }
 }
