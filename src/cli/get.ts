@@ -1,7 +1,7 @@
 import { stringify } from "yaml";
 import { kindNamed } from "#/kube/kind-names.ts";
 import { KINDS } from "#/kube/schema/kinds.ts";
-import { describeParent } from "#/model/node-protocol.ts";
+import { AUDITED, describeParent } from "#/model/node-protocol.ts";
 import type { Condition, ObjectStatus, ParentStatus } from "#/model/node-protocol.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
@@ -85,7 +85,8 @@ function cell({ conditions }: ParentStatus, type: Condition["type"]): string {
   const found = conditions.find((each) => each.type === type);
   if (found === undefined) return "";
   const partly = type === "Accepted" && conditions.some((each) => each.type === "PartiallyInvalid");
-  return found.status === "True" ? (partly ? "partly" : "yes") : `no: ${found.reason}`;
+  if (found.status === "False") return `no: ${found.reason}`;
+  return partly ? "partly" : found.message.startsWith(AUDITED) ? `yes, ${AUDITED}` : "yes";
 }
 
 /** As a cluster would hold it: a route has `parents`, a policy `ancestors` (GEP-713). */

@@ -167,6 +167,9 @@ export interface Condition {
   readonly message: string;
 }
 
+/** In the message of an `Accepted` policy that changes nothing yet. */
+export const AUDITED = "audited, not enforced";
+
 /** A bad object or file: what, where, why. The last good state of that file stays. */
 export interface FolderProblem {
   readonly file: string;

@@ -6,8 +6,14 @@ import { MESH_CONFIG_NAME, MESH_CONFIG_NAMESPACE } from "#/kube/mesh-annotations
 import { isWorkload, namespaceOf, objectKey, shownKind, templatePath } from "#/kube/objects.ts";
 import type { KubeObject } from "#/kube/objects.ts";
 import type { Identity } from "#/model/identity.ts";
-import { describeParent } from "#/model/node-protocol.ts";
-import type { FolderFile, FolderProblem, NodeInfo, ObjectStatus } from "#/model/node-protocol.ts";
+import { AUDITED, describeParent } from "#/model/node-protocol.ts";
+import type {
+  FolderFile,
+  FolderProblem,
+  NodeInfo,
+  ObjectStatus,
+  ParentStatus,
+} from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import type { Log } from "#/net/log.ts";
 import { compilePolicy, isPolicy } from "../policy/compile.ts";
@@ -506,15 +512,16 @@ function policyStatus(loaded: LoadedObject, policy: CompiledPolicy): ObjectStatu
   const summary = isFine(parents)
     ? parents.length === 0
       ? "attached to nothing"
-      : `accepted by ${parents.map((each) => describeParent(each.parent)).join(", ")}${modeOf(loaded.object)}`
+      : `accepted by ${parents.map((each) => describeParent(each.parent)).join(", ")}${modeOf(parents)}`
     : describeFaults(parents);
   return { ...statusOf(loaded, summary, isFine(parents)), parents, findings };
 }
 
-function modeOf(object: KubeObject): string {
-  return object.kind === "AuthorizationPolicy" && "mode" in object.spec && object.spec.mode === "Audit"
-    ? "; audited, not enforced"
-    : "";
+function modeOf(parents: readonly ParentStatus[]): string {
+  const isAudited = parents.some(({ conditions }) =>
+    conditions.some(({ message }) => message.startsWith(AUDITED)),
+  );
+  return isAudited ? `; ${AUDITED}` : "";
 }
 
 function describeService(service: ServicePlan): string {

@@ -46,7 +46,10 @@ class Readme {
     assert.ok(command !== undefined, `examples/${this.name}/README.md has no further command`);
     const node = `${process.execPath} --disable-warning=ExperimentalWarning ${ROOT}/src/main.ts`;
     const here = command
-      .replaceAll(/\.\/pillion (exec|logs|explain)/g, `${node} $1 --instance ${mesh.name} -n ${this.name}`)
+      .replaceAll(
+        /\.\/pillion (exec|logs|explain|get|authz flows)/g,
+        `${node} $1 --instance ${mesh.name} -n ${this.name}`,
+      )
       .replaceAll(`examples/${this.name}/`, `${mesh.folder}/${this.name}/`);
     return await mesh.run("sh", "-c", here);
   }
@@ -194,6 +197,52 @@ test("rate-limits", async () => {
     (await readme.next()).stdout,
     /^HTTP\/1\.1 429 [^]*\r\nretry-after: \d+\r\n[^]*in all pods together \[RateLimitPolicy\/rate-limits\/web\]/,
   );
+});
+
+test("authorization", async () => {
+  using readme = new Readme("authorization");
+  const out = async (): Promise<string> => (await readme.next()).stdout;
+  assert.equal(await out(), "200\n");
+  assert.match(
+    await out(),
+    /^HTTP\/1\.1 403 [^]*AuthorizationPolicy\/authorization\/web[^]*\(NOT_AUTHORIZED\)/,
+  );
+  assert.equal(await out(), "403\n");
+  assert.match(await out(), /^HTTP\/1\.1 403 [^]*AuthorizationPolicy\/authorization\/no-exports/);
+  const policies = await out();
+  assert.match(policies, /no-exports +Namespace authorization +yes/);
+  assert.match(policies, /web +Service authorization\/web +yes/);
+  await readme.next();
+  await mesh.until("the stranger to be let in", async () => {
+    const ask = "curl -s -o /dev/null -w %{http_code} http://web/orders/7".split(" ");
+    return (await mesh.pillion("exec", "-n", "authorization", "stranger", "--", ...ask)).stdout === "200";
+  });
+  assert.equal(await out(), "200\n");
+  assert.equal(await out(), "403\n");
+  assert.equal(
+    (await mesh.status()).pods.find(({ owner }) => owner === "Deployment/authorization/web")?.ready,
+    true,
+  );
+});
+
+test("authorization-audit", async () => {
+  using readme = new Readme("authorization-audit");
+  const out = async (): Promise<string> => (await readme.next()).stdout;
+  assert.equal(await out(), "200\n");
+  assert.equal(await out(), "200\n");
+  assert.match(await out(), /web +Service authorization-audit\/web +yes, audited, not enforced/);
+  const flows = await out();
+  assert.match(flows, /stranger/);
+  assert.doesNotMatch(flows, /client/);
+  await readme.next();
+  await mesh.until("the stranger to be refused", async () => {
+    const ask = "curl -s -o /dev/null -w %{http_code} http://web/orders/7".split(" ");
+    return (
+      (await mesh.pillion("exec", "-n", "authorization-audit", "stranger", "--", ...ask)).stdout === "403"
+    );
+  });
+  assert.equal(await out(), "403\n");
+  assert.equal(await out(), "200\n");
 });
 
 test("overload", async () => {

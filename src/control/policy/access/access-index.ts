@@ -3,6 +3,7 @@ import { selectorMatches } from "#/kube/objects.ts";
 import type { LabelSelector } from "#/kube/objects.ts";
 import type { AccessPolicy, AccessRoute, AccessRule } from "#/model/access.ts";
 import type { Identity, Labels } from "#/model/identity.ts";
+import { spiffeUri } from "#/model/identity.ts";
 import type { PolicySource } from "#/model/policy.ts";
 import type { MeshView, ViewPod } from "../../services/mesh-view.ts";
 import { sourceOf } from "../backends.ts";
@@ -165,9 +166,13 @@ function isPort(wanted: number | string, pod: ViewPod, port: number): boolean {
 
 const NOBODY: readonly Identity[] = [];
 
+/** There is another list after each change. */
+const REVOCATION_KEYS = new WeakMap<readonly Identity[], string>();
+
 function revocationsKey(revoked: readonly Identity[]): string {
-  const names = revoked.map((each) => `${each.trustDomain}/${each.namespace}/${each.serviceAccount}`);
-  return names.join(",");
+  let key = REVOCATION_KEYS.get(revoked);
+  if (key === undefined) REVOCATION_KEYS.set(revoked, (key = revoked.map(spiffeUri).join(",")));
+  return key;
 }
 
 /** An identity that was taken back is refused everywhere, before anything else is looked at. */

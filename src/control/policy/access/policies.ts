@@ -2,6 +2,7 @@ import type { AccessRuleSpec, AuthorizationPolicyObject } from "#/kube/access-ob
 import type { LoadedObject } from "#/kube/folder.ts";
 import { groupOf, isLinkerds, namespaceOf } from "#/kube/objects.ts";
 import type { AccessAction, AccessRule, RequestCondition } from "#/model/access.ts";
+import { AUDITED } from "#/model/node-protocol.ts";
 import type { MeshView } from "../../services/mesh-view.ts";
 import { ageKey, byAge } from "../attach.ts";
 import { sourceOf } from "../backends.ts";
@@ -51,7 +52,7 @@ export function ownEntries(
         },
         refusal: found.kind === "places" ? null : found.refusal,
         reference: null,
-        note: notes.map(({ message }) => message).join("; "),
+        note: [isAudited(policy) ? AUDITED : [], notes.map(({ message }) => message)].flat().join("; "),
         findings: [...notes, ...findings],
       });
     }
@@ -70,11 +71,11 @@ function rulesOf(
   trustDomain: string,
   findings: Finding[],
 ): readonly EntryRule[] {
-  const { action, mode, rules = [] } = policy.spec;
+  const { action, rules = [] } = policy.spec;
   const namespace = namespaceOf(policy);
   const source = sourceOf(groupOf(policy), policy.kind, namespace, policy.metadata.name);
   const shared = {
-    stage: mode === "Audit" && action !== "AUDIT" ? "proposed" : "both",
+    stage: isAudited(policy) ? "proposed" : "both",
     route: null,
     layer: "both",
   } as const;
@@ -91,6 +92,10 @@ function rulesOf(
   if (action !== "ALLOW") return made;
   const restrict: AccessRule = { ...shared, action: "restrict", source, sources: null, requests: conditions };
   return [...made, { ports: null, rule: restrict }];
+}
+
+function isAudited({ spec }: AuthorizationPolicyObject): boolean {
+  return spec.mode === "Audit" && spec.action !== "AUDIT";
 }
 
 /** A rule's matches times a route's: what may come of it. */
