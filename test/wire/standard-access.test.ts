@@ -142,6 +142,8 @@ const PROBE: AccessRule = {
   layer: "requests",
 };
 
+const TCP_PROBE: AccessRule = { ...PROBE, requests: null, layer: "connections" };
+
 const matches: fc.Arbitrary<HttpMatch> = fc.record({
   path: fc.option(pathMatches),
   headers: fc.constant([]),
@@ -167,7 +169,7 @@ const policies: fc.Arbitrary<AccessPolicy> = fc
   .map(({ routes: all, rules: some, probe }) => ({
     routes: all,
     rules: [
-      ...(probe ? [PROBE] : []),
+      ...(probe ? [PROBE, TCP_PROBE] : []),
       ...some.map((rule) => ({
         ...rule,
         route: all.length === 0 || rule.route === null ? null : rule.route % all.length,

@@ -57,7 +57,10 @@ export function standardAccess(policy: AccessPolicy, lose: Lose): StandardAccess
       ? [...waysOf(conditions).map((way) => routeOf(way, conditions, base)), openRoute(base)]
       : serverRoutes(policy.routes, allows, denials, base, lose);
   return {
-    connections: wirePermits(connections),
+    connections: wirePermits([
+      ...machines(rules.filter(({ requests }) => requests === null)),
+      ...connections,
+    ]),
     routes: [
       // Which of a Server's routes a probe's path is of is not asked: others are let in there by none.
       ...probeRoutes(rules, conditions, policy.routes.length === 0 ? base : []),
@@ -228,15 +231,10 @@ function probeRoutes(
   conditions: readonly Condition[],
   base: readonly Permit[],
 ): WireRoute[] {
-  return rules.flatMap(({ action, source, sources, requests }) => {
-    if (action !== "exempt" || sources === null) return [];
-    // Who is let in for having no identity is let in as anyone: at the machine's own address nobody has one.
-    const machine = sources.map(({ networks }): Permit => ({
-      source,
-      peer: { kind: "anyone" },
-      networks: networks ?? [],
-    }));
-    return (requests ?? []).flatMap(({ methods, paths }) =>
+  return rules.flatMap((rule) => {
+    const machine = machines([rule]);
+    if (machine.length === 0) return [];
+    return (rule.requests ?? []).flatMap(({ methods, paths }) =>
       (paths ?? []).flatMap((path): WireRoute[] => {
         const value = valueOf(path);
         const method = methods?.[0] ?? null;
@@ -254,6 +252,19 @@ function probeRoutes(
       }),
     );
   });
+}
+
+/** Who is let in for having no identity is let in as anyone: at the machine's own address nobody has one. */
+function machines(rules: readonly AccessRule[]): readonly Permit[] {
+  return rules.flatMap(({ action, source, sources }) =>
+    action === "exempt"
+      ? (sources ?? []).map(({ networks }): Permit => ({
+          source,
+          peer: { kind: "anyone" },
+          networks: networks ?? [],
+        }))
+      : [],
+  );
 }
 
 /**

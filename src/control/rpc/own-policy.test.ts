@@ -74,6 +74,7 @@ function methods() {
     ports: [],
     probes: [],
     grpcProbePorts: [],
+    tcpProbePorts: [],
     inboundDefault: null,
     protocols: new Map(),
   } as unknown as ViewPod;
