@@ -4,6 +4,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { addAuthzCommands } from "./authz/commands.ts";
 import { check, findingLine } from "./check.ts";
 import { completion } from "./completion.ts";
+import { edges } from "./edges/edges.ts";
 import { exec } from "./exec.ts";
 import { CommandError } from "./exit.ts";
 import type { InstancePaths } from "./instance-paths.ts";
@@ -174,6 +175,12 @@ Begin with:
         { json: options.output === "json", once: options.once, intervalMs: options.interval * 1000 },
         print,
       );
+    });
+
+  command("edges", "Show who has talked to whom: identities, mutual TLS or why not, cipher and key exchange.")
+    .addOption(output())
+    .action(async (options: { instance: string; output: string }) => {
+      await edges(paths(options), options.output === "json", print);
     });
 
   command("logs", "Print a container's log; -c pillion-sidecar for the sidecar's.")

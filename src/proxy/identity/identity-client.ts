@@ -75,6 +75,7 @@ export class IdentityClient {
     this.#life = new CertificateLife(parts.clock, parts.random);
     const expires = parts.registry.gauge(FAMILIES.certExpiration, {});
     const left = parts.registry.gauge(FAMILIES.certLeft, {});
+    parts.registry.gauge(FAMILIES.identityInfo, { identity: parts.localName }).set(1);
     parts.registry.beforeReading(() => {
       expires.set(Math.floor(this.#life.notAfterMs / 1000));
       left.set(Math.max(0, Math.floor(this.#life.leftMs / 1000)));

@@ -162,6 +162,7 @@ export const FAMILIES = {
     "control_identity_cert_refreshes_total",
     "How many certificates were issued to this sidecar",
   ),
+  identityInfo: gauge("pillion_identity_info", "1, with the identity that the workload proves"),
   certLeft: gauge(
     "pillion_identity_cert_left_seconds",
     "How long the current certificate still lasts, by the clock that sees less of it",
