@@ -22,11 +22,17 @@ let dir = "";
 let authority: JwtAuthority;
 let methods: Map<string, MethodHandler>;
 let isInUse = true;
+let isRevoked = false;
 const clock = new ManualClock();
 before(async () => {
   dir = mkdtempSync(join(tmpdir(), "pillion-svid-"));
   authority = await JwtAuthority.open(new StateFolder(dir), "cluster.local", clock, SILENT);
-  methods = svidMethods(authority, () => isInUse, SILENT);
+  methods = svidMethods(
+    authority,
+    () => isInUse,
+    SILENT,
+    () => isRevoked,
+  );
 });
 after(() => {
   authority.close();
@@ -73,11 +79,14 @@ test("a token without an audience, or for too many, is not signed (JWT-SVID §3.
     assert.equal(await refusal(audience), GrpcStatus.INVALID_ARGUMENT);
 });
 
-test("an identity of another trust domain, or that no pod has any more, gets no token", async () => {
+test("an identity of another trust domain, that no pod has any more, or that was revoked gets no token", async () => {
   assert.equal(await refusal(["db"], by({ ...WEB, trustDomain: "other" })), GrpcStatus.PERMISSION_DENIED);
   isInUse = false;
   assert.equal(await refusal(["db"]), GrpcStatus.PERMISSION_DENIED);
   isInUse = true;
+  isRevoked = true;
+  assert.equal(await refusal(["db"]), GrpcStatus.PERMISSION_DENIED);
+  isRevoked = false;
 });
 
 test("the keys are told at once, and again when they change", async () => {

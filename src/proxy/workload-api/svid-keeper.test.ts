@@ -185,6 +185,18 @@ test("one that cannot be renewed stays until it ends, and is tried again; then s
   await scene.settled(() => later.svids.length === 1);
 });
 
+test("one that the workload may have no longer is taken back at the next renewal (Workload API §5.2.1)", async () => {
+  const scene = new Scene();
+  const { svids, errors } = scene.watch();
+  await scene.settled(() => svids.length === 1);
+  scene.refusal = new CallError(GrpcStatus.PERMISSION_DENIED, "it was revoked");
+  scene.keeper.renew();
+  await scene.settled(() => errors.length === 1);
+  assert.equal(errors[0]?.status, GrpcStatus.PERMISSION_DENIED);
+  assert.equal(scene.keeper.issuer, "");
+  assert.deepEqual(scene.watch().svids, []);
+});
+
 test("without a first one, whoever waits is told why, and the next who asks tries again", async () => {
   const scene = new Scene();
   scene.refusal = new CallError(GrpcStatus.PERMISSION_DENIED, "no pod runs as this identity any more");

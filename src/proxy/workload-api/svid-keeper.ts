@@ -140,8 +140,12 @@ export class SvidKeeper {
     this.#isAsking = false;
     const { clock, log, random } = this.#parts;
     const reason = describeError(error);
-    if (this.#svid === null) {
+    const isRefused = error instanceof CallError && error.status === GrpcStatus.PERMISSION_DENIED;
+    if (this.#svid === null || isRefused) {
       log.warn("no certificate could be had for the workload", { reason });
+      // Workload API §5.2.1: one that it may have no longer is taken back by saying so.
+      this.#svid = null;
+      this.#timer?.cancel();
       // Whoever waits is told why, and asks again by itself.
       this.#failAll(error instanceof CallError ? error : new CallError(GrpcStatus.UNAVAILABLE, reason));
       return;

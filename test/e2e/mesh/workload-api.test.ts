@@ -224,6 +224,47 @@ ${workload({
     child.kill("SIGKILL");
   });
 
+  test("a root and its issuer are replaced under a program that watches: each state that it gets verifies, the old root goes last", async () => {
+    const child = mesh.spawnIn("web", program, "x509", "1000");
+    const states: Record<string, unknown>[] = [];
+    createInterface({ input: child.stdout! }).on("line", (line) =>
+      states.push(JSON.parse(line) as Record<string, unknown>),
+    );
+    let stderr = "";
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    await mesh.until("the first state", () => Promise.resolve(states.length > 0));
+    const rotated = await mesh.pillion("identity", "rotate", "--root", "--timeout", "120");
+    assert.equal(rotated.code, 0, rotated.stderr);
+    const last = await mesh.until("the new root alone", () => {
+      const state = states.at(-1)!;
+      return Promise.resolve(state["roots"] === 1 && state["issuer"] !== states[0]!["issuer"] && state);
+    });
+    // The program ends with an error where the library does not accept a state: chain to the bundle that came with it.
+    assert.equal(child.exitCode, null, stderr);
+    assert.equal(last["id"], WEB_ID);
+    assert.ok(states.some((state) => state["roots"] === 2));
+    assert.ok(!states.some((state) => "error" in state), JSON.stringify(states));
+    // By the old issuer still, when the new root had come: nobody is signed for by what others may not know.
+    assert.equal(states.find((state) => state["roots"] === 2)?.["issuer"], states[0]!["issuer"]);
+    child.kill("SIGKILL");
+    // Both ends have new certificates now.
+    await mesh.until(
+      "mutual TLS again",
+      async () => (await inPod("web", "dial", "db:9443", DB_ID)).code === 0,
+    );
+  });
+
+  test("a revoked identity gets no token and no certificate any more, until that is undone", async () => {
+    const revoke = async (...more: string[]): Promise<Run> =>
+      await mesh.pillion("identity", "revoke", DB_ID, ...more);
+    const revoked = await revoke();
+    assert.equal(revoked.code, 0, revoked.stderr);
+    const refused = await inPod("db", "jwt", "web");
+    assert.match(refused.stderr, /PermissionDenied.*was revoked/);
+    assert.equal((await revoke("--undo")).code, 0);
+    assert.equal((await inPod("db", "jwt", "web")).code, 0);
+  });
+
   test("metrics count calls by method and status, and say when the certificate ends", async () => {
     const pod = await mesh.pod("db");
     const calls = await mesh.metric(pod, "pillion_workload_api_calls_total", {

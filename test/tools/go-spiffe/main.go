@@ -101,6 +101,11 @@ func (w *x509Watcher) OnX509ContextUpdate(c *workloadapi.X509Context) {
 		w.done <- err
 		return
 	}
+	bundle, err := c.Bundles.GetX509BundleForTrustDomain(id.TrustDomain())
+	if err != nil {
+		w.done <- err
+		return
+	}
 	hash := sha256.Sum256(public)
 	tell(map[string]any{
 		"id":       id.String(),
@@ -110,6 +115,8 @@ func (w *x509Watcher) OnX509ContextUpdate(c *workloadapi.X509Context) {
 		"key":      hex.EncodeToString(hash[:]),
 		"notAfter": svid.Certificates[0].NotAfter.Unix(),
 		"bundles":  c.Bundles.Len(),
+		"issuer":   svid.Certificates[len(svid.Certificates)-1].SerialNumber.Text(16),
+		"roots":    len(bundle.X509Authorities()),
 	})
 	if w.left--; w.left == 0 {
 		w.done <- nil
