@@ -146,6 +146,7 @@ describe("a mesh of an ordinary user", { skip }, () => {
         ports: { http: [80, 8080] },
         readyPort: 8080,
         podExtra: "      securityContext: { runAsUser: 4321, runAsGroup: 4321 }",
+        annotations: { "pillion.dev/workload-api": "enabled" },
       }),
     );
     mesh.write("client.yaml", workload({ name: "client", command: ["sleep", "100000"] }));
@@ -193,6 +194,13 @@ describe("a mesh of an ordinary user", { skip }, () => {
     const { stdout, code } = await mesh.pillion("exec", "web", "--", "sh", "-c", "id -u; exit 7");
     assert.deepEqual([stdout, code], ["4321\n", 7]);
     assert.match((await mesh.pillion("logs", "web", "-c", "pillion-sidecar")).stdout, /"ready"/);
+  });
+
+  test("programs of a pod that asks get its identity, as whatever user; those of others do not", async () => {
+    const show = ["--", "node", "/.pillion/mesh/examples/programs/svid.js", "show"];
+    const { stdout, stderr } = await mesh.pillion("exec", "web", ...show);
+    assert.match(stdout, /^spiffe:\/\/cluster\.local\/ns\/test\/sa\/web, /, stderr);
+    assert.equal((await mesh.pillion("exec", "client", ...show)).stdout, "this pod has no Workload API\n");
   });
 
   test("nothing leaves but through the sidecar, and nobody outside may command it", async () => {
