@@ -7,6 +7,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import { SystemClock } from "#/net/clock.ts";
+import { httpGet } from "#/net/http-get.ts";
 import { JsonLog } from "#/net/log.ts";
 import type { Log, LogLevel } from "#/net/log.ts";
 import { Authority } from "./identity/authority.ts";
@@ -18,6 +19,7 @@ import { Revocations } from "./identity/revocations.ts";
 import { Rotator } from "./identity/rotator.ts";
 import { Tokens } from "./identity/tokens.ts";
 import { Trusting } from "./identity/trusting.ts";
+import { keptKeySets, KeySets } from "./jwt/key-sets.ts";
 import { OutsideNames, systemResolve } from "./external/outside-names.ts";
 import { Mesh } from "./mesh/mesh.ts";
 import { CONTROL_IDENTITY_ACCOUNT, CONTROL_IDENTITY_NAMESPACE } from "./names.ts";
@@ -30,6 +32,7 @@ import { LiveView } from "./rpc/live-view.ts";
 import { StandardLosses } from "./answers/standard-losses.ts";
 import { policyMethods } from "./rpc/policy.ts";
 import { inboundLimitsFor } from "./policy/policy.ts";
+import { keysMethods } from "./rpc/keys.ts";
 import { quotaMethods } from "./rpc/quota.ts";
 import { SecureListener } from "./rpc/secure-listener.ts";
 import { RpcServer } from "./rpc/server.ts";
@@ -172,6 +175,14 @@ class Control {
       changed: () => mesh.takeOutsideNames(),
     });
     this.#closers.push(() => outsideNames.close());
+    const keySets = new KeySets({
+      clock,
+      log,
+      get: httpGet,
+      changed: () => mesh.takeKeySets(),
+      kept: keptKeySets(this.#state),
+    });
+    this.#closers.push(() => keySets.close());
     const mesh: Mesh = new Mesh(
       {
         clock,
@@ -183,6 +194,7 @@ class Control {
         seed: node.instance,
         revoked: () => revocations.all,
         outsideNames,
+        keySets,
       },
       {
         view: (view) => live.publish(view),
@@ -204,6 +216,7 @@ class Control {
         ...destinationMethods(live),
         ...policyMethods(live, losses),
         ...trustMethods(live, authority, trusting),
+        ...keysMethods(live, keySets),
         ...quotaMethods(live, clock, inboundLimitsFor),
         ...svidMethods(jwtAuthority, isInUse, log, isRevoked),
       ]),

@@ -9,6 +9,7 @@ interface Base<Kind extends string> {
 }
 
 export type AccessObject =
+  | JwtPolicyObject
   | AuthorizationPolicyObject
   | LinkerdAuthorizationPolicyObject
   | ServerObject
@@ -72,6 +73,31 @@ export interface RequestSpec {
   readonly headers?: readonly ValueMatch[];
   readonly query?: readonly ValueMatch[];
   readonly claims?: readonly { readonly claim: string; readonly values: readonly string[] }[];
+}
+
+/** `pillion.dev/v1alpha1`. */
+export interface JwtPolicyObject extends Base<"JwtPolicy"> {
+  readonly spec: {
+    readonly targetRefs: readonly AccessTargetRef[];
+    readonly issuers: readonly JwtIssuerSpec[];
+    /** One of the two. */
+    readonly required?: { readonly all?: boolean; readonly requests?: readonly RequestSpec[] };
+  };
+}
+
+export interface JwtIssuerSpec {
+  readonly issuer: string;
+  readonly audiences?: readonly string[];
+  /** One of the three. */
+  readonly jwks: {
+    readonly inline?: string;
+    readonly configMap?: { readonly name: string; readonly key: string };
+    readonly url?: string;
+  };
+  readonly leeway?: string;
+  readonly headers?: readonly string[];
+  readonly forward?: boolean;
+  readonly claimHeaders?: readonly { readonly claim: string; readonly header: string }[];
 }
 
 export interface LinkerdRef {

@@ -47,8 +47,11 @@ function checkAuthorizationPolicy({ spec, metadata }: AuthorizationPolicyObject,
 
 const CORE = new Set(["Pod", "Service", "Namespace"]);
 
-function checkTargets(
-  { targetRefs, enforcementLevel }: AuthorizationPolicyObject["spec"],
+export function checkTargets(
+  {
+    targetRefs,
+    enforcementLevel,
+  }: Pick<AuthorizationPolicyObject["spec"], "targetRefs" | "enforcementLevel">,
   namespace: string,
   say: Say,
 ): void {

@@ -7,6 +7,7 @@ import {
 import { checkTrafficAnnotation, isTrafficAnnotation } from "./traffic-annotations.ts";
 import { isWorkload, namespaceOf, selectorMatches, templateOf, templatePath } from "./objects.ts";
 import { checkAccessSemantics } from "./access-semantics.ts";
+import { checkJwtPolicy } from "./jwt-semantics.ts";
 import { checkPolicySemantics } from "./policy-semantics.ts";
 import type { Container, KubeObject, PodSpec, Probe, WorkloadObject } from "./objects.ts";
 import type { Violation } from "./validate.ts";
@@ -44,6 +45,7 @@ export function checkSemantics(object: KubeObject): Violation[] {
   else {
     checkPolicySemantics(object, say);
     checkAccessSemantics(object, say);
+    if (object.kind === "JwtPolicy") checkJwtPolicy(object, say);
   }
   return out;
 }

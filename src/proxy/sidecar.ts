@@ -23,6 +23,7 @@ import { InboundHttpProxy } from "./inbound/http.ts";
 import { WorkloadLimits } from "./inbound/limits.ts";
 import { Ports } from "./inbound/ports.ts";
 import { Proofs } from "./identity/proofs.ts";
+import { WorkloadTokens } from "./inbound/tokens.ts";
 import { Dialler } from "./outbound/dial.ts";
 import { Discovery } from "./outbound/discovery.ts";
 import { Egress } from "./outbound/egress.ts";
@@ -144,6 +145,7 @@ export class Sidecar {
     this.explainPick = (path, fields) => outboundHttp.explainPick(path, fields);
     const connectTimeoutMs = config.inboundConnectTimeoutMs;
     const access = new AccessRecord(registry, log, this.#parts.accessObserver ?? null);
+    const tokens = new WorkloadTokens({ clock, log, registry, control });
     const inboundHttp: InboundHttp = new InboundHttpProxy({
       clock,
       random,
@@ -154,6 +156,7 @@ export class Sidecar {
       retryPressure,
       guard: inboundGuard,
       access,
+      tokens: { tokensOf: tokens.of, refused: tokens.refused },
       tracesRequests: config.tracesRequests,
     });
     const opaque = new OpaqueDialler({

@@ -194,6 +194,11 @@ export class SimControl implements Omit<ControlApi, "leaseQuota"> {
     return this.#watch(() => policy(this.#ports.get(port) ?? ALLOW_ALL));
   }
 
+  /** It has no tokens. */
+  refreshKeys(_port: number, _issuer: string, done: (jwks: string | null) => void): Cancel {
+    return this.#clock.after(1, () => done(null));
+  }
+
   /** A control plane that was away has forgotten what it gave. */
   leaseQuota(
     member: string,
@@ -269,6 +274,9 @@ export class SimMember implements ControlApi {
   }
   leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel {
     return this.#control.leaseQuota(this.#name, reports, done);
+  }
+  refreshKeys(port: number, issuer: string, done: (jwks: string | null) => void): Cancel {
+    return this.#control.refreshKeys(port, issuer, done);
   }
 }
 

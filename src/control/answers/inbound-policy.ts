@@ -3,10 +3,13 @@ import { create } from "@bufbuild/protobuf";
 import type { ProxyProtocolSchema, Server } from "#/gen/linkerd/inbound_pb.ts";
 import { HttpRoute_RuleSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
 import type { Capabilities } from "#/model/capabilities.ts";
+import type { AccessPolicy } from "#/model/access.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { RateLimit } from "#/model/traffic.ts";
 import { inboundAccessFor, inboundLabelsFor } from "../policy/access/access-index.ts";
 import { inboundLimitsFor } from "../policy/policy.ts";
+import { inboundJwtFor } from "../policy/access/jwt.ts";
+import { wireJwt } from "./encode-jwt.ts";
 import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import { wireAccess } from "./encode-access.ts";
 import type { StandardLimit } from "./encode-limits.ts";
@@ -33,7 +36,9 @@ export function inboundServerOf(
     if (!isExtended) losses.note(view, [{ source, what }]);
   };
   const access = inboundAccessFor(view, pod, port);
-  const standard = standardAccess(access, lose);
+  const jwt = inboundJwtFor(view, pod, port);
+  if (jwt !== null) lose(jwt.source, "refuse these requests: they verify no tokens");
+  const standard = standardAccess(jwt === null ? access : probesOf(access), lose);
   const limits = inboundLimitsFor(view, pod, port);
   const isStandard = limits !== null && !isExtended;
   const limit: StandardLimit = isStandard
@@ -45,8 +50,14 @@ export function inboundServerOf(
     authorizations: [...standard.connections],
     labels: inboundLabelsFor(view, pod, port),
     ...(limits === null || isStandard ? {} : { limits: wireLimits(limits) }),
+    ...(isExtended && jwt !== null ? { jwt: wireJwt(jwt) } : {}),
     ...(isExtended ? { access: wireAccess(access) } : {}),
   });
+}
+
+/** Of a port that takes tokens, where they cannot be verified: nobody, for a client could say what only the mesh may. */
+function probesOf({ rules }: AccessPolicy): AccessPolicy {
+  return { routes: [], rules: rules.filter(({ action }) => action === "exempt") };
 }
 
 /** Pods of the same workload, this one included. */

@@ -16,6 +16,8 @@ import type {
 } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus, ServicePlan } from "#/model/pod-plan.ts";
 import type { Log } from "#/net/log.ts";
+import type { KeySet, KeySets } from "../jwt/key-sets.ts";
+import { keyFindings, keySetSources } from "../policy/access/jwt.ts";
 import { compilePolicy, isPolicy } from "../policy/compile.ts";
 import type { CompiledPolicy } from "../policy/compile.ts";
 import { describeFaults, isFine } from "../policy/conditions.ts";
@@ -45,6 +47,8 @@ export interface MeshParts {
   readonly revoked?: () => readonly Identity[];
   /** Absent: names outside are not resolved. */
   readonly outsideNames?: OutsideNames;
+  /** Absent: the keys of tokens are not fetched. */
+  readonly keySets?: KeySets;
 }
 
 export interface Manifest {
@@ -155,6 +159,11 @@ export class Mesh {
   /** Pods whose sidecar runs and is not ready. */
   isSidecarUnwell(podUid: string): boolean {
     return this.#statuses?.get(podUid)?.sidecar?.ready === false;
+  }
+
+  /** A key set has other keys, or another problem. */
+  takeKeySets(): void {
+    this.#soon();
   }
 
   takePods(statuses: readonly PodStatus[]): void {
@@ -335,11 +344,14 @@ export class Mesh {
     );
     const outsideAddresses = outsideNames?.addresses ?? NO_ADDRESSES;
     const revoked = this.#parts.revoked?.() ?? NOBODY;
-    const view: MeshView = { ...made, policy, outsideAddresses, revoked };
+    const { keySets } = this.#parts;
+    keySets?.want(keySetSources({ ...made, policy }));
+    const sets = keySets?.sets ?? NO_SETS;
+    const view: MeshView = { ...made, policy, outsideAddresses, revoked, keySets: sets };
     for (const loaded of folder.objects.values()) {
       if (isWorkload(loaded.object)) continue;
       if (isPolicy(loaded.object)) {
-        tell(loaded, policyStatus(loaded, policy));
+        tell(loaded, policyStatus(loaded, policy, sets));
         continue;
       }
       const service =
@@ -503,12 +515,19 @@ function statusOf(loaded: LoadedObject, summary: string, ok: boolean): ObjectSta
   };
 }
 
-function policyStatus(loaded: LoadedObject, policy: CompiledPolicy): ObjectStatus {
+function policyStatus(
+  loaded: LoadedObject,
+  policy: CompiledPolicy,
+  keySets: ReadonlyMap<string, KeySet>,
+): ObjectStatus {
   const key = objectKey(loaded.object);
   const parents = policy.statuses.get(key) ?? [];
-  const findings = (policy.findings.get(key) ?? []).map(({ path, message }) =>
+  const keys = loaded.object.kind === "JwtPolicy" ? keyFindings(loaded.object, keySets) : NO_KEYS;
+  const findings = [...(policy.findings.get(key) ?? []), ...keys.findings].map(({ path, message }) =>
     problemOf(loaded, path, message),
   );
+  if (!keys.hasAll && isFine(parents))
+    return { ...statusOf(loaded, "some of its keys cannot be had", false), parents, findings };
   const summary = isFine(parents)
     ? parents.length === 0
       ? "attached to nothing"
@@ -523,6 +542,9 @@ function modeOf(parents: readonly ParentStatus[]): string {
   );
   return isAudited ? `; ${AUDITED}` : "";
 }
+
+const NO_SETS: ReadonlyMap<string, KeySet> = new Map();
+const NO_KEYS = { findings: [], hasAll: true } as const;
 
 function describeService(service: ServicePlan): string {
   if (service.externalName !== null) return `stands for ${service.externalName}`;

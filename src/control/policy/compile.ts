@@ -11,7 +11,10 @@ import type { MeshView, ViewServicePort } from "../services/mesh-view.ts";
 import { noAccess } from "./access/access-index.ts";
 import type { AccessIndex } from "./access/access-index.ts";
 import { accessIndex } from "./access/compile.ts";
+import { jwtIndex } from "./access/jwt.ts";
+import type { JwtIndex } from "./access/jwt.ts";
 import { parentStatus } from "./access/status.ts";
+import type { AccessStatus } from "./access/status.ts";
 import { attachments, consumerNamespace, serviceKey } from "./attach.ts";
 import type { Attachment } from "./attach.ts";
 import { condition } from "./conditions.ts";
@@ -45,6 +48,7 @@ export interface CompiledPolicy {
   readonly faults: FaultIndex;
   readonly limits: LimitIndex;
   readonly access: AccessIndex;
+  readonly jwt: JwtIndex;
   readonly egress: EgressIndex;
   readonly externals: ExternalIndex;
   /** The object that a decision came from; null for a default. */
@@ -76,6 +80,7 @@ export const NO_POLICY: CompiledPolicy = {
   faults: new Map(),
   limits: new Map(),
   access: noAccess(),
+  jwt: new Map(),
   egress: new Map(),
   externals: new Map(),
   objectOf: () => null,
@@ -118,6 +123,7 @@ class Compiler {
     const limits = this.#limits();
     const egress = this.#egress();
     const access = this.#access();
+    const jwt = this.#jwt();
     for (const loaded of objects.values())
       if (isPolicy(loaded.object) && !this.#statuses.has(objectKey(loaded.object)))
         this.#statuses.set(objectKey(loaded.object), []);
@@ -130,6 +136,7 @@ class Compiler {
       faults,
       limits,
       access,
+      jwt,
       egress,
       externals,
       objectOf: (source) => {
@@ -191,12 +198,18 @@ class Compiler {
 
   #access(): AccessIndex {
     const { index, statuses } = accessIndex(this.#byKind, this.#input.view);
-    for (const status of statuses) {
-      this.#add(status.loaded, parentStatus(status));
-      for (const finding of [status.refusal, status.reference, ...status.findings])
-        if (finding !== null) this.#tell(status.loaded, finding);
-    }
+    for (const status of statuses) this.#tellAccess(status);
     return index;
+  }
+
+  #jwt(): JwtIndex {
+    return jwtIndex(this.#byKind, this.#input.view, (status) => this.#tellAccess(status));
+  }
+
+  #tellAccess(status: AccessStatus): void {
+    this.#add(status.loaded, parentStatus(status));
+    for (const finding of [status.refusal, status.reference, ...status.findings])
+      if (finding !== null) this.#tell(status.loaded, finding);
   }
 
   #externals(): ExternalIndex {
@@ -445,6 +458,7 @@ const POLICIES = new Set([
   "EgressPolicy",
   "XBackend",
   "AuthorizationPolicy",
+  "JwtPolicy",
   "Server",
   "ServerAuthorization",
 ]);

@@ -6,6 +6,7 @@ import { isOpaquePort } from "../answers/endpoints.ts";
 import type { Target } from "../answers/target.ts";
 import type { MeshView, ViewEndpoint, ViewPod } from "../services/mesh-view.ts";
 import { inboundAccessFor, inboundLabelsFor } from "./access/access-index.ts";
+import { inboundJwtFor } from "./access/jwt.ts";
 import { serviceKey } from "./attach.ts";
 import { serviceBackend, sourceOf } from "./backends.ts";
 import type { PolicyClient } from "./client.ts";
@@ -77,7 +78,7 @@ export function inboundPolicyFor(view: MeshView, pod: ViewPod, port: number): In
     labels: inboundLabelsFor(view, pod, port),
     limits: inboundLimitsFor(view, pod, port),
     access: inboundAccessFor(view, pod, port),
-    jwt: null,
+    jwt: inboundJwtFor(view, pod, port),
   };
 }
 

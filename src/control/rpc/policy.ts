@@ -13,6 +13,7 @@ import { StandardLosses } from "../answers/standard-losses.ts";
 import type { Target } from "../answers/target.ts";
 import { meaningOfName, parseAuthority, targetOfAddress, targetOfService } from "../answers/target.ts";
 import { addressOf } from "../answers/wire.ts";
+import { inboundJwtFor } from "../policy/access/jwt.ts";
 import type { PolicyClient } from "../policy/policy.ts";
 import type { MeshView, ViewPod } from "../services/mesh-view.ts";
 import type { LiveView } from "./live-view.ts";
@@ -95,9 +96,18 @@ function inboundQuestion(
  * What the answer to a sidecar of ours follows from: most changes of a mesh are none of these, and it is not encoded again. A pod's
  * template is its own for as long as it lives.
  */
-function basisOf({ policy, revoked }: MeshView, pod: ViewPod | undefined, port: number): readonly unknown[] {
+function basisOf(view: MeshView, pod: ViewPod | undefined, port: number): readonly unknown[] {
   if (pod === undefined) return [];
-  return [policy, revoked, pod.uid, pod.ip, isOpaquePort(pod, port), pod.protocols.get(port)];
+  const { policy, revoked } = view;
+  return [
+    policy,
+    revoked,
+    inboundJwtFor(view, pod, port),
+    pod.uid,
+    pod.ip,
+    isOpaquePort(pod, port),
+    pod.protocols.get(port),
+  ];
 }
 
 function outboundQuestion(

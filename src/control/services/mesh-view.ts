@@ -5,6 +5,7 @@ import type { PortRange } from "#/kube/mesh-annotations.ts";
 import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { Protocol } from "#/model/policy.ts";
+import type { KeySet } from "../jwt/key-sets.ts";
 import type { CompiledPolicy } from "../policy/compile.ts";
 
 /**
@@ -22,6 +23,8 @@ export interface MeshView {
   readonly policy: CompiledPolicy;
   /** Identities that were taken back before their certificates end; absent: none. */
   readonly revoked?: readonly Identity[];
+  /** By URL, of issuers of tokens; absent where nobody fetches them. */
+  readonly keySets?: ReadonlyMap<string, KeySet>;
   /** Of names outside that XBackends stand for; absent where nobody resolves them. */
   readonly outsideAddresses?: ReadonlyMap<string, readonly IpAddress[]>;
 }

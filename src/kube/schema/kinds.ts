@@ -21,6 +21,7 @@ import type { Schema } from "./language.ts";
 import { podSpec, podTemplate } from "./pod.ts";
 import { publishedKinds } from "./published.ts";
 import { ACCESS_KINDS } from "./access.ts";
+import { JWT_KINDS } from "./jwt.ts";
 import { TRAFFIC_KINDS } from "./traffic.ts";
 
 const NO_GATEWAY = "there is no gateway in this mesh, which carries traffic between its own workloads";
@@ -280,6 +281,7 @@ export const KINDS: Readonly<Record<string, Schema>> = {
   ...publishedKinds(),
   ...TRAFFIC_KINDS,
   ...ACCESS_KINDS,
+  ...JWT_KINDS,
 };
 
 /** Kinds that people have and that we do not honour: why, and what to do. Anything else is unknown. */

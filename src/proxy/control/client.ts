@@ -146,6 +146,26 @@ export class ControlClient implements ControlApi {
     });
   }
 
+  refreshKeys(port: number, issuer: string, done: (jwks: string | null) => void): Cancel {
+    const { workload, policy, registry } = this.#parts;
+    const request = new ProtoWriter().text(1, workload).uint(2, port).text(3, issuer).finish();
+    const labels = { path: "/dev.pillion.keys.Keys/Refresh" };
+    registry.count(FAMILIES.controlRequestTotal, labels);
+    let jwks: string | null = null;
+    return policy.call(labels.path, request, {
+      message: (bytes) => {
+        const reader = new ProtoReader(bytes);
+        let text = "";
+        while (reader.next()) if (reader.field === 1) text = reader.text();
+        jwks = reader.error === null && text !== "" ? text : null;
+      },
+      ended: (status) => {
+        registry.count(FAMILIES.controlResponseTotal, { ...labels, grpc_status: String(status) });
+        done(jwks);
+      },
+    });
+  }
+
   #watch(channel: Channel, method: string, request: ProtoWriter, handler: WatchHandler): Cancel {
     return new Watch(this.#parts, channel, `/${method}`, request.finish(), handler);
   }

@@ -20,6 +20,11 @@ export interface ControlApi {
    * answer can be had; never synchronously.
    */
   leaseQuota(reports: readonly QuotaReport[], done: (answer: QuotaAnswer | null) => void): Cancel;
+  /**
+   * Has the key set of an issuer of a port asked for again. `done` is called once, with the set as JSON, or null where none can be had;
+   * never synchronously.
+   */
+  refreshKeys(port: number, issuer: string, done: (jwks: string | null) => void): Cancel;
 }
 
 /** Of one share. Reports of one limit stand together. */

@@ -1,7 +1,8 @@
-import type { AccessPolicy } from "#/model/access.ts";
+import type { AccessPolicy, JwtPolicy } from "#/model/access.ts";
 import type { InboundPolicy, Protocol } from "#/model/policy.ts";
 import type { InboundLimits } from "#/model/traffic.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
+import { asksForTokens, needsOf } from "#/stack/jwt/port-tokens.ts";
 import { ProtoReader } from "#/wire/proto.ts";
 import { decodeAccess } from "./decode-access.ts";
 import {
@@ -12,6 +13,7 @@ import {
   type AuthorizedRoute,
 } from "./decode-authorizations.ts";
 import { decodeLabel } from "./decode-endpoint.ts";
+import { decodeJwt } from "./decode-jwt.ts";
 import { decodeLimits, decodeStandardLimit } from "./decode-limits.ts";
 
 const PROTOCOLS: Readonly<Record<number, Protocol>> = {
@@ -39,6 +41,7 @@ export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
   let standard: InboundLimits | null = null;
   let own: InboundLimits | null = null;
   let access: AccessPolicy | null = null;
+  let jwt: JwtPolicy | null = null;
   const authorizations: Authorization[] = [];
   const routes: AuthorizedRoute[] = [];
   const labels: Record<string, string> = {};
@@ -58,12 +61,14 @@ export function decodeInboundPolicy(bytes: Uint8Array): InboundPolicy | null {
     } else if (reader.field === 4) decodeLabel(reader.message(), labels);
     else if (reader.field === 10_000) own = decodeLimits(reader.part());
     else if (reader.field === 10_001) access = decodeAccess(reader.part());
+    else if (reader.field === 10_002) jwt = decodeJwt(reader.part());
   }
   if (reader.error !== null || protocol === undefined) return null;
   access ??= accessOf(labels, authorizations, routes);
   // Made ready here, where what cannot be understood can still be declined as a whole.
   if (accessRulesOf(access).problems.length > 0) return null;
-  return { protocol, labels, limits: own ?? standard, access, jwt: null };
+  const policy = { protocol, labels, limits: own ?? standard, access, jwt };
+  return asksForTokens(policy) && accessRulesOf(needsOf(policy)).problems.length > 0 ? null : policy;
 }
 
 /** Where each kind of protocol has its limit and its routes. */

@@ -46,6 +46,7 @@ class NoControl implements ControlApi {
   watchEndpoints = () => this.#never;
   watchPort = () => this.#never;
   leaseQuota = () => this.#never;
+  refreshKeys = () => this.#never;
 }
 
 /** A client against the proxy, with the application behind it. */
@@ -75,6 +76,7 @@ class Scene {
     retryPressure: new RetryPressure(),
     tracesRequests: false,
     access: new AccessRecord(this.registry, SILENT, null),
+    tokens: { tokensOf: () => null, refused: () => undefined },
     guard: new Guard(LIMITS, "inbound", this.clock, new Registry()),
   });
 

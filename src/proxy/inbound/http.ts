@@ -24,6 +24,7 @@ import { keepAlive } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
 import type { Answerer } from "#/stack/http/mesh-answer.ts";
 import { Measured } from "#/stack/http/measure.ts";
+import { TokenLayer, type TokenLayerParts } from "#/stack/jwt/token-layer.ts";
 import type { PortLimits } from "#/stack/limits/port-limits.ts";
 import { RetryDamping, type RetryPressure } from "#/stack/retry/retry-pressure.ts";
 import { TraceLayer } from "#/stack/trace/trace-layer.ts";
@@ -48,6 +49,8 @@ export interface InboundHttpParts {
   series(target: SocketAddress, clientId: string): HttpSeries;
   readonly guard: Guard;
   readonly access: AccessRecord;
+  /** Whose tokens a port takes, by its policy of this moment. */
+  readonly tokens: Omit<TokenLayerParts, "clock">;
   /** Far sidecars may ask what happens to a request here. */
   readonly tracesRequests: boolean;
   /** Whether the workload's own requests are out of retries. */
@@ -59,6 +62,7 @@ export interface InboundHttpParts {
  *
  *     Http1Server | Http2Server   reads it from a far sidecar, or from a plaintext client
  *     TraceLayer                  tells a far sidecar what happens here, where that is allowed and asked for
+ *     TokenLayer                  verifies its JSON Web Token, where the policy asks for tokens
  *     Authorized                  may this client? asked for every request, by the policy of this moment; settles the path
  *     PortLimits                  rate limits and adaptive concurrency, where the policy has any
  *     RetryDamping                tells a far sidecar not to ask again while the workload is out of retries itself
@@ -88,13 +92,14 @@ export class InboundHttpProxy implements InboundHttp {
       this.#parts.series(context.target, clientId ?? ""),
       clock,
     );
-    const { limits, retryPressure, access } = this.#parts;
+    const { limits, retryPressure, access, tokens } = this.#parts;
     const damped = clientId === null ? measured : new RetryDamping(measured, retryPressure, clock);
     const authorized = new Authorized(damped, context, access, limits);
+    const verified = new TokenLayer(authorized, context, { ...tokens, clock });
     const service =
       this.#parts.tracesRequests && context.peer !== null
-        ? new TraceLayer(authorized, { clock, side: "server", workload: answerer.workload })
-        : authorized;
+        ? new TraceLayer(verified, { clock, side: "server", workload: answerer.workload })
+        : verified;
     const over = (): void => {
       changes.cancel();
       authorized.release();

@@ -10,6 +10,7 @@ import { accessRulesOf } from "#/stack/access/decide.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
+import { asksForTokens, needsOf } from "#/stack/jwt/port-tokens.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
@@ -492,7 +493,18 @@ class InboundConnection implements ConnHandler {
 
   /** What becomes of it as bytes that nobody looks into. */
   #decide(port: Port): AccessDecision {
-    return accessRulesOf(port.policy.access).clientOf(this.#clientAddress.ip, this.#peer).decide(null, null);
+    const { policy } = port;
+    const { ip } = this.#clientAddress;
+    const decision = accessRulesOf(policy.access).clientOf(ip, this.#peer).decide(null, null);
+    if (decision.verdict !== "allowed" || !asksForTokens(policy)) return decision;
+    // A token that is needed cannot be seen here.
+    const need = accessRulesOf(needsOf(policy)).clientOf(ip, this.#peer).decide(null, null);
+    return need.verdict === "allowed"
+      ? decision
+      : {
+          ...need,
+          reason: "requests to this port need a token, and none can be seen in bytes that are passed on",
+        };
   }
 
   #tell(decision: AccessDecision, port: Port): void {

@@ -26,6 +26,9 @@ class Control implements ControlApi {
     this.profiles.add(profile);
     return { cancel: () => void this.profiles.delete(profile) };
   }
+  refreshKeys(): { cancel(): void } {
+    throw new Error("not asked for here");
+  }
   leaseQuota(): { cancel(): void } {
     return { cancel: () => undefined };
   }

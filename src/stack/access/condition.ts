@@ -4,6 +4,7 @@ import type { FieldMatch, HostMatch } from "#/model/route.ts";
 import { FieldTest, headerValue } from "../route/candidate.ts";
 import { formDecoded } from "../route/query.ts";
 import { hostHolds, hostOf } from "../route/host.ts";
+import { claimAt } from "./claim.ts";
 
 /** What is looked at of a request; its claims are told beside it. */
 export type JudgedRequest = Omit<AccessRequest, "claims">;
@@ -98,12 +99,7 @@ function queryValues(path: string, name: string): string[] {
 
 function claimHolds({ claim, values }: ClaimMatch, claims: Claims | null): boolean {
   if (claims === null) return false;
-  let found: unknown = claims;
-  for (const part of claim.split(".")) {
-    if (typeof found !== "object" || found === null || Array.isArray(found)) return false;
-    if (!Object.hasOwn(found, part)) return false;
-    found = (found as Record<string, unknown>)[part];
-  }
+  const found = claimAt(claims, claim);
   const all: readonly unknown[] = Array.isArray(found) ? found : [found];
   return all.some((one) => isScalar(one) && values.includes(String(one)));
 }

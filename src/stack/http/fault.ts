@@ -16,6 +16,8 @@ export type FaultCode =
   | "BAD_REQUEST" // the client's request did
   | "CANCELLED" // the client went away
   | "NOT_AUTHORIZED"
+  | "TOKEN_MISSING" // policy asks for a token, and the request has none
+  | "TOKEN_INVALID" // its token is not good, or there are several
   | "AMBIGUOUS_PATH" // policy tells paths apart, and servers read this one in several ways
   | "FORBIDDEN_TARGET" // policy gives this target nowhere to go
   | "NO_ROUTE" // the target has routes, and none takes the request

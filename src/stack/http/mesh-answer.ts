@@ -54,6 +54,8 @@ const MAPPINGS: Readonly<Record<FaultCode, Mapping>> = {
   CANCELLED: { status: 499, grpcStatus: 1, http2Code: Http2Code.CANCEL, closes: true },
   NOT_AUTHORIZED: { status: 403, grpcStatus: 7, http2Code: Http2Code.CANCEL, closes: false },
   AMBIGUOUS_PATH: { status: 400, grpcStatus: 3, http2Code: Http2Code.CANCEL, closes: false },
+  TOKEN_MISSING: { status: 401, grpcStatus: 16, http2Code: Http2Code.CANCEL, closes: false },
+  TOKEN_INVALID: { status: 401, grpcStatus: 16, http2Code: Http2Code.CANCEL, closes: false },
   FORBIDDEN_TARGET: { status: 502, grpcStatus: 14, http2Code: Http2Code.CANCEL, closes: true },
   TIMEOUT: { status: 504, grpcStatus: 4, http2Code: Http2Code.INTERNAL_ERROR, closes: false },
   // Gateway API: HTTPRouteRule and GRPCRouteRule say which.
@@ -84,6 +86,8 @@ const REASONS: Readonly<Record<FaultCode, readonly [proxyError: string, check: s
   CANCELLED: ["http_request_error", "the client's own timeout"],
   NOT_AUTHORIZED: ["http_request_denied", "the policy of the port, and the client's service account"],
   AMBIGUOUS_PATH: ["http_request_error", "how the client writes the path"],
+  TOKEN_MISSING: ["http_request_denied", "whether the client sends a token, and in which header"],
+  TOKEN_INVALID: ["http_request_denied", "the client's token, and the JwtPolicy"],
   FORBIDDEN_TARGET: ["destination_ip_prohibited", "the route or egress policy of the target"],
   NO_ROUTE: ["destination_not_found", "the matches of the routes that are attached to the Service or Server"],
   NO_BACKEND: [

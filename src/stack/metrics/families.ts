@@ -109,6 +109,10 @@ export const FAMILIES = {
     "pillion_inbound_authz_would_total",
     "Inbound requests and connections that policies in audit mode would decide otherwise, or that AUDIT policies name",
   ),
+  inboundTokenRefusals: counter(
+    "pillion_inbound_token_refusals_total",
+    "Inbound requests refused for their token, or for want of one",
+  ),
   faultsInjected: counter("pillion_faults_injected_total", "Requests that a FaultPolicy has hit"),
   inboundLocalRateLimit: counter(
     "inbound_http_local_ratelimit_total",

@@ -180,6 +180,21 @@ test("circuit-breaking", async () => {
   assert.equal(await readme.number(), 3);
 });
 
+test("jwt", async () => {
+  using readme = new Readme("jwt");
+  const missing = (await readme.next()).stdout;
+  assert.match(
+    missing,
+    /^HTTP\/1\.1 401 [^]*\r\nwww-authenticate: Bearer realm="mesh"\r\n[^]*\(TOKEN_MISSING\)/i,
+  );
+  const passed = (await readme.next()).stdout;
+  assert.match(passed, /^x-user: bob$/m);
+  assert.doesNotMatch(passed, /ann|authorization/i);
+  assert.match((await readme.next()).stdout, /\[AuthorizationPolicy\/jwt\/web[^]*\(NOT_AUTHORIZED\)/);
+  assert.match((await readme.next()).stdout, /^web web-/);
+  assert.match((await readme.next()).stdout, /^HTTP\/1\.1 401 [^]*\(TOKEN_INVALID\)/);
+});
+
 test("rate-limits", async () => {
   using readme = new Readme("rate-limits");
   /** `most` come through, and what is earned meanwhile: one in twelve seconds for each bucket. */

@@ -152,7 +152,8 @@ function defaultOf(index: AccessIndex, pod: ViewPod): InboundDefault {
   );
 }
 
-function isOneOf(ports: ReadonlySet<number | string>, pod: ViewPod, port: number): boolean {
+/** Whether a port of a pod is among those, by number or name. */
+export function isOneOf(ports: ReadonlySet<number | string>, pod: ViewPod, port: number): boolean {
   if (ports.has(port)) return true;
   return pod.ports.some((each) => each.port === port && each.name !== "" && ports.has(each.name));
 }

@@ -1,4 +1,4 @@
-import type { AuthorizationPolicyObject } from "#/kube/access-objects.ts";
+import type { AuthorizationPolicyObject, JwtPolicyObject } from "#/kube/access-objects.ts";
 import type { LoadedObject } from "#/kube/folder.ts";
 import { groupOf, namespaceOf } from "#/kube/objects.ts";
 import type { LabelSelector, ServiceObject } from "#/kube/objects.ts";
@@ -38,7 +38,7 @@ export type Places =
 
 /** Where a policy's target is. Independent of which pods there are now. */
 export function placesOf(
-  policy: AuthorizationPolicyObject,
+  policy: AuthorizationPolicyObject | JwtPolicyObject,
   index: number,
   byKind: ReadonlyMap<string, readonly LoadedObject[]>,
   view: MeshView,
