@@ -216,6 +216,7 @@ class Draw {
       this.#one(["admin", "user", "3", 3, true, null, ["admin", 3], [], { team: "user" }]);
     const claims: Record<string, unknown> = {};
     for (const name of ["role", "groups", "level"]) if (this.#chance(0.6)) claims[name] = value();
+    if (this.#chance(0.1)) claims["org.team"] = value();
     if (this.#chance(0.7)) claims["org"] = this.#chance(0.8) ? { team: value() } : value();
     return claims;
   }

@@ -152,6 +152,12 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
     replace: "if (claims === null) return true;",
   },
   {
+    name: "leads into objects past a claim of the whole name",
+    file: "src/stack/access/claim.ts",
+    find: "if (Object.hasOwn(claims, name)) return claims[name];",
+    replace: "",
+  },
+  {
     name: "takes one of a condition's headers for all",
     file: CONDITION,
     find: "for (const test of this.#headers) if (!this.#fieldHolds(test, request, false)) return false;",

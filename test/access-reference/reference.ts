@@ -302,17 +302,19 @@ function wholly(pattern: string, text: string): boolean {
 /** Of the few that are drawn; made once, for a hundred thousand cases ask for them. */
 const PATTERNS = new Map<string, RegExp>();
 
-/** "The claim (dots lead into objects) is one of the values; or, if it is a list, holds one of them." */
+/** "The whole name of one, else its dots lead into objects"; one of the values, or a list that holds one. */
 export function claimHolds({ claim, values }: ClaimMatch, claims: AccessRequest["claims"]): boolean {
   if (claims === null) return false;
-  let found: unknown = claims;
-  for (const part of claim.split(".")) {
-    if (typeof found !== "object" || found === null || Array.isArray(found)) return false;
-    if (!Object.hasOwn(found, part)) return false;
-    found = (found as Record<string, unknown>)[part];
-  }
+  const found = Object.hasOwn(claims, claim) ? claims[claim] : withinObjects(claims, claim.split("."));
   const all: readonly unknown[] = Array.isArray(found) ? found : [found];
   return all.some((one) => isPlain(one) && values.includes(String(one)));
+}
+
+function withinObjects(claims: object, [name = "", ...rest]: readonly string[]): unknown {
+  if (Array.isArray(claims) || !Object.hasOwn(claims, name)) return undefined;
+  const found = (claims as Record<string, unknown>)[name];
+  if (rest.length === 0) return found;
+  return typeof found === "object" && found !== null ? withinObjects(found, rest) : undefined;
 }
 
 function isPlain(value: unknown): boolean {
