@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { JwtPolicy } from "#/model/access.ts";
 import type { PodPlan } from "#/model/pod-plan.ts";
+import type { StandardLosses } from "../../answers/standard-losses.ts";
 import type { KeySet } from "../../jwt/key-sets.ts";
 import type { MeshView } from "../../services/mesh-view.ts";
 import { PolicyWorld, service } from "../testing.ts";
+import { inboundServerOf } from "../../answers/inbound-policy.ts";
 import { inboundJwtFor, keyFindings, keySetSources } from "./jwt.ts";
 
 const JWKS = JSON.stringify({ keys: [{ kty: "OKP", crv: "Ed25519", x: "AA", kid: "one" }] });
@@ -149,4 +151,21 @@ test("the status says what is wrong with fetched keys, and whether any are left"
     /no token of https:\/\/login\.test is taken until it can/,
   );
   assert.equal(told({ jwks: "", problem: "refused" }).hasAll, false);
+});
+
+test("a proxy that verifies no tokens is told to let nobody in, and the status says so", () => {
+  const w = world(jwt("users", spec(SERVICE_REF)));
+  const pod = w.view.podsByName.get("shop/web-0")!;
+  const told: string[] = [];
+  const losses = {
+    note: (_view: MeshView, some: readonly { readonly what: string }[]) =>
+      told.push(...some.map(({ what }) => what)),
+  } as unknown as StandardLosses;
+  const serverAt = (port: number, isExtended: boolean): ReturnType<typeof inboundServerOf> =>
+    inboundServerOf(w.view, pod, port, { isExtended }, losses);
+  const standard = serverAt(8080, false);
+  assert.deepEqual([standard.authorizations, standard.jwt, standard.access], [[], undefined, undefined]);
+  assert.deepEqual(told, ["refuse these requests: they verify no tokens"]);
+  assert.equal(serverAt(9000, false).authorizations.length, 1);
+  assert.equal(serverAt(8080, true).jwt?.issuers.length, 1);
 });
