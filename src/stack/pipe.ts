@@ -6,10 +6,16 @@ import type { ConnError } from "#/base/errors.ts";
  * other while the second half goes on, and a broken side makes the other end in RST. Back-pressure goes through: a side
  * whose writes wait is not read for.
  *
- * `done` is called once, when both are closed. `error` is the first side's that broke, null after two clean ends.
+ * `done` is called once, when both are closed. `error` is the first side's that broke, null after two clean ends. `spoke` is called at
+ * the first byte of either side.
  */
-export function pipe(a: Conn, b: Conn, done: (error: ConnError | null, side: "a" | "b") => void): void {
-  const state: PipeState = { open: 2, error: null, side: "a", done };
+export function pipe(
+  a: Conn,
+  b: Conn,
+  done: (error: ConnError | null, side: "a" | "b") => void,
+  spoke: (() => void) | null = null,
+): void {
+  const state: PipeState = { open: 2, error: null, side: "a", done, spoke };
   a.setHandler(new Half(a, b, "a", state));
   b.setHandler(new Half(b, a, "b", state));
   // Detection hands its connections over paused.
@@ -22,6 +28,8 @@ interface PipeState {
   error: ConnError | null;
   side: "a" | "b";
   readonly done: (error: ConnError | null, side: "a" | "b") => void;
+  /** Null once it was called. */
+  spoke: (() => void) | null;
 }
 
 class Half implements ConnHandler {
@@ -38,6 +46,11 @@ class Half implements ConnHandler {
   }
 
   onData(bytes: Uint8Array): void {
+    const { spoke } = this.#state;
+    if (spoke !== null) {
+      this.#state.spoke = null;
+      spoke();
+    }
     if (!this.#other.write(bytes)) this.#own.pause();
   }
 

@@ -616,6 +616,45 @@ test("what is refused names the rule to the client", () => {
   );
 });
 
+test("a connection for a client that is slow to begin is not refused while it is silent, where requests may be allowed", () => {
+  const scene = new Scene(PUBLIC);
+  const told: string[] = [];
+  scene.told = (decision) => void told.push(decision.verdict);
+  scene.greeting = "220 hello\r\n";
+  // Dropped unused, as another sidecar does once a request comes.
+  const unused = scene.direct("friend", TO_OPAQUE);
+  scene.mesh.clock.run(2_000);
+  assert.deepEqual([unused.heard, unused.ended, scene.accepted.length], ["", "open", 0]);
+  unused.conn.reset();
+  scene.mesh.clock.run(1_000);
+  assert.deepEqual(told, []);
+  // Whoever says a word, or nothing for too long, is refused all the same.
+  const talker = scene.direct("friend", TO_OPAQUE);
+  talker.say(get("/public"));
+  assert.deepEqual([talker.heard, talker.ended], ["", "reset"]);
+  const mute = scene.direct("friend", TO_OPAQUE);
+  scene.mesh.clock.run(20_000);
+  assert.equal(mute.ended, "reset");
+  assert.deepEqual([told, scene.heard, scene.accepted.length], [["denied", "denied"], "", 0]);
+  // Of whom no request is allowed either, at once.
+  scene.allow(only("somebody-else"));
+  const nobody = scene.direct("friend", TO_OPAQUE);
+  scene.mesh.clock.run(100);
+  assert.equal(nobody.ended, "reset");
+});
+
+test("an opaque connection that says nothing is not told of", () => {
+  const scene = new Scene(accessOf([EVERYBODY]));
+  const told: string[] = [];
+  scene.told = (decision) => void told.push(decision.verdict);
+  const talk = scene.direct("friend", TO_OPAQUE);
+  scene.mesh.clock.run(1_000);
+  assert.deepEqual([scene.accepted.length, told], [1, []]);
+  talk.say("PING");
+  talk.say("PING");
+  assert.deepEqual(told, ["allowed"]);
+});
+
 test("an observer is told of each decision once, requests and connections", () => {
   const told: string[] = [];
   const one = new Scene(NO_ADMIN);

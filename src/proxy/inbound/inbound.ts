@@ -7,6 +7,7 @@ import type { Log } from "#/net/log.ts";
 import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
 import type { AccessDecision } from "#/model/access.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
+import { reachOf } from "#/stack/access/what-if.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -120,6 +121,8 @@ class InboundConnection implements ConnHandler {
   #unproven: (() => void) | null = null;
   #port: Port | null = null;
   #early: EarlyDialled | null = null;
+  /** Of an opaque connection that was held back until then. */
+  #hasSpoken = false;
   #step: Cancel;
   #isClosed = false;
 
@@ -453,9 +456,12 @@ class InboundConnection implements ConnHandler {
     const port = this.#port;
     if (port === null) return;
     const decision = this.#decide(port);
-    this.#tell(decision, port);
     if (decision.verdict !== "allowed") {
-      this.#refuse("unauthorized", this.#refusalOf(decision, port));
+      if (this.#mayStaySilent(port)) this.#awaitWord();
+      else {
+        this.#tell(decision, port);
+        this.#refuse("unauthorized", this.#refusalOf(decision, port));
+      }
       return;
     }
     if (this.#early === null) {
@@ -464,17 +470,56 @@ class InboundConnection implements ConnHandler {
     }
     this.#step = this.#dial((error, app) => {
       if (app === null) this.#refuseDial(error);
-      else this.#pipe(app, port);
+      else this.#pipe(app, port, decision);
     });
   }
 
-  #pipe(app: Conn, port: Port): void {
+  /**
+   * Another sidecar opens a connection for a client that is slow to begin, and drops it once a request comes (decision 6). Where
+   * requests of that client may be allowed, it is nothing to be refused for, as long as nothing is said on it.
+   */
+  #mayStaySilent({ policy }: Port): boolean {
+    if (!this.#isDirect || this.#hasSpoken) return false;
+    const client = { ip: this.#clientAddress.ip, peer: this.#peer };
+    return reachOf(policy.access, client, false).enforced !== "denied";
+  }
+
+  /** The application hears nothing of it meanwhile. */
+  #awaitWord(): void {
+    const { clock, detectTimeoutMs } = this.#parts;
+    const spoken = (): void => {
+      timer.cancel();
+      this.#hasSpoken = true;
+      this.#forward();
+    };
+    const timer = clock.after(detectTimeoutMs, spoken);
+    this.#step = timer;
+    this.#conn.setHandler({
+      onData: (bytes) => {
+        this.#conn.pause();
+        this.#conn.unread(bytes);
+        spoken();
+      },
+      onEnd: spoken,
+      onDrain: () => undefined,
+      onClose: () => this.onClose(),
+    });
+    this.#conn.resume();
+  }
+
+  /** `decision` is told of once something is said: a connection that was opened in advance and never used is none. */
+  #pipe(app: Conn, port: Port, decision: AccessDecision): void {
     const conn = this.#conn;
     const revoked = port.subscribe(() => this.#recheck(port));
-    pipe(conn, app, () => {
-      revoked.cancel();
-      this.#close();
-    });
+    pipe(
+      conn,
+      app,
+      () => {
+        revoked.cancel();
+        this.#close();
+      },
+      () => this.#tell(decision, port),
+    );
     // Policy may have changed while the application was dialled.
     this.#recheck(port);
   }

@@ -11,8 +11,8 @@ import type { PeerIdentity } from "#/model/identity.ts";
 import { decideAccess } from "./decide.ts";
 
 /**
- * Questions about a policy, answered by asking `decideAccess` about policies like it. For people who wait for an answer: a sidecar
- * asks none of this.
+ * Questions about a policy, answered by asking `decideAccess` about policies like it. For people who wait for an answer; a sidecar asks
+ * them of few connections.
  */
 
 /** Whether everything, some, or nothing of what a client may ask is allowed. */
