@@ -65,6 +65,9 @@ export async function demo(
       );
     const running = await up(paths, { ...start, signal: ending.signal });
     progress(`${running.pods.length} pods are ready; live traffic follows, Ctrl-C ends it`);
+    progress(
+      `who may call whom, learned from it: pillion authz suggest${paths.name === "default" ? "" : ` --instance ${paths.name}`}`,
+    );
     await stat(paths, { json: false, once: false, intervalMs: 2_000, signal: ending.signal }, print);
     return 0;
   } finally {
