@@ -57,13 +57,13 @@ function begin(mesh: Mesh): Promise<unknown> {
   return mesh.up();
 }
 
-/** Waits for so many answers since the last mark, whatever the machine's speed, and counts anew. */
+/** Waits for so many answers since the last mark, whatever the machine's speed, or for a failure, and counts anew. */
 async function counted(mesh: Mesh, loader: PodStatus): Promise<LoadReport> {
   await mesh.until(
     `${COUNTED} answers`,
     async () => {
-      const { ok } = await load(mesh, loader, "report");
-      return (ok["http"] ?? 0) >= COUNTED && (ok["dial"] ?? 0) > 0;
+      const { ok, failed } = await load(mesh, loader, "report");
+      return failed > 0 || ((ok["http"] ?? 0) >= COUNTED && (ok["dial"] ?? 0) > 0);
     },
     120_000,
   );
