@@ -2,11 +2,11 @@
  * Measures sidecars and their peers side by side: every subject is up all the time, and each round gives each of them
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
- *   npm run bench -- [--routes] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
+ *   npm run bench -- [--routes | --access] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
  *                    [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
  *
- * At the end stands what 200 routes cost, measured in memory; --routes measures that alone, and needs no root. --report writes
- * performance.md, .json and .svg into a folder.
+ * At the end stands what 200 routes and 1,000 rules of authorization cost, measured in memory; --routes or --access measures that
+ * alone, and needs no root. --report writes performance.md, .json and .svg into a folder.
  *
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
@@ -27,6 +27,7 @@ import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-
 import { describeProfile } from "./lib/profile.ts";
 import { existsInPath } from "./lib/programs.ts";
 import { isPeerPair, rowOf, type MemoryRow, type Results, type Sample } from "./lib/results.ts";
+import { accessRatio } from "./lib/access-ratio.ts";
 import { routesRatios } from "./lib/routes-ratio.ts";
 import { showSpread } from "./lib/report.ts";
 import { QUICK_SHAPES, SHAPES, type Shape } from "./lib/shapes.ts";
@@ -39,6 +40,7 @@ import type { StartSubject, Subject } from "./subjects/subject.ts";
 const { values: options } = parseArgs({
   options: {
     routes: { type: "boolean", default: false },
+    access: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     report: { type: "string" },
@@ -77,8 +79,9 @@ const skip = (what: string): void => {
   note(`not measured: ${what}`);
 };
 
-if (options.routes) {
-  printRoutesRatio();
+if (options.routes || options.access) {
+  if (options.routes) printRoutesRatio();
+  if (options.access) printAccessRatio();
   process.exit();
 }
 if (process.getuid?.() !== 0) {
@@ -127,6 +130,7 @@ async function main(): Promise<void> {
       `\n${rounds} rounds of ${seconds} s, min / median / max; CPU is user + system µs of each proxy process; × peer: against the cheapest pair of another mesh\n\n${textOf(results)}`,
     );
     printRoutesRatio();
+    printAccessRatio();
   }
   if (options.report !== undefined) writeReport(results, options.report);
 }
@@ -185,6 +189,13 @@ function printRoutesRatio(): void {
       `  200 routes to one endpoint: ${showSpread(routes, 2)}\n` +
       `  200 routes to one service of 1,000 endpoints: ${showSpread(endpoints, 2)}\n` +
       `  200 routes to 200 services of 5 endpoints, each used in turn: ${showSpread(services, 2)}`,
+  );
+}
+
+function printAccessRatio(): void {
+  console.log(
+    `\nCPU per request in memory, × the plain path, min / median / max of ${rounds} rounds (aim: at most 1.05)\n` +
+      `  100 policies of 10 rules: ${showSpread(accessRatio(rounds), 2)}`,
   );
 }
 

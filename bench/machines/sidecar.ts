@@ -1,11 +1,13 @@
 import type { Endpoint } from "#/model/endpoint.ts";
 import { strict as assert } from "node:assert";
 import type { Conn } from "#/base/conn.ts";
+import type { AccessPolicy } from "#/model/access.ts";
 import type { Backend } from "#/model/route.ts";
 import { backendOf, matchOf, routeOf, ruleTo, sourceNamed } from "#/stack/route/testing.ts";
 import { latin1, latin1Bytes } from "#/wire/latin1.ts";
-import { at, SimMesh, type SimPod } from "../../test/sim/sim-mesh.ts";
+import { ALLOW_ALL, at, SimMesh, type SimPod } from "../../test/sim/sim-mesh.ts";
 import type { MachineCase } from "./machine-case.ts";
+import { manyRules } from "./many-rules.ts";
 
 const VIP = "10.9.0.1";
 const PORT = 80;
@@ -37,6 +39,8 @@ interface Talk {
    * one endpoint.
    */
   readonly routes?: { readonly count: number; readonly endpointsEach: number };
+  /** Of the server's port; everybody's if not given. */
+  readonly access?: AccessPolicy;
   /** Of the one service that there is without routes, or that all routes lead to; 1 if not given. */
   readonly endpoints?: number;
 }
@@ -53,6 +57,7 @@ function talking(talk: Talk): () => number {
   const more = endpointMaker(mesh, talk);
   if (talk.routes === undefined) mesh.control.service(at(VIP, PORT), "svc", "detect");
   else publishRoutes(mesh, more, talk.routes.count, talk.routes.endpointsEach);
+  if (talk.access !== undefined) mesh.control.port(PORT, { ...ALLOW_ALL, access: talk.access });
   mesh.control.endpoints("svc", [mesh.endpoint(server, PORT), ...more((talk.endpoints ?? 1) - 1)]);
   const target = talk.isMeshed ? at(VIP, PORT) : at("10.1.0.2", PORT);
 
@@ -211,6 +216,17 @@ const talks: readonly (Talk & { readonly name: string; readonly unit: string })[
     connections: 1,
     ...GETTING_ALL,
     routes: { count: ROUTES, endpointsEach: 5 },
+  },
+  {
+    name: "pair: GET, 200 targets, 100 policies of 10 rules",
+    unit: "request",
+    isMeshed: true,
+    connections: 1,
+    ...GETTING_ALL,
+    access: manyRules(
+      "client",
+      Array.from({ length: ROUTES }, (_, route) => `/api/${threeDigits(route)}`),
+    ),
   },
   {
     name: "pair: GET, 1 KiB answer, 16 connections",

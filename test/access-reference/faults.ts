@@ -11,9 +11,9 @@ export interface AccessFault {
 
 const CLIENT = "src/stack/access/client.ts";
 const CONDITION = "src/stack/access/condition.ts";
-const INDEX = "src/stack/access/request-index.ts";
 const PATH = "src/stack/access/path.ts";
 const READ = "src/stack/access/read-rule.ts";
+const SEGMENTS = "src/stack/access/segments.ts";
 const SOURCE = "src/stack/access/source.ts";
 const STAGE = "src/stack/access/stage.ts";
 const TABLE = "src/stack/route/table.ts";
@@ -30,10 +30,10 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
   {
     name: "asks ALLOW rules before DENY rules",
     file: STAGE,
-    find: "const deny = steps.deny.first(always.deny, holds, asked);",
-    replace: `const early = steps.allow.first(always.allow, holds, asked);
+    find: "const deny = index.first(DENY, always.deny, holds, asked);",
+    replace: `const early = index.first(ALLOW, always.allow, holds, asked);
     if (early !== NONE) return early;
-    const deny = steps.deny.first(always.deny, holds, asked);`,
+    const deny = index.first(DENY, always.deny, holds, asked);`,
   },
   {
     name: "lets the default decide within the scope of an ALLOW policy",
@@ -44,9 +44,9 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
   {
     name: "answers 404 before DENY rules",
     file: STAGE,
-    find: "const deny = steps.deny.first(always.deny, holds, asked);",
+    find: "const deny = index.first(DENY, always.deny, holds, asked);",
     replace: `if (this.#isRouted && asked.route < 0) return Outcome.NO_ROUTE;
-    const deny = steps.deny.first(always.deny, holds, asked);`,
+    const deny = index.first(DENY, always.deny, holds, asked);`,
   },
   {
     name: "lets a path with several readings through to the default",
@@ -123,21 +123,15 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
   },
   {
     name: "takes a prefix within a segment",
-    file: INDEX,
-    find: "if (segment === undefined) break;",
-    replace: `if (segment === undefined) {
-            const name = path.slice(at, slash === -1 ? undefined : slash);
-            for (const [known, { entries }] of segments as Map<string, Segment>)
-              if (name.startsWith(known)) best = firstOf(entries, best, holds, request, claims);
-            break;
-          }`,
+    file: SEGMENTS,
+    find: "if (name.length === length && path.startsWith(name, start)) return this.#nodes[place]!;",
+    replace: 'if (name !== "" && path.startsWith(name, start)) return this.#nodes[place]!;',
   },
   {
     name: "compares methods without case",
-    file: CONDITION,
-    find: "if (this.methods !== null && !this.methods.includes(request.method)) return false;",
-    replace:
-      "if (this.methods !== null && !this.methods.includes(request.method.toUpperCase())) return false;",
+    file: CLIENT,
+    find: "asked.methodBit = methodBit(request.method);",
+    replace: "asked.methodBit = methodBit(request.method.toUpperCase());",
   },
   {
     name: "looks at the first of several header fields",
@@ -185,9 +179,11 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
   {
     name: "looks at a rule of a route for requests of any route",
     file: STAGE,
-    find: "return this.#byRoute[asked.route]?.first(best, holds, asked) ?? best;",
-    replace: `for (const index of this.#byRoute) if (index !== undefined) best = index.first(best, holds, asked);
-    return best;`,
+    find: "if (this.#ofRoute !== undefined) best = this.#ofRoute.first(step, best, holds, asked);",
+    replace: `for (const index of this.#byRoute) {
+      index?.look(asked);
+      if (index !== undefined) best = index.first(step, best, holds, asked);
+    }`,
   },
   {
     name: "lets the shortest prefix of the routes win",
@@ -208,7 +204,7 @@ export const ACCESS_FAULTS: readonly AccessFault[] = [
   {
     name: "remembers outcomes without what would become of them",
     file: CLIENT,
-    find: "(this.#rules.rules.length + 3) + would - Outcome.AMBIGUOUS;",
-    replace: "(this.#rules.rules.length + 3) + 0 * would - Outcome.AMBIGUOUS;",
+    find: "const isPlain = would === outcome && audits.length === 0;",
+    replace: "const isPlain = audits.length === 0;",
   },
 ];

@@ -28,11 +28,8 @@ export class Authorized implements ClaimedService {
   #client: AccessClient;
   /** Null where the policy has none. */
   #limits: PortLimits | null = null;
-  /** Requests come in runs: what the last one got, and where it is counted. */
-  #last: AccessDecision | null = null;
-  #tally: Tally | null = null;
-  /** One for each outcome on this connection; let go at its end, and where the policy changes. */
-  readonly #tallies = new Map<AccessDecision, Tally>();
+  /** By `AccessClient.outcome`: counters of each outcome on this connection. Let go at its end, and where the policy changes. */
+  #tallies: (Tally | undefined)[] = [];
 
   constructor(
     inner: HttpService,
@@ -83,10 +80,8 @@ export class Authorized implements ClaimedService {
 
   /** The connection is over. */
   release(): void {
-    for (const tally of this.#tallies.values()) tally.release();
-    this.#tallies.clear();
-    this.#last = null;
-    this.#tally = null;
+    for (const tally of this.#tallies) tally?.release();
+    this.#tallies = [];
   }
 
   #adopt(): AccessClient {
@@ -99,18 +94,23 @@ export class Authorized implements ClaimedService {
   }
 
   #count(decision: AccessDecision, head: RequestHead): void {
-    if (decision !== this.#last) {
-      let tally = this.#tallies.get(decision);
-      if (tally === undefined)
-        this.#tallies.set(decision, (tally = this.#record.tallyOf(this.#context, decision, "http")));
-      this.#last = decision;
-      this.#tally = tally;
+    const { outcome } = this.#client;
+    let tally = this.#tallies[outcome];
+    if (tally === undefined) {
+      tally = this.#record.tallyOf(this.#context, decision, "http");
+      if (outcome !== -1) this.#keep(outcome, tally);
     }
-    this.#tally?.count();
+    tally.count();
+    if (outcome === -1) tally.release();
     const { observer } = this.#record;
     if (observer === null) return;
     const { port, client, peer } = this.#context;
     observer.decided(decision, port.port, client, peer, head);
+  }
+
+  #keep(outcome: number, tally: Tally): void {
+    while (this.#tallies.length < outcome) this.#tallies.push(undefined);
+    this.#tallies[outcome] = tally;
   }
 
   #trace({ trace }: RequestHead, { verdict, by, would }: AccessDecision): void {

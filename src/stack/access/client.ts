@@ -5,7 +5,8 @@ import type { PolicySource } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import { isLoopback } from "../networks.ts";
 import { judgedHost, type JudgedRequest } from "./condition.ts";
-import { comparedPath, normalPath } from "./path.ts";
+import { methodBit } from "./methods.ts";
+import { comparedPath, normalPath, plainEnd } from "./path.ts";
 import { objectOf } from "./read-rule.ts";
 import { NONE, type Asked } from "./request-index.ts";
 import type { AccessRules } from "./rules.ts";
@@ -21,6 +22,8 @@ const DECISIONS_MAX = 1_024;
 export class AccessClient {
   /** Of the request that was decided last: its target as it is to be forwarded. */
   path = "";
+  /** … and which of this client's outcomes it got: a small number for each decision; -1 of one that is not kept. */
+  outcome = -1;
   readonly #rules: AccessRules;
   readonly #who: string;
   /** By number of rule: 1 where its sources hold and it is about requests. */
@@ -35,11 +38,16 @@ export class AccessClient {
   readonly #ip: IpAddress;
   readonly #peer: PeerIdentity | null;
   #ofConnection: AccessDecision | null = null;
-  readonly #known = new Map<number | string, AccessDecision>();
+  /** By outcome. */
+  readonly #decisions: AccessDecision[] = [];
+  /** Outcomes of rules alone, by the rule's number, less `Outcome.AMBIGUOUS`; -1: none yet. */
+  readonly #plain: Int32Array;
+  /** … and of those with more: what is proposed, and AUDIT rules. */
+  readonly #more = new Map<string, number>();
   readonly #asked: { -readonly [K in keyof Asked]: Asked[K] } = {
     request: NO_REQUEST,
+    methodBit: 0,
     claims: null,
-    rawPath: "",
     path: "",
     route: -1,
   };
@@ -59,11 +67,13 @@ export class AccessClient {
     this.#proposed = proposed?.always ?? null;
     const audits = this.#auditsAlways();
     this.#audits = audits.always;
+    this.#plain = new Int32Array(rules.rules.length - Outcome.AMBIGUOUS).fill(-1);
     const isEach = !enforced.depends && proposed?.depends !== true && !audits.depends;
-    this.#forEach = this.#isLocal ? LOCALHOST : isEach ? this.#decide() : null;
+    // Outcome 0, if there is one for all.
+    this.#forEach = isEach || this.#isLocal ? this.#decide() : null;
   }
 
-  /** `request` null: an opaque connection. Afterwards `path` is set. */
+  /** `request` null: an opaque connection. Else `path` and `outcome` are set afterwards. */
   decide(request: JudgedRequest | null, claims: Claims | null): AccessDecision {
     if (request === null) return (this.#ofConnection ??= this.#decideConnection());
     const { path } = request;
@@ -71,16 +81,22 @@ export class AccessClient {
     const rules = this.#rules;
     const { normalisesPaths } = rules;
     const looks = rules.looksAtPaths;
-    if (this.#forEach !== null && (!looks || this.#isLocal)) return this.#forEach;
-    const normal = looks ? normalPath(path) : path;
+    if (this.#forEach !== null && (!looks || this.#isLocal)) {
+      this.outcome = 0;
+      return this.#forEach;
+    }
+    const end = looks ? plainEnd(path) : -1;
+    const normal = !looks || end !== -1 ? path : normalPath(path);
     if (normalisesPaths && normal !== null) this.path = normal;
-    if (this.#forEach !== null && normal !== null) return this.#forEach;
+    if (this.#forEach !== null && normal !== null) {
+      this.outcome = 0;
+      return this.#forEach;
+    }
     const asked = this.#asked;
     asked.request = request;
+    asked.methodBit = methodBit(request.method);
     asked.claims = claims;
-    const query = path.indexOf("?");
-    asked.rawPath = query === -1 ? path : path.slice(0, query);
-    asked.path = looks && normal !== null ? comparedPath(normal) : null;
+    asked.path = !looks || normal === null ? null : end === -1 ? comparedPath(normal) : path.slice(0, end);
     asked.route = rules.table === null ? -1 : this.#routeOf(rules, asked);
     const decision = this.#decide();
     // Nothing of a request outlives it.
@@ -92,11 +108,12 @@ export class AccessClient {
   #routeOf(rules: AccessRules, asked: Asked): number {
     const { request, path } = asked;
     const query = request.path.indexOf("?");
+    const rawPath = query === -1 ? request.path : request.path.slice(0, query);
     const candidate = rules.table?.find({
       method: request.method,
       scheme: "http",
       authority: judgedHost(request.authority),
-      path: (path ?? asked.rawPath) + (query === -1 ? "" : request.path.slice(query)),
+      path: (path ?? rawPath) + (query === -1 ? "" : request.path.slice(query)),
       version: "2",
       absoluteForm: false,
       upgrade: null,
@@ -117,19 +134,30 @@ export class AccessClient {
       return this.#decisionOf(outcome, would, NO_AUDITS);
     let found: number[] | null = null;
     for (let i = 0; i < audits.length; i++) {
-      const rule = audits[i]?.first(this.#audits[i] as number, this.#holds, asked) ?? NONE;
+      const index = audits[i]!;
+      index.look(asked);
+      const rule = index.first(0, this.#audits[i]!, this.#holds, asked);
       if (rule !== NONE) (found ??= []).push(rule);
     }
     return this.#decisionOf(outcome, would, found ?? NO_AUDITS);
   }
 
   #decisionOf(outcome: number, would: number, audits: readonly number[]): AccessDecision {
-    const pair = (outcome - Outcome.AMBIGUOUS) * (this.#rules.rules.length + 3) + would - Outcome.AMBIGUOUS;
-    const key = audits.length === 0 ? pair : `${pair} ${audits.join(" ")}`;
-    let decision = this.#known.get(key);
-    if (decision !== undefined) return decision;
-    decision = this.#makeDecision(outcome, would, audits);
-    if (this.#known.size < DECISIONS_MAX) this.#known.set(key, decision);
+    const isPlain = would === outcome && audits.length === 0;
+    const key = isPlain ? "" : `${outcome} ${would} ${audits.join(" ")}`;
+    const known = isPlain ? this.#plain[outcome - Outcome.AMBIGUOUS]! : (this.#more.get(key) ?? -1);
+    if (known !== -1) {
+      this.outcome = known;
+      return this.#decisions[known]!;
+    }
+    const decision = this.#isLocal ? LOCALHOST : this.#makeDecision(outcome, would, audits);
+    if (this.#decisions.length >= DECISIONS_MAX) {
+      this.outcome = -1;
+      return decision;
+    }
+    this.outcome = this.#decisions.push(decision) - 1;
+    if (isPlain) this.#plain[outcome - Outcome.AMBIGUOUS] = this.outcome;
+    else this.#more.set(key, this.outcome);
     return decision;
   }
 

@@ -1,6 +1,7 @@
 import { fieldValue } from "#/base/fields.ts";
 import type { AccessRequest, Claims, ClaimMatch, RequestCondition } from "#/model/access.ts";
 import type { FieldMatch, HostMatch } from "#/model/route.ts";
+import { methodBit } from "./methods.ts";
 import { FieldTest, headerValue } from "../route/candidate.ts";
 import { formDecoded } from "../route/query.ts";
 import { hostHolds, hostOf } from "../route/host.ts";
@@ -12,6 +13,8 @@ export type JudgedRequest = Omit<AccessRequest, "claims">;
 /** All of a condition but its paths, which are looked up (`RequestIndex`). */
 export class ConditionTest {
   readonly methods: readonly string[] | null;
+  /** Of `methods`; those without a bit are compared. */
+  readonly #methodBits: number;
   readonly problem: string | null;
   readonly #hosts: readonly HostMatch[] | null;
   readonly #headers: readonly FieldTest[];
@@ -27,6 +30,7 @@ export class ConditionTest {
    */
   constructor({ methods, hosts, headers, query, claims }: RequestCondition, refuses: boolean) {
     this.methods = saidOf(methods);
+    this.#methodBits = (this.methods ?? []).reduce((bits, method) => bits | methodBit(method), 0);
     this.#hosts = saidOf(hosts);
     this.#headers = headers.map((field: FieldMatch) => new FieldTest(field));
     this.#query = query.map((field: FieldMatch) => new FieldTest(field));
@@ -37,8 +41,13 @@ export class ConditionTest {
       [...this.#headers, ...this.#query].find(({ problem }) => problem !== null)?.problem ?? null;
   }
 
-  holds(request: JudgedRequest, claims: Claims | null): boolean {
-    if (this.methods !== null && !this.methods.includes(request.method)) return false;
+  /** `bit`: the `methodBit` of the request's method. */
+  holds(request: JudgedRequest, bit: number, claims: Claims | null): boolean {
+    if (
+      this.methods !== null &&
+      (bit === 0 ? !this.methods.includes(request.method) : (this.#methodBits & bit) === 0)
+    )
+      return false;
     return this.#isPlain || this.#restHolds(request, claims);
   }
 

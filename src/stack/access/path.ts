@@ -7,22 +7,29 @@
  */
 export function normalPath(target: string): string | null {
   if (target.charCodeAt(0) !== SLASH) return target === "*" || target === "" ? target : null;
-  let isNormal = true;
-  let at = 1;
+  if (plainEnd(target) !== -1) return target;
+  const query = target.indexOf("?");
+  const end = query === -1 ? target.length : query;
+  if (NEVER.test(target.slice(0, end)) || target.includes("#", end)) return null;
+  const path = normalised(target.slice(0, end));
+  return path === null ? null : path + target.slice(end);
+}
+
+/**
+ * Where the path of a target ends, if it is in normal form as it stands and without an escape, so that it is also what rules compare; -1 for all
+ * others. Nearly all targets are so.
+ */
+export function plainEnd(target: string): number {
+  if (target.charCodeAt(0) !== SLASH) return -1;
   let before = SLASH;
-  for (; at < target.length; at++) {
+  for (let at = 1; at < target.length; at++) {
     const code = target.charCodeAt(at);
-    if (code === QUESTION) break;
-    // A fragment is the client's own; a server that gets one may cut it off.
-    if (code <= SPACE || code === BACKSLASH || code === HASH || code === DELETE) return null;
-    if (code === PERCENT || code > DELETE) isNormal = false;
-    else if (before === SLASH && (code === SLASH || code === DOT)) isNormal = false;
+    if (code === QUESTION) return target.includes("#", at) ? -1 : at;
+    if (code <= SPACE || code >= DELETE || code === PERCENT || code === BACKSLASH || code === HASH) return -1;
+    if (before === SLASH && (code === SLASH || code === DOT)) return -1;
     before = code;
   }
-  if (at < target.length && target.includes("#", at)) return null;
-  if (isNormal) return target;
-  const path = normalised(target.slice(0, at));
-  return path === null ? null : path + target.slice(at);
+  return target.length;
 }
 
 /**
@@ -82,6 +89,9 @@ const BACKSLASH = 0x5c;
 const SPACE = 0x20;
 const DELETE = 0x7f;
 
+/** Control characters, a space, and what some take for "/"; a fragment is the client's own, and a server that gets one may cut it off. */
+// eslint-disable-next-line no-control-regex
+const NEVER = /[\x00-\x20\x7f\\#]/;
 const ESCAPE = /%[0-9A-Fa-f]{2}/g;
 const NO_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
 /** RFC 3986 §2.3. */

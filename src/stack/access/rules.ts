@@ -7,7 +7,7 @@ import { utf8OfLatin1 } from "../route/text.ts";
 import { AccessClient } from "./client.ts";
 import { looksAtPaths, objectOf, readRule, type ReadRule } from "./read-rule.ts";
 import { literalName, literalPath } from "./request-index.ts";
-import { Stage, Step } from "./stage.ts";
+import { RuleIndex, Stage } from "./stage.ts";
 
 /** Clients of one policy whose rules are kept. Beyond, those asked for first are worked out again when they come back. */
 const CLIENTS_MAX = 128;
@@ -23,7 +23,7 @@ export class AccessRules {
   /** Null: the same. */
   readonly proposed: Stage | null;
   /** AUDIT rules by object. */
-  readonly audits: readonly Step[];
+  readonly audits: readonly RuleIndex[];
   /** Whether any rule does, of whatever kind but `exempt`. */
   readonly looksAtPaths: boolean;
   /** Whether paths are forwarded in normal form, and refused where they have none: whether enforced rules tell them apart. */
@@ -55,9 +55,9 @@ export class AccessRules {
       (i) => objectOf(policy.rules[i] as AccessRule),
     );
     this.audits = [...objects.values()].map((numbers) => {
-      const step = new Step(false);
-      for (const i of numbers) step.add(i, this.rules[i] as ReadRule);
-      return step;
+      const index = new RuleIndex(false);
+      for (const i of numbers) index.add(0, i, this.rules[i] as ReadRule);
+      return index;
     });
     this.normalisesPaths = this.enforced.looksAtPaths;
     this.looksAtPaths =

@@ -17,37 +17,52 @@ export const STEPS = [
 /** The first rule of each step that holds for every request of a client; `NONE` for none. */
 export type Always = Record<(typeof STEPS)[number], number>;
 
-/** Rules of one action, or AUDIT rules of one object: those that ask something of requests. */
-export class Step {
+/** Their numbers, for `RequestIndex`. */
+const EXEMPT = 0;
+const DENY = 1;
+const ALLOW = 2;
+const RESTRICT = 3;
+const DEFAULT = 4;
+
+/** Rules that ask something of requests: of any route, and of each. */
+export class RuleIndex {
   readonly #isRaw: boolean;
-  #index: RequestIndex | null = null;
+  #general: RequestIndex | null = null;
   readonly #byRoute: (RequestIndex | undefined)[] = [];
+  #ofRoute: RequestIndex | undefined = undefined;
 
   constructor(isRaw: boolean) {
     this.#isRaw = isRaw;
   }
 
   get problems(): readonly string[] {
-    return [this.#index, ...this.#byRoute].flatMap((index) => index?.problems ?? []);
+    return [this.#general, ...this.#byRoute].flatMap((index) => index?.problems ?? []);
   }
 
-  add(number: number, { rule, ofRequests }: ReadRule): void {
+  add(step: number, number: number, { rule, ofRequests }: ReadRule): void {
     if (ofRequests !== "some") return;
     const index =
       rule.route === null
-        ? (this.#index ??= new RequestIndex(this.#isRaw))
+        ? (this.#general ??= new RequestIndex(this.#isRaw))
         : (this.#byRoute[rule.route] ??= new RequestIndex(this.#isRaw));
-    if (rule.requests === null) index.addAny(number);
+    if (rule.requests === null) index.addAny(step, number);
     const refuses = rule.action === "deny" || rule.action === "restrict";
-    for (const condition of rule.requests ?? []) index.add(number, condition, refuses);
+    for (const condition of rule.requests ?? []) index.add(step, number, condition, refuses);
+  }
+
+  /** Looks the request up, for `first`. */
+  look(asked: Asked): void {
+    this.#general?.look(asked);
+    this.#ofRoute = asked.route < 0 ? undefined : this.#byRoute[asked.route];
+    this.#ofRoute?.look(asked);
   }
 
   /** The first rule that holds, of those that `holds` has; `always` is one that does in any case. */
-  first(always: number, holds: Uint8Array, asked: Asked): number {
+  first(step: number, always: number, holds: Uint8Array, asked: Asked): number {
     let best = always;
-    if (this.#index !== null) best = this.#index.first(best, holds, asked);
-    if (asked.route < 0) return best;
-    return this.#byRoute[asked.route]?.first(best, holds, asked) ?? best;
+    if (this.#general !== null) best = this.#general.first(step, best, holds, asked);
+    if (this.#ofRoute !== undefined) best = this.#ofRoute.first(step, best, holds, asked);
+    return best;
   }
 }
 
@@ -55,14 +70,9 @@ export class Step {
 export class Stage {
   readonly looksAtPaths: boolean;
   readonly #isRouted: boolean;
-  readonly #steps: Readonly<Record<(typeof STEPS)[number], Step>> = {
-    // Probes are known byte for byte, so that they need no normal form and give nobody one.
-    exempt: new Step(true),
-    deny: new Step(false),
-    allow: new Step(false),
-    restrict: new Step(false),
-    default: new Step(false),
-  };
+  /** Probes are known byte for byte, so that they need no normal form and give nobody one. Null: there are none that ask anything. */
+  #probes: RuleIndex | null = null;
+  readonly #index = new RuleIndex(false);
   readonly #which: "enforced" | "proposed";
 
   constructor(
@@ -77,14 +87,15 @@ export class Stage {
     for (const [number, read] of rules.entries()) {
       const { action } = read.rule;
       if (!this.has(read) || action === "audit") continue;
-      this.#steps[action].add(number, read);
+      if (action !== "exempt") this.#index.add(STEPS.indexOf(action), number, read);
+      else if (read.ofRequests === "some") (this.#probes ??= new RuleIndex(true)).add(EXEMPT, number, read);
       looks ||= action !== "exempt" && looksAtPaths(read.rule);
     }
     this.looksAtPaths = looks;
   }
 
   get problems(): readonly string[] {
-    return STEPS.flatMap((step) => this.#steps[step].problems);
+    return [...(this.#probes?.problems ?? []), ...this.#index.problems];
   }
 
   has({ rule }: ReadRule): boolean {
@@ -93,18 +104,23 @@ export class Stage {
 
   /** An `Outcome`, or the number of the rule that decides. */
   decide(always: Always, holds: Uint8Array, asked: Asked): number {
-    const steps = this.#steps;
-    const exempt = steps.exempt.first(always.exempt, holds, asked);
+    let exempt = always.exempt;
+    if (this.#probes !== null) {
+      this.#probes.look(asked);
+      exempt = this.#probes.first(EXEMPT, exempt, holds, asked);
+    }
     if (exempt !== NONE) return exempt;
     if (this.looksAtPaths && asked.path === null) return Outcome.AMBIGUOUS;
-    const deny = steps.deny.first(always.deny, holds, asked);
+    const index = this.#index;
+    index.look(asked);
+    const deny = index.first(DENY, always.deny, holds, asked);
     if (deny !== NONE) return deny;
     if (this.#isRouted && asked.route < 0) return Outcome.NO_ROUTE;
-    const allow = steps.allow.first(always.allow, holds, asked);
+    const allow = index.first(ALLOW, always.allow, holds, asked);
     if (allow !== NONE) return allow;
-    const restrict = steps.restrict.first(always.restrict, holds, asked);
+    const restrict = index.first(RESTRICT, always.restrict, holds, asked);
     if (restrict !== NONE) return restrict;
-    const byDefault = steps.default.first(always.default, holds, asked);
+    const byDefault = index.first(DEFAULT, always.default, holds, asked);
     return byDefault === NONE ? Outcome.NOBODY : byDefault;
   }
 }
