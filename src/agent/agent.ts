@@ -1,3 +1,4 @@
+import { printable } from "#/base/printable.ts";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, hostname } from "node:os";
 import { dirname, join } from "node:path";
@@ -391,5 +392,5 @@ function trafficOf(traffic: PodTraffic): PodTrafficReport["targets"][number] {
 }
 
 function log(level: "info" | "warn" | "error", message: string): void {
-  process.stderr.write(`${new Date().toISOString()} ${level} ${message}\n`);
+  process.stderr.write(`${new Date().toISOString()} ${level} ${printable(message)}\n`);
 }

@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { describeError } from "#/base/errors.ts";
+import { printable } from "#/base/printable.ts";
 import { forbidInheritance } from "#/kernel/libc.ts";
 import { Agent, type AgentOptions } from "./agent.ts";
 
@@ -43,5 +44,5 @@ export async function runAgent(options: AgentOptions): Promise<void> {
 }
 
 function say(message: string): void {
-  process.stderr.write(`${new Date().toISOString()} error ${message}\n`);
+  process.stderr.write(`${new Date().toISOString()} error ${printable(message, true)}\n`);
 }

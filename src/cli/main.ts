@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { printable } from "#/base/printable.ts";
 import { addAuthzCommands } from "./authz/commands.ts";
 import { check, findingLine } from "./check.ts";
 import { completion } from "./completion.ts";
@@ -35,14 +36,15 @@ export async function runCli(argv: readonly string[]): Promise<void> {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? 0 : 2;
     } else if (error instanceof CommandError) {
-      process.stderr.write(`pillion: ${error.message}\n`);
+      process.stderr.write(`pillion: ${printable(error.message, true)}\n`);
       process.exitCode = error.exitCode;
     } else throw error;
   }
 }
 
-const print = (text: string): void => void process.stdout.write(`${text}\n`);
-const printProgress = (line: string): void => void process.stderr.write(`${line}\n`);
+/** What is shown comes from manifests, peers and programs as well as from us: none of it may steer the terminal. */
+const print = (text: string): void => void process.stdout.write(`${printable(text, true)}\n`);
+const printProgress = (line: string): void => void process.stderr.write(`${printable(line, true)}\n`);
 
 /** All commands; nothing is done before one is parsed. */
 export function makeProgram(): Command {

@@ -1,4 +1,5 @@
 import Table from "cli-table3";
+import { printable } from "#/base/printable.ts";
 
 /** A borderless table, columns two blanks apart. Numbers to the right where `right` lists the column's index. */
 export function table(
@@ -29,7 +30,8 @@ export function table(
     style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
     colAligns: head.map((_, i) => (right.includes(i) ? "right" : "left")),
   });
-  for (const row of rows) made.push([...row]);
+  // Names, messages and reasons are others' words.
+  for (const row of rows) made.push(row.map((cell) => printable(cell)));
   return made
     .toString()
     .split("\n")

@@ -1,5 +1,6 @@
 import { writeSync } from "node:fs";
 import { describeError } from "#/base/errors.ts";
+import { printable } from "#/base/printable.ts";
 
 export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -19,7 +20,8 @@ const LINES_PER_SECOND_MAX = 500;
 /**
  * JSON lines to a file descriptor (stderr). At most `LINES_PER_SECOND_MAX` a second, then lines are dropped and their
  * number is told with the next that passes: a peer that fails in a loop must not fill the disk or the event loop. Lines
- * that a full pipe does not take are dropped likewise; logging never waits.
+ * that a full pipe does not take are dropped likewise; logging never waits. Whatever a peer has written, a line stays one line of
+ * plain characters.
  */
 export class JsonLog implements Log {
   level: LogLevel;
@@ -64,10 +66,10 @@ export class JsonLog implements Log {
       return;
     }
     const line: Record<string, unknown> = { time: new Date(nowMs).toISOString(), level, message };
-    for (const name in fields) line[name] = printable(fields[name]);
+    for (const name in fields) line[name] = loggable(fields[name]);
     if (this.#dropped > 0) line["droppedLines"] = this.#dropped;
     try {
-      writeSync(this.#fd, `${JSON.stringify(line)}\n`);
+      writeSync(this.#fd, `${printable(JSON.stringify(line), true)}\n`);
       this.#dropped = 0;
     } catch {
       // EAGAIN of a full pipe, EPIPE of a closed one: nowhere to say so.
@@ -89,7 +91,7 @@ export const SILENT: Log = {
   isDebug: false,
 };
 
-function printable(value: unknown): unknown {
+function loggable(value: unknown): unknown {
   if (value instanceof Error) return describeError(value);
   return typeof value === "bigint" ? String(value) : value;
 }

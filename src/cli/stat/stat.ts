@@ -37,8 +37,10 @@ export async function stat(
     before = after;
     beforeAtMs = nowMs;
     if (options.json) print(JSON.stringify(rows));
-    else if (process.stdout.isTTY) print(`\x1b[H\x1b[J${trafficTable(rows)}`);
-    else print(trafficTable(rows));
+    else {
+      if (process.stdout.isTTY) process.stdout.write("\x1b[H\x1b[J");
+      print(trafficTable(rows));
+    }
     if (options.once) return;
   }
 }

@@ -94,3 +94,72 @@ test("how endpoints look is told of a Service that the workload uses, and of no 
   assert.match(answerTo("/endpoints?backend=nobody:80"), /^HTTP\/1\.1 404 /);
   assert.match(answerTo("/endpoints"), /^HTTP\/1\.1 400 /);
 });
+
+function answers(request: string): string {
+  const clock = new ManualClock();
+  const admin = new Admin(SUBJECT, clock, new Guard(LIMITS, "admin", clock, new Registry()));
+  const [here, there] = ["127.0.0.1:4191", "127.0.0.1:40000"].map((text) => parseSocketAddress(text)!) as [
+    SocketAddress,
+    SocketAddress,
+  ];
+  const client = new MemoryConn(clock, 65_536, there, here);
+  const server = new MemoryConn(clock, 65_536, here, there);
+  client.peer = server;
+  server.peer = client;
+  admin.accept(server);
+  client.write(latin1Bytes(request));
+  clock.settle();
+  return server.written;
+}
+
+test("attack: a page whose name was bound to a sidecar's address gets nothing (DNS rebinding)", () => {
+  for (const host of [
+    "attacker.example",
+    "attacker.example:4191",
+    "web.svc.attacker.example",
+    "1.2.3.4.example",
+    "127.0.0.1.nip.io",
+  ])
+    for (const path of ["/metrics", "/flows", "/ready"])
+      assert.match(answers(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`), /^HTTP\/1\.1 421 /, host);
+  for (const host of [
+    "localhost:4191",
+    "10.0.0.2:4191",
+    "[::1]:4191",
+    "[fd00::2]",
+    "web-0",
+    "web.shop.svc",
+    "web.shop.svc.cluster.local:4191",
+  ])
+    assert.match(answers(`GET /ready HTTP/1.1\r\nHost: ${host}\r\n\r\n`), /^HTTP\/1\.1 200 /, host);
+});
+
+test("attack: no page in a browser changes a sidecar's state, or reads what it shows (cross-site requests)", () => {
+  const change = (fields: string): string =>
+    answers(
+      `PUT /proxy-log-level HTTP/1.1\r\nHost: localhost:4191\r\n${fields}Content-Length: 4\r\n\r\ninfo`,
+    );
+  for (const fields of [
+    "Origin: https://attacker.example\r\n",
+    "Origin: null\r\n",
+    "Origin: http://localhost:4191\r\n",
+    "Sec-Fetch-Site: cross-site\r\n",
+    "Sec-Fetch-Site: same-site\r\n",
+    "sec-fetch-site: same-origin\r\n",
+  ])
+    assert.match(change(fields), /^HTTP\/1\.1 403 /, fields);
+  assert.match(change(""), /^HTTP\/1\.1 204 /);
+  assert.match(
+    answers("POST /shutdown HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nContent-Length: 0\r\n\r\n"),
+    /^HTTP\/1\.1 403 /,
+  );
+  const read = answers(
+    "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: https://attacker.example\r\n\r\n",
+  );
+  assert.match(read, /x-content-type-options: nosniff\r\ncross-origin-resource-policy: same-origin\r\n/);
+  assert.doesNotMatch(read, /access-control/i);
+  assert.match(
+    answers("OPTIONS /shutdown HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\n\r\n"),
+    /^HTTP\/1\.1 40\d /,
+  );
+});

@@ -1,7 +1,8 @@
 import type { IpAddress } from "#/base/address.ts";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
-import type { Fields } from "#/base/fields.ts";
+import { parseIp } from "#/base/address.ts";
+import { fieldValue, type Fields } from "#/base/fields.ts";
 import type { FlowPage } from "#/model/flow.ts";
 import { isLogLevel } from "#/net/log.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
@@ -98,7 +99,13 @@ class AdminService implements HttpService {
     const finish = (): void => {
       const { status, type, text } = this.#answer(head, body.trim());
       const bytes = new TextEncoder().encode(text);
-      const fields: Fields = ["content-type", type, "content-length", String(bytes.length)];
+      const fields: Fields = [
+        "content-type",
+        type,
+        "content-length",
+        String(bytes.length),
+        ...SAFE_IN_BROWSERS,
+      ];
       reply.head({ status, version: "1.1", reason: null, fields }, bytes.length === 0);
       if (bytes.length === 0) return;
       reply.body(bytes, 0, bytes.length);
@@ -117,7 +124,9 @@ class AdminService implements HttpService {
     };
   }
 
-  #answer({ method, path }: RequestHead, body: string): Answer {
+  #answer({ method, path, authority, fields }: RequestHead, body: string): Answer {
+    if (!isOurName(authority))
+      return plain(421, "this is no name of a sidecar; ask by address or localhost\n");
     const isReading = method === "GET" || method === "HEAD";
     const at = path.split("?", 1)[0] ?? "";
     if (at === "/live") return plain(200, "live\n");
@@ -141,6 +150,7 @@ class AdminService implements HttpService {
     }
     if (at === "/shutdown" || at === "/proxy-log-level") {
       if (!this.#isLocal) return plain(403, "only from loopback\n");
+      if (!isReading && isFromPage(fields)) return plain(403, "not for pages in a browser\n");
       return at === "/shutdown" ? this.#shutdown(method) : this.#logLevel(method, body);
     }
     return plain(404, "not found\n");
@@ -174,6 +184,32 @@ class AdminService implements HttpService {
     return plain(204, "");
   }
 }
+
+/**
+ * Nobody outside owns such a name, so no page can make a browser take us for its own server (DNS rebinding): an address, localhost,
+ * a name of one label, or one of the cluster. None is what HTTP/1.0 sends.
+ */
+function isOurName(authority: string): boolean {
+  if (authority === "" || authority.startsWith("[")) return true;
+  const host = authority.replace(/:\d*$/, "").replace(/\.$/, "").toLowerCase();
+  return !host.includes(".") || parseIp(host) !== null || /\.(?:svc|cluster\.local|localhost)$/.test(host);
+}
+
+/** Browsers say where a request comes from; what is no browser does not. */
+function isFromPage(fields: Fields): boolean {
+  const site = fieldValue(fields, "sec-fetch-site");
+  return fieldValue(fields, "origin") !== null || (site !== null && site !== "none");
+}
+
+/** What is shown is text, for whoever asked, and for no other page. There is no CORS. */
+const SAFE_IN_BROWSERS: Fields = [
+  "x-content-type-options",
+  "nosniff",
+  "cross-origin-resource-policy",
+  "same-origin",
+  "cache-control",
+  "no-store",
+];
 
 function plain(status: number, text: string): Answer {
   return { status, type: "text/plain", text };
