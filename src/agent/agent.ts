@@ -158,6 +158,7 @@ export class Agent {
       `instance ${this.#instance.name}: interception by ${this.#node.intercept}, pods ${this.#instance.podCidr}, folder ${this.#folder.path}`,
     );
     await this.#host.network.open();
+    if (this.#host.network.unguarded !== "") log("warn", this.#host.network.unguarded);
     await this.#runtime.open();
     this.#writeZone();
     this.#control.start();

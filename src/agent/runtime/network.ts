@@ -35,6 +35,10 @@ export class PodNetwork {
   readonly #queue: Job[] = [];
   #flushing = false;
   #published = "";
+  /** Elements of the bridge's rules, by slot. */
+  readonly #admitted = new Map<number, readonly string[]>();
+  /** Why pods are not kept from posing as each other; "" where they are. */
+  unguarded = "";
 
   constructor(instance: Instance) {
     this.#instance = instance;
@@ -69,6 +73,7 @@ export class PodNetwork {
     writeFileSync(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
     ensureDir(runDir);
     await this.#writeTable([], hasWayOut);
+    await this.#guard();
   }
 
   namespacePath(uid: string): string {
@@ -99,6 +104,7 @@ export class PodNetwork {
     await runCommand("ip", ["link", "del", this.#linkName(slot)]);
     await runCommand("umount", [path]);
     rmSync(path, { force: true });
+    await this.#dismiss(slot);
   }
 
   /** Replaces the whole set of published ports. */
@@ -136,7 +142,79 @@ export class PodNetwork {
       await runCommand("sh", ["-c", paths.map((path) => `umount ${shellQuote(path)}`).join("; ")]);
     for (const path of paths) rmSync(path, { force: true });
     await runCommand("nft", ["delete", "table", "ip", nftTable]);
+    await runCommand("nft", ["delete", "table", "bridge", nftTable]);
     lowerSysctls(join(stateDir, "agent", "sysctls.json"));
+  }
+
+  /**
+   * Frames of a pod carry its own addresses or end here: root in a pod may write packets as it likes (NET_RAW), and would take
+   * another's address, or its traffic. Pods that an earlier version made are not among `guarded`, and go on as they are.
+   */
+  async #guard(): Promise<void> {
+    const { nftTable: table } = this.#instance;
+    const text = [
+      `table bridge ${table} {`,
+      "set own { type ifname . ether_addr . ipv4_addr; }",
+      "set guarded { type ifname; }",
+      "chain prerouting { type filter hook prerouting priority -300; }",
+      "}",
+      `flush chain bridge ${table} prerouting`,
+      `table bridge ${table} {`,
+      "chain prerouting {",
+      "iifname . ether saddr . ip saddr @own accept",
+      "iifname . arp saddr ether . arp saddr ip @own accept",
+      "iifname @guarded drop",
+      "}",
+      "}",
+    ].join("\n");
+    const result = await runCommand("nft", ["-f", "-"], { input: text });
+    this.unguarded =
+      result.code === 0
+        ? ""
+        : `pods can pose as each other by address: the kernel takes no rules for bridges (${result.stderr.trim().split("\n")[0]}); needs nf_tables_bridge`;
+  }
+
+  /** The rules' part for these pods, before any of their programs runs. */
+  async #admit(jobs: readonly Job[]): Promise<void> {
+    if (this.unguarded !== "" || jobs.length === 0) return;
+    const { nftTable: table } = this.#instance;
+    const own = jobs.flatMap((job) => {
+      const ips = job.sourceIp === null ? [job.ip] : [job.ip, job.sourceIp];
+      const elements = ips.map((ip) => `"${this.#linkName(job.slot)}" . ${macOf(job.ip)} . ${ip}`);
+      this.#admitted.set(job.slot, elements);
+      return elements;
+    });
+    const links = jobs.map((job) => `"${this.#linkName(job.slot)}"`);
+    await mustRun("nft", ["-f", "-"], {
+      input: [
+        `add element bridge ${table} own { ${own.join(", ")} }`,
+        `add element bridge ${table} guarded { ${links.join(", ")} }`,
+      ].join("\n"),
+    });
+  }
+
+  /** A link's entries, whatever addresses it had; nothing is done where there are none. */
+  async #dismiss(slot: number): Promise<void> {
+    if (this.unguarded !== "") return;
+    const { nftTable: table } = this.#instance;
+    const link = this.#linkName(slot);
+    const own = this.#admitted.get(slot) ?? (await this.#elementsOf(link));
+    this.#admitted.delete(slot);
+    if (own.length === 0) return;
+    await runCommand("nft", ["-f", "-"], {
+      input: [
+        `delete element bridge ${table} own { ${own.join(", ")} }`,
+        `delete element bridge ${table} guarded { "${link}" }`,
+      ].join("\n"),
+    });
+  }
+
+  /** What an earlier agent has admitted. */
+  async #elementsOf(link: string): Promise<string[]> {
+    const listed = await runCommand("nft", ["list", "set", "bridge", this.#instance.nftTable, "own"]);
+    return [...listed.stdout.matchAll(/"([^"]+)" \. [0-9a-f:]+ \. [0-9.]+/g)]
+      .filter((found) => found[1] === link)
+      .map((found) => found[0]);
   }
 
   #namespaceDir(): string {
@@ -170,12 +248,21 @@ export class PodNetwork {
       return [
         `link set ${link} addrgenmode none`,
         `link set ${link} master ${this.#instance.bridge} up`,
+        // Where a pod's address is, is known: nobody else is sent its frames, and nobody can say that it has moved.
+        `link set ${link} type bridge_slave learning off flood off`,
         // Stays when the pod has gone: whoever has the address next has the same MAC.
         `neigh replace ${job.ip} lladdr ${macOf(job.ip)} dev ${this.#instance.bridge} nud permanent`,
       ];
     });
+    const places = good.map(
+      (job) => `fdb replace ${macOf(job.ip)} dev ${this.#linkName(job.slot)} master static`,
+    );
     const attached =
       good.length === 0 ? null : await runCommand("ip", ["-batch", "-"], { input: attach.join("\n") });
+    if (attached?.code === 0) {
+      await mustRun("bridge", ["-batch", "-"], { input: places.join("\n") });
+      await this.#admit(good);
+    }
     for (const job of jobs) {
       if (!good.includes(job)) job.settle(new Error(`cannot make the pod's network: ${made.stderr.trim()}`));
       else if (attached?.code !== 0)
