@@ -36,7 +36,7 @@ struct {
 	__type(value, struct mesh_port_set);
 } mesh_ports SEC(".maps");
 
-/* Networks that bypass the sidecar. User space refuses more than fit. */
+/* Networks that bypass the sidecar, and those whose connections policy refuses at one port. User space refuses more than fit. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 16384);

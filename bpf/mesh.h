@@ -38,6 +38,7 @@ struct mesh_settings {
 #define DIRECTION_INBOUND 0
 #define DIRECTION_OUTBOUND 1
 #define DIRECTIONS 2
+#define DIRECTION_REFUSED 2 /* in mesh_cidrs alone: inbound, refused by policy whoever it is */
 
 /* One bit per port: bit (port % 64) of word (port / 64). */
 #define PORT_WORDS 1024
@@ -109,6 +110,7 @@ struct mesh_backend_key {
 
 #define PATH_PROXIED 0
 #define PATH_LET_THROUGH 1
+#define PATH_REFUSED 2 /* counts `connections` alone */
 
 struct mesh_traffic_key {
 	struct mesh_endpoint target;

@@ -4,11 +4,11 @@
  *           established connection: for new ones.
  * Floor:    5.9.
  * Returns:  SK_PASS to the assigned socket, or to whoever the kernel finds when none is assigned; SK_DROP nobody is
- *           there, and the kernel answers with a reset.
- * Maps:     reads mesh_settings, mesh_own, mesh_ports, mesh_cidrs, mesh_listeners.
+ *           there, or policy refuses the address, and the kernel answers with a reset.
+ * Maps:     reads mesh_settings, mesh_own, mesh_ports, mesh_cidrs, mesh_listeners; counts in mesh_traffic.
  * Nobody home: without settings, or without a live sidecar socket, every steered connection is refused.
  */
-#include "address.h"
+#include "traffic.h"
 
 static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, int is4)
 {
@@ -26,6 +26,33 @@ static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, int is4
 	error = bpf_sk_assign(ctx, sk, 0);
 	bpf_sk_release(sk);
 	return error ? SK_DROP : SK_PASS;
+}
+
+/*
+ * Does policy refuse this address at this port, whoever it proves to be? A retransmitted SYN is counted again. Only what the sidecar
+ * would refuse for the address alone is here; it decides everything else.
+ */
+static __always_inline int is_refused(const struct mesh_addr *local, const struct mesh_addr *remote, __u16 port)
+{
+	struct mesh_cidr_key by_cidr = {
+		.prefix_bits = 160,
+		.direction = DIRECTION_REFUSED,
+		.port = bpf_htons(port),
+		.ip = *remote,
+	};
+	struct mesh_traffic_key key = {
+		.target = { .ip = *local, .port = bpf_htons(port) },
+		.direction = DIRECTION_INBOUND,
+		.path = PATH_REFUSED,
+	};
+	struct mesh_traffic *traffic;
+
+	if (!bpf_map_lookup_elem(&mesh_cidrs, &by_cidr))
+		return 0;
+	traffic = traffic_get(&key);
+	if (traffic)
+		__sync_fetch_and_add(&traffic->connections, 1);
+	return 1;
 }
 
 SEC("sk_lookup")
@@ -65,6 +92,8 @@ int mesh_sk_lookup(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	if (is_let_through(DIRECTION_INBOUND, &remote, ctx->local_port))
 		return SK_PASS;
+	if (is_refused(&local, &remote, ctx->local_port))
+		return SK_DROP;
 	return steer(ctx, LISTENER_INBOUND4, is4);
 }
 

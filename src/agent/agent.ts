@@ -383,7 +383,7 @@ function trafficOf(traffic: PodTraffic): PodTrafficReport["targets"][number] {
   return {
     target: addressKey(traffic.target),
     direction: traffic.direction === "inbound" ? "in" : "out",
-    via: traffic.path === "proxied" ? "sidecar" : "kernel",
+    via: traffic.path === "refused" ? "refused" : traffic.path === "proxied" ? "sidecar" : "kernel",
     connections: traffic.connections,
     bytesIn: traffic.bytesIn,
     bytesOut: traffic.bytesOut,

@@ -25,6 +25,8 @@ export interface PodInterception {
   readonly letThroughCidrs: readonly string[];
   /** Inbound sources that bypass the sidecar. Default none. */
   readonly skipInboundCidrs?: readonly string[];
+  /** Inbound sources that policy refuses at one port of the pod, whoever they are: `10.0.0.0/8:443`. Answered with a reset. Default none. */
+  readonly refusedInbound?: readonly string[];
   /** Sidecar ports. Default 4143, 4140, 4191. */
   readonly ports?: SidecarPorts;
   /** nftables only: recognise the sidecar by its source address instead of its uid (one uid in a user namespace). */
@@ -53,8 +55,11 @@ export interface PodTraffic {
   readonly instance: string;
   readonly pod: string;
   readonly direction: "inbound" | "outbound";
-  /** "proxied": the sidecar's own sockets on the wire. "let-through": the application's, with no sidecar between. */
-  readonly path: "proxied" | "let-through";
+  /**
+   * "proxied": the sidecar's own sockets on the wire. "let-through": the application's, with no sidecar between. "refused": by policy, in
+   * the kernel; `connections` counts attempts, and nothing else is counted.
+   */
+  readonly path: "proxied" | "let-through" | "refused";
   /** Outbound: the remote address. Inbound: the pod's address and port. */
   readonly target: SocketAddress;
   readonly connections: number;

@@ -74,7 +74,8 @@ export interface PodTrafficReport {
   readonly targets: readonly {
     readonly target: string;
     readonly direction: "in" | "out";
-    readonly via: "sidecar" | "kernel";
+    /** "refused": by the kernel, for policy; only `connections` counts. */
+    readonly via: "sidecar" | "kernel" | "refused";
     readonly connections: number;
     readonly bytesIn: number;
     readonly bytesOut: number;

@@ -143,6 +143,8 @@ export interface SidecarPlan {
   readonly skipInboundPorts: readonly number[];
   readonly skipOutboundPorts: readonly number[];
   readonly letThroughCidrs: readonly string[];
+  /** Inbound sources that the kernel refuses at one port, because policy would whoever they are: `10.0.0.0/8:443`. Absent: none. */
+  readonly refusedInbound?: readonly string[];
   /** Its containers get the socket of the SPIFFE Workload API. */
   readonly workloadApi: boolean;
 }

@@ -85,6 +85,8 @@ const RETRY_LAST_MS = 30_000;
 
 /** The life of one pod, from its plan to its removal. */
 export class Pod {
+  /** Once its connections are intercepted. */
+  #app: Cgroup | null = null;
   readonly record: PodRecord;
   readonly #host: PodHost;
   #stage: Stage = Stage.NETWORK;
@@ -148,8 +150,11 @@ export class Pod {
   /** Applies what may change in a running pod: contents of files, labels. */
   update(plan: PodPlan): void {
     if (JSON.stringify(plan) === JSON.stringify(this.record.plan)) return;
+    const refusedBefore = JSON.stringify(this.record.plan.sidecar?.refusedInbound ?? []);
     this.record.plan = plan;
     if (plan.sidecar !== null) this.#sidecar?.update(plan.sidecar);
+    if (this.#app !== null && JSON.stringify(plan.sidecar?.refusedInbound ?? []) !== refusedBefore)
+      this.#updateInterception(this.#app);
     if (this.#stage === Stage.RUNNING || this.#stage === Stage.INIT || this.#stage === Stage.SIDECAR) {
       try {
         refreshFiles(plan, this.#volumeFolders());
@@ -390,13 +395,24 @@ export class Pod {
     }
   }
 
-  #intercept(app: Cgroup): void {
+  /** The sidecar refuses by itself what the kernel does not, so a failure costs work and lets nobody in. */
+  #updateInterception(app: Cgroup): void {
+    try {
+      this.#host.interceptor?.update(this.#interception(app));
+    } catch (error) {
+      this.#host.log(
+        "warn",
+        `pod ${this.#name()}: refusals by address stay with the sidecar: ${describeError(error)}`,
+      );
+    }
+  }
+
+  #interception(app: Cgroup): PodInterception {
     const { plan } = this.record;
-    const { interceptor, instance, network, cgroups } = this.#host;
-    if (interceptor === null) return;
+    const { instance, network, cgroups } = this.#host;
     const sourceIp = this.#sourceIp();
     const sidecar = plan.sidecar === null ? null : cgroups.create(`${plan.uid}/sidecar`, null);
-    const interception: PodInterception = {
+    return {
       instance: instance.name,
       pod: plan.uid,
       netnsPath: network.namespacePath(plan.uid),
@@ -409,7 +425,15 @@ export class Pod {
       skipInboundPorts: plan.sidecar?.skipInboundPorts ?? [],
       skipOutboundPorts: plan.sidecar?.skipOutboundPorts ?? [],
       letThroughCidrs: plan.sidecar?.letThroughCidrs ?? [],
+      refusedInbound: plan.sidecar?.refusedInbound ?? [],
     };
+  }
+
+  #intercept(app: Cgroup): void {
+    const { interceptor } = this.#host;
+    if (interceptor === null) return;
+    const interception = this.#interception(app);
+    this.#app = app;
     try {
       if (!interceptor.adopt(interception)) interceptor.install(interception);
     } catch (error) {

@@ -79,11 +79,19 @@ export function trafficTable(rows: readonly WorkloadTraffic[]): string {
       bytesText(row.bytesIn),
       bytesText(row.bytesOut),
       row.protocols.length === 0 ? "-" : row.protocols.join("+"),
-      row.kernelConnections > 0 ? `${row.intercept} (+${row.kernelConnections} let through)` : row.intercept,
+      interceptText(row),
       row.clients.length === 0 ? "-" : row.clients.join(" "),
     ]),
     [2, 3, 4, 5, 6, 7],
   );
+}
+
+function interceptText({ intercept, kernelConnections, kernelRefused }: WorkloadTraffic): string {
+  const beside = [
+    ...(kernelConnections > 0 ? [`+${kernelConnections} let through`] : []),
+    ...(kernelRefused > 0 ? [`${kernelRefused} refused`] : []),
+  ];
+  return beside.length === 0 ? intercept : `${intercept} (${beside.join(", ")})`;
 }
 
 function milliseconds(value: number | null): string {

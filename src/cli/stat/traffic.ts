@@ -29,6 +29,8 @@ export interface WorkloadTraffic {
   readonly intercept: string;
   /** Connections let through by the kernel without a sidecar. */
   readonly kernelConnections: number;
+  /** … refused by the kernel for policy, before the sidecar, since the pods began. */
+  readonly kernelRefused: number;
 }
 
 /** Reads each pod's metrics, unless they are given; a pod that does not answer within `timeoutMs` is shown without. */
@@ -88,6 +90,7 @@ function summarizeWorkload(
   let bytesIn = 0;
   let bytesOut = 0;
   let kernelConnections = 0;
+  let kernelRefused = 0;
   const buckets = new Map<number, number>();
   const clients = new Set<string>();
   const protocols = new Set<string>();
@@ -125,6 +128,7 @@ function summarizeWorkload(
       }
     }
     for (const target of kernel) {
+      if (target.via === "refused") kernelRefused += target.connections;
       if (target.via !== "kernel") continue;
       kernelConnections += target.connections;
       bytesIn += target.direction === "in" ? target.bytesIn : 0;
@@ -147,6 +151,7 @@ function summarizeWorkload(
     protocols: [...protocols].toSorted(),
     intercept: first.intercept,
     kernelConnections,
+    kernelRefused,
   };
 }
 

@@ -21,6 +21,7 @@ import { keyFindings, keySetSources } from "../policy/access/jwt.ts";
 import { compilePolicy, isPolicy } from "../policy/compile.ts";
 import type { CompiledPolicy } from "../policy/compile.ts";
 import { describeFaults, isFine } from "../policy/conditions.ts";
+import { withRefusedInbound } from "../policy/access/refused-inbound.ts";
 import { compileServices } from "../services/compile.ts";
 import { shareUnchanged } from "../services/share.ts";
 import type { MeshView } from "../services/mesh-view.ts";
@@ -369,7 +370,9 @@ export class Mesh {
     const allocated = JSON.stringify(this.#virtualIps);
     if (state.readText("virtual-ips.json") !== allocated) state.writeText("virtual-ips.json", allocated);
     this.#sinks.view(view);
-    const plans = [...this.#records.all()].filter((record) => !record.isLeaving).map((record) => record.plan);
+    const plans = [...this.#records.all()]
+      .filter((record) => !record.isLeaving)
+      .map((record) => withRefusedInbound(view, record.plan));
     this.#sinks.plan(plans, services);
     this.#wake?.cancel();
     this.#wake =

@@ -25,7 +25,7 @@ export const SIZE = {
 /** How much fits into a map, and what we call it when it is too much. */
 export const BOUNDS = {
   mesh_own: { entries: 64, what: "addresses of the pod" },
-  mesh_cidrs: { entries: 16384, what: "let-through networks" },
+  mesh_cidrs: { entries: 16384, what: "let-through and refused networks" },
   mesh_traffic: { entries: 1024, what: "targets" },
   mesh_services: { entries: 32768, what: "virtual IPs" },
   mesh_backends: { entries: 131072, what: "backends of virtual IPs" },
@@ -44,7 +44,8 @@ export function checkLayout(spec: ObjectSpec): void {
   );
 }
 
-export const Direction = { INBOUND: 0, OUTBOUND: 1 } as const;
+/** `REFUSED` in mesh_cidrs alone. */
+export const Direction = { INBOUND: 0, OUTBOUND: 1, REFUSED: 2 } as const;
 export type Direction = (typeof Direction)[keyof typeof Direction];
 
 const PROTOCOL = { tcp: 6, udp: 17 } as const;
@@ -140,14 +141,17 @@ export function decodeEndpoint(bytes: Buffer): SocketAddress {
 export interface TrafficKey {
   readonly target: SocketAddress;
   readonly direction: "inbound" | "outbound";
-  readonly path: "proxied" | "let-through";
+  readonly path: TrafficPath;
 }
+
+const PATHS = ["proxied", "let-through", "refused"] as const;
+export type TrafficPath = (typeof PATHS)[number];
 
 export function decodeTrafficKey(bytes: Buffer): TrafficKey {
   return {
     target: decodeEndpoint(bytes),
     direction: bytes.readUInt16LE(20) === Direction.INBOUND ? "inbound" : "outbound",
-    path: bytes.readUInt16LE(22) === 0 ? "proxied" : "let-through",
+    path: PATHS[bytes.readUInt16LE(22)] ?? "proxied",
   };
 }
 

@@ -64,6 +64,7 @@ export class PodMaps {
       mesh_cidrs: distinct("mesh_cidrs", [
         ...(pod.skipInboundCidrs ?? []).map((cidr) => encodeCidrKey(Direction.INBOUND, cidr)),
         ...pod.letThroughCidrs.map((cidr) => encodeCidrKey(Direction.OUTBOUND, cidr)),
+        ...(pod.refusedInbound ?? []).map((cidr) => encodeCidrKey(Direction.REFUSED, cidr)),
       ]),
     };
     const portSets = [

@@ -6,6 +6,7 @@
  *                         ├─ let-through, UDP ─ pillion_services ─ a virtual IP becomes a backend
  *                         └─ every other TCP ───────────────────── redirect to the sidecar's outbound port
  *   world ─ prerouting ───┬─ admin port, skipped ───────────────── untouched
+ *                         ├─ what policy refuses by address ────── reset
  *                         └─ every other TCP ───────────────────── redirect to the sidecar's inbound port
  *
  * Nobody home: a redirected connection meets a closed port and is refused. pillion_guard refuses what should have
@@ -40,7 +41,7 @@ export function renderRules(pod: PodInterception, services: readonly ServiceVip[
     "meta l4proto != tcp return",
     ...(meshed === null ? ["goto pillion_services"] : outboundRules(meshed)),
     "}",
-    ...(meshed === null ? [] : inboundChain(meshed)),
+    ...(meshed === null ? [] : [...inboundChain(meshed), ...refusalChain(meshed)]),
     ...guardChain(pod, family(true).length > 0, family(false).length > 0),
     "}",
   ];
@@ -66,6 +67,23 @@ function inboundChain(pod: PodInterception): string[] {
     ...portMatch("dport", [admin, ...pod.skipInboundPorts]).map((match) => `${match} return`),
     ...(pod.skipInboundCidrs ?? []).map((cidr) => `${cidrMatch("saddr", parseCidr(cidr))} return`),
     `meta l4proto tcp redirect to :${inbound}`,
+    "}",
+  ];
+}
+
+/** Before translation: what policy refuses for its address, at the port that it asks for. */
+function refusalChain(pod: PodInterception): string[] {
+  const refused = pod.refusedInbound ?? [];
+  if (refused.length === 0) return [];
+  const { admin } = portsOf(pod);
+  return [
+    "chain pillion_refusals {",
+    "type filter hook prerouting priority -150; policy accept;",
+    'iifname "lo" return',
+    "ct state != new return",
+    ...portMatch("dport", [admin, ...pod.skipInboundPorts]).map((match) => `${match} return`),
+    ...(pod.skipInboundCidrs ?? []).map((cidr) => `${cidrMatch("saddr", parseCidr(cidr))} return`),
+    ...refused.map((cidr) => `${cidrMatch("saddr", parseCidr(cidr))} counter reject with tcp reset`),
     "}",
   ];
 }

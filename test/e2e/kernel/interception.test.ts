@@ -51,6 +51,59 @@ for (const kind of ["ebpf", "nftables"] as const) {
     });
     beforeEach(() => interceptor.update(rig.interception()));
 
+    describe("inbound, refused by policy for its address", () => {
+      const DIALS = [
+        { to: { ip: POD4, port: 80 }, from: `${WORLD4}/32:80` },
+        { to: { ip: POD6, port: 80 }, from: `${WORLD6}/128:80` },
+      ];
+      test("never reaches the sidecar, is answered with a reset, and goes through again when the rule has gone", async () => {
+        for (const { to } of DIALS) {
+          assert.equal((await rig.run("world", { to, receive: true })).error, null, "before");
+          await sidecar.accepted();
+        }
+        interceptor.update(rig.interception({ refusedInbound: DIALS.map(({ from }) => from) }));
+        for (const { to } of DIALS) {
+          assert.equal((await rig.run("world", { to, receive: true })).error, "ECONNREFUSED", to.ip);
+          // Another port, and the pod itself, are not meant.
+          assert.equal((await rig.run("world", { to: { ...to, port: 81 }, receive: true })).error, null);
+          assert.equal(
+            (await sidecar.accepted()).original?.port,
+            81,
+            "the next that it accepts is the other port's",
+          );
+          assert.equal((await rig.run("app", { to, receive: true })).error, null, "from inside");
+        }
+        if (kind === "ebpf") {
+          const refused = interceptor.readTelemetry().filter(({ path }) => path === "refused");
+          assert.deepEqual(
+            refused
+              .map(
+                ({ target, connections, direction }) =>
+                  `${direction} ${target.ip} ${target.port}: ${connections}`,
+              )
+              .toSorted(),
+            DIALS.map(({ to }) => `inbound ${to.ip} ${to.port}: 1`).toSorted(),
+          );
+        } else
+          assert.match(
+            rig.nsenter("app", "nft", "list", "chain", "inet", "pillion", "pillion_refusals"),
+            /counter packets 1 /,
+          );
+        interceptor.update(rig.interception());
+        for (const { to } of DIALS) {
+          assert.equal((await rig.run("world", { to, receive: true })).error, null, "after");
+          await sidecar.accepted();
+        }
+      });
+
+      test("is no way to close what is not steered: the admin port, skipped ports and networks", async () => {
+        const refusedInbound = [`${WORLD4}/32:81`, "0.0.0.0/0:81"];
+        interceptor.update(rig.interception({ refusedInbound, skipInboundPorts: [81] }));
+        const seen = await rig.run("world", { to: { ip: POD4, port: 81 }, receive: true });
+        assert.equal(seen.error, null);
+      });
+    });
+
     describe("outbound", () => {
       const cases = [
         { what: "IPv4", to: { ip: OUTSIDE4, port: 8080 }, pod: POD4, listener: "outbound" },
