@@ -58,6 +58,7 @@ const STRANGERS: Readonly<Record<string, object | string>> = {
   "dev.pillion.trust.Trust/Watch": { workload: OF_DB },
   "dev.pillion.trust.Trust/Confirm": { workload: OF_DB },
   "dev.pillion.quota.Quota/Lease": { workload: OF_DB },
+  "dev.pillion.keys.Keys/Refresh": { workload: OF_DB, port: 8080, issuer: "https://issuer.example" },
   "dev.pillion.svid.Svid/SignJwt": "of the identity in the certificate alone; src/control/rpc/svid.test.ts",
   "dev.pillion.svid.Svid/WatchJwtBundles": "public keys, told to every workload of the mesh",
 };
