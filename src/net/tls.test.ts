@@ -22,13 +22,15 @@ const clock = new SystemClock();
 const tls = new Tls(clock);
 tls.setAnchors(new Map([["cluster.local", root.pem]]));
 tls.setLeaf({ keyPem: leaf.keyPem, chainPem: leaf.pem });
-const transport = new NodeTransport(clock, tls, {
-  backlog: 16,
-  connectionsMax: 16,
-  acceptKeepAliveMs: 0,
-  localIp: null,
-  originalDestination: (_fd, local) => local,
-});
+const transportOver = (own: Tls): NodeTransport =>
+  new NodeTransport(clock, own, {
+    backlog: 16,
+    connectionsMax: 16,
+    acceptKeepAliveMs: 0,
+    localIp: null,
+    originalDestination: (_fd, local) => local,
+  });
+const transport = transportOver(tls);
 const loopback = { ip: "127.0.0.1" as IpAddress, port: 0 };
 
 /** Everything one side saw, and a promise of its close. */
@@ -55,13 +57,14 @@ async function pair(
   clientAlpn: string[],
   clientTls: Tls = tls,
   refusedByPeer: (reason: string, detail: string) => void = () => undefined,
+  serverTransport: NodeTransport = transport,
 ): Promise<{ client: SecureResult | SecureError; server: SecureResult | SecureError }> {
   const server = Promise.withResolvers<SecureResult | SecureError>();
   const client = Promise.withResolvers<SecureResult | SecureError>();
-  const listener = await transport.listen(loopback, ({ conn, originalDestination }) => {
+  const listener = await serverTransport.listen(loopback, ({ conn, originalDestination }) => {
     assert.notEqual(originalDestination, null);
     assert.equal(addressKey(conn.local), addressKey(listener.address));
-    transport.secureServer(conn, { alpn: serverAlpn, timeoutMs: 2000 }, (error, result) =>
+    serverTransport.secureServer(conn, { alpn: serverAlpn, timeoutMs: 2000 }, (error, result) =>
       server.resolve((error ?? result)!),
     );
   });
@@ -191,6 +194,45 @@ for (const [name, refusal, detail, leafOfCase] of refusals)
     assert.match(await told.promise, new RegExp(`^${refusal}: .*${detail.source}`));
     assert.equal(seen.text, "");
   });
+
+test("with two trust domains each proves its own identities by its own root, over an issuer that was shown, and not the other's", async () => {
+  const both = new Tls(clock);
+  both.setAnchors(
+    new Map([
+      ["cluster.local", root.pem],
+      ["other.example", other.pem],
+    ]),
+  );
+  both.setLeaf(leafOf(leaf));
+  const issuer = testCertificate({ commonName: "issuer", isAuthority: true, keyUsage: [5] }, other);
+  for (const trustDomain of ["other.example", "cluster.local"]) {
+    const { keyPem, pem } = testLeaf(issuer, { trustDomain });
+    const own = new Tls(clock);
+    own.setAnchors(new Map([["cluster.local", root.pem]]));
+    own.setLeaf({ keyPem, chainPem: pem + issuer.pem });
+    const ended = Promise.withResolvers<void>();
+    const { client, server } = await pair(
+      NAME,
+      ["pillion/1"],
+      ["pillion/1"],
+      own,
+      () => ended.resolve(),
+      transportOver(both),
+    );
+    assert("conn" in client);
+    if (trustDomain === "other.example") {
+      assert("peer" in server);
+      assert.equal(server.peer.identity.trustDomain, trustDomain);
+      assert.equal(server.proof.root, other.certificate.fingerprint256);
+      client.conn.reset();
+    } else {
+      assert("refusal" in server);
+      assert.equal(server.refusal, "foreign_trust_domain");
+      new Seen(client.conn);
+      await ended.promise;
+    }
+  }
+});
 
 test("both sides say why a client is refused: no certificate", async () => {
   const outcome = Promise.withResolvers<SecureError | null>();
