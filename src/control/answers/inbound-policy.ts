@@ -2,8 +2,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
 import type { ProxyProtocolSchema, Server } from "#/gen/linkerd/inbound_pb.ts";
 import { HttpRoute_RuleSchema, ServerSchema } from "#/gen/linkerd/inbound_pb.ts";
-import type { Capabilities } from "#/model/capabilities.ts";
+import type { AccessPolicy as WireAccessPolicy } from "#/gen/pillion/access_pb.ts";
 import type { AccessPolicy } from "#/model/access.ts";
+import type { Capabilities } from "#/model/capabilities.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { RateLimit } from "#/model/traffic.ts";
 import { inboundAccessFor, inboundLabelsFor } from "../policy/access/access-index.ts";
@@ -15,7 +16,7 @@ import { wireAccess } from "./encode-access.ts";
 import type { StandardLimit } from "./encode-limits.ts";
 import { standardLimits, wireLimits } from "./encode-limits.ts";
 import { isOpaquePort } from "./endpoints.ts";
-import type { WireRoute } from "./standard-access.ts";
+import type { StandardAccess, WireRoute } from "./standard-access.ts";
 import { standardAccess } from "./standard-access.ts";
 import type { StandardLosses } from "./standard-losses.ts";
 import type { Lose } from "./standard-refusal.ts";
@@ -38,7 +39,9 @@ export function inboundServerOf(
   const access = inboundAccessFor(view, pod, port);
   const jwt = inboundJwtFor(view, pod, port);
   if (jwt !== null) lose(jwt.source, "refuse these requests: they verify no tokens");
-  const standard = standardAccess(jwt === null ? access : probesOf(access), lose);
+  const own = isExtended ? ownAccess(access) : null;
+  const standard =
+    jwt !== null ? standardAccess(probesOf(access), lose) : (own?.standard ?? standardAccess(access, lose));
   const limits = inboundLimitsFor(view, pod, port);
   const isStandard = limits !== null && !isExtended;
   const limit: StandardLimit = isStandard
@@ -51,13 +54,30 @@ export function inboundServerOf(
     labels: inboundLabelsFor(view, pod, port),
     ...(limits === null || isStandard ? {} : { limits: wireLimits(limits) }),
     ...(isExtended && jwt !== null ? { jwt: wireJwt(jwt) } : {}),
-    ...(isExtended ? { access: wireAccess(access) } : {}),
+    ...(own === null ? {} : { access: own.access }),
   });
 }
 
 /** Of a port that takes tokens, where they cannot be verified: nobody, for a client could say what only the mesh may. */
 function probesOf({ rules }: AccessPolicy): AccessPolicy {
   return { routes: [], rules: rules.filter(({ action }) => action === "exempt") };
+}
+
+/** Pods of one workload share a policy, and what it is on the wire. */
+const OWN = new WeakMap<AccessPolicy, OwnAccess>();
+
+interface OwnAccess {
+  readonly access: WireAccessPolicy;
+  /** For a sidecar of another version, which might not know the whole. */
+  readonly standard: StandardAccess;
+}
+
+function ownAccess(policy: AccessPolicy): OwnAccess {
+  const known = OWN.get(policy);
+  if (known !== undefined) return known;
+  const made = { access: wireAccess(policy), standard: standardAccess(policy, () => undefined) };
+  OWN.set(policy, made);
+  return made;
 }
 
 /** Pods of the same workload, this one included. */
