@@ -34,7 +34,7 @@ export const startPillion =
       folder,
       command,
       profileFolder: given.profileFolder,
-      program: sidecarProgram(folder),
+      program: sidecarProgram(folder, given.profileFolder !== null),
       variant,
     };
     const server = await startSide(side, "server");
@@ -47,19 +47,29 @@ export const startPillion =
       ),
       processes: [client.measured, server.measured],
       stop: async () => {
-        for (const child of [...client.children, ...server.children]) await end(child);
+        // A profile is written at the end, which a sidecar comes to once it is drained.
+        for (const child of [...client.children, ...server.children]) await end(child, 30_000);
       },
     };
   };
 
-/** The sources without types, laid out so that their own imports find each other. */
-function sidecarProgram(folder: string): string {
+/**
+ * The sources without types, laid out so that their own imports find each other. A sidecar that is to write a profile is not locked in,
+ * since it could write no file then.
+ */
+function sidecarProgram(folder: string, isProfiled: boolean): string {
   const into = join(folder, "pillion");
   mkdirSync(into, { recursive: true });
   const sources = strippedSources(ROOT, into);
   writeFileSync(join(sources, "package.json"), JSON.stringify({ type: "module", imports: { "#/*": "./*" } }));
   symlinkSync(join(ROOT, "node_modules"), join(into, "node_modules"));
-  return join(sources, "main.js");
+  if (!isProfiled) return join(sources, "main.js");
+  const open = join(sources, "profiled.js");
+  writeFileSync(
+    open,
+    'import { runSidecar } from "#/proxy/main.js";\nawait runSidecar(process.env);\n',
+  );
+  return open;
 }
 
 interface SideSettings {

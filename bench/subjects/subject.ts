@@ -62,12 +62,12 @@ export async function readyByPort(
   return performance.now() - startMs;
 }
 
-/** Asks a child to end, by force after 5 s; resolves when it has. */
-export async function end(child: ChildProcess): Promise<void> {
+/** Asks a child to end, by force after `withinMs`; resolves when it has. */
+export async function end(child: ChildProcess, withinMs = 5_000): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill();
-  const force = setTimeout(() => child.kill("SIGKILL"), 5000);
+  const force = setTimeout(() => child.kill("SIGKILL"), withinMs);
   await gone;
   clearTimeout(force);
 }
