@@ -65,10 +65,7 @@ function sidecarProgram(folder: string, isProfiled: boolean): string {
   symlinkSync(join(ROOT, "node_modules"), join(into, "node_modules"));
   if (!isProfiled) return join(sources, "main.js");
   const open = join(sources, "profiled.js");
-  writeFileSync(
-    open,
-    'import { runSidecar } from "#/proxy/main.js";\nawait runSidecar(process.env);\n',
-  );
+  writeFileSync(open, 'import { runSidecar } from "#/proxy/main.js";\nawait runSidecar(process.env);\n');
   return open;
 }
 

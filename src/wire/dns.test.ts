@@ -147,7 +147,9 @@ test("encode then decode is identity, and then stable", () => {
 
 /** Comparable text with names in one spelling: what is printable may be written with an escape or without. */
 function plain(value: unknown): string {
-  return JSON.stringify(value).replaceAll(/\\\\([0-9]{3})/g, (escape, digits: string) => {
+  // "\\\\" first: digits behind an escaped backslash are no escape.
+  return JSON.stringify(value).replaceAll(/\\\\\\\\|\\\\([0-9]{3})/g, (escape, digits?: string) => {
+    if (digits === undefined) return escape;
     const code = Number(digits);
     if (code === 0x2e || code === 0x5c)
       return `\\\\${JSON.stringify(String.fromCharCode(code)).slice(1, -1)}`;

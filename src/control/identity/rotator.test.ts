@@ -17,6 +17,11 @@ const WEB = { trustDomain: "cluster.local", namespace: "shop", serviceAccount: "
 const LOOK_MS = 1_100;
 
 const folders: string[] = [];
+function newFolder(): string {
+  const dir = mkdtempSync(join(tmpdir(), "pillion-rotation-"));
+  folders.push(dir);
+  return dir;
+}
 after(() => {
   for (const dir of folders) rmSync(dir, { recursive: true });
 });
@@ -24,7 +29,7 @@ after(() => {
 /** A control plane's part in a rotation, which may be killed and begun again, and the sidecars that it talks to. */
 class World {
   readonly clock: ManualClock = new ManualClock();
-  readonly dir: string = mkdtempSync(join(tmpdir(), "pillion-rotation-"));
+  readonly dir: string = newFolder();
   /** By pod: the sequence and the issuer that it goes by. */
   readonly sidecars: Map<string, { sequence: number; issuer: string }> = new Map();
   leapMs = 0;
@@ -33,7 +38,6 @@ class World {
   rotator!: Rotator;
 
   async begin(...pods: string[]): Promise<void> {
-    folders.push(this.dir);
     await this.open();
     const { sequence, issuer } = this.authority.bundle;
     for (const pod of pods) this.sidecars.set(pod, { sequence, issuer });
