@@ -145,7 +145,7 @@ const AUTHORITIES = [
   "",
   "[fd00::1]:80",
 ];
-const PARTS = ["method", "path", "path", "host", "header", "query", "claim"] as const;
+const PARTS = ["method", "path", "path", "host", "header", "header", "query", "query", "claim"] as const;
 const QUERY_NAMES = ["q", "r"];
 const FIELD_NAMES = ["x-k", "x-l"];
 const FIELD_VALUES = ["1", "2", "1,2", "", "one"];
@@ -223,7 +223,7 @@ class Draw {
 
   policy(subject: AccessSubject): AccessPolicy {
     const routes = this.#chance(0.5) ? this.#list(1, 3, () => this.#route(subject.request)) : [];
-    const rules = this.#list(0, 8, () => this.#rule(subject, routes.length));
+    const rules = this.#list(0, 10, () => this.#rule(subject, routes.length));
     return { routes, rules };
   }
 
@@ -331,7 +331,7 @@ class Draw {
     const has = (part: (typeof PARTS)[number]): boolean => parts.includes(part);
     const path = (): PathMatch => {
       if (action === "exempt") return this.#probe(request);
-      return this.#chance(0.3) ? this.#rpc(request) : this.#pathMatch(request);
+      return this.#chance(0.38) ? this.#rpc(request) : this.#pathMatch(request);
     };
     return {
       methods: has("method") ? this.#list(1, 2, () => this.#one(METHODS)) : this.#nothing(),
