@@ -4,13 +4,13 @@ import { ruleOf } from "#/model/policy.ts";
 import type { ClaimedService } from "#/stack/access/claimed-service.ts";
 import type { AccessClient } from "#/stack/access/client.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
+import { judged } from "#/stack/access/judged.ts";
 import type { InboundContext, InboundPort } from "#/stack/discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "#/stack/http/exchange.ts";
 import { SPENT } from "#/stack/http/exchange.ts";
 import type { Fault } from "#/stack/http/fault.ts";
 import { fault } from "#/stack/http/fault.ts";
 import { Request } from "#/stack/http/translate.ts";
-import { isExtendedConnect } from "#/stack/http/websocket-upgrade.ts";
 import type { PortLimits } from "#/stack/limits/port-limits.ts";
 import { namedRule, type AccessRecord, type Tally } from "./access-record.ts";
 
@@ -51,8 +51,9 @@ export class Authorized implements ClaimedService {
   callWith(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink {
     const { port, peer } = this.#context;
     const client = port.policy === this.#policy ? this.#client : this.#adopt();
-    const decision = client.decide(judged(head), claims);
-    this.#count(decision, head);
+    const asked = judged(head);
+    const decision = client.decide(asked, claims);
+    this.#count(decision, asked);
     if ((head.trace ?? null) !== null) this.#trace(head, decision);
     if (decision.verdict === "allowed") {
       const { path } = client;
@@ -71,9 +72,10 @@ export class Authorized implements ClaimedService {
   recheckWith(head: RequestHead, claims: Claims | null): Fault | null {
     const { port } = this.#context;
     const client = port.policy === this.#policy ? this.#client : this.#adopt();
-    const decision = client.decide(judged(head), claims);
+    const asked = judged(head);
+    const decision = client.decide(asked, claims);
     if (decision.verdict === "allowed") return null;
-    this.#count(decision, head);
+    this.#count(decision, asked);
     const cause = refusalOf(decision, port);
     return { ...cause, message: `${cause.message} (the policy changed)` };
   }
@@ -137,11 +139,6 @@ export class Authorized implements ClaimedService {
     const concurrency = port.policy.limits?.concurrency ?? null;
     if (concurrency !== null) trace?.add("concurrency", [["policy", ruleOf(concurrency.source)]]);
   }
-}
-
-/** What opens a WebSocket over HTTP/2 is a GET to an application of HTTP/1 (RFC 8441 §5), so it is one to rules. */
-function judged(head: RequestHead): RequestHead {
-  return head.method === "CONNECT" && isExtendedConnect(head) ? { ...head, method: "GET" } : head;
 }
 
 function refusalOf({ verdict, by, reason }: AccessDecision, port: InboundPort): Fault {

@@ -7,7 +7,7 @@ import type { RequestHead } from "../http/exchange.ts";
 export interface AccessObserver {
   /**
    * Once for each request and each opaque connection, and again where a change of policy ends one. `port`: of the pod, as its program
-   * listens. `peer`: proven; null for a plaintext client. `head`: as it came; null for an opaque connection. Equal outcomes of one
+   * listens. `peer`: proven; null for a plaintext client. `head`: as it was judged; null for an opaque connection. Equal outcomes of one
    * client under one policy share one decision.
    */
   decided(

@@ -44,7 +44,7 @@ const CLAIMS: Readonly<Record<string, Claims>> = {
 /** Authorization that writes down what reaches it. */
 class Inner implements ClaimedService {
   readonly calls: { readonly call: ScriptedCall; readonly claims: Claims | null }[] = [];
-  readonly rechecked: (Claims | null)[] = [];
+  readonly rechecked: { readonly fields: Fields; readonly claims: Claims | null }[] = [];
   refusal: Fault | null = null;
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
@@ -55,8 +55,8 @@ class Inner implements ClaimedService {
     this.calls.push({ call, claims });
     return call;
   }
-  recheckWith(_head: RequestHead, claims: Claims | null): Fault | null {
-    this.rechecked.push(claims);
+  recheckWith({ fields }: RequestHead, claims: Claims | null): Fault | null {
+    this.rechecked.push({ fields, claims });
     return this.refusal;
   }
 }
@@ -113,6 +113,11 @@ class Scene {
         asksForTokens(now) ? new PortTokens(now.jwt, needsOf(now), verifier) : null,
       refused: (_port, reason) => void this.refusals.push(reason),
     });
+  }
+
+  changeTo(change: Partial<JwtPolicy>): void {
+    const { policy } = this.port;
+    this.port.policy = { ...policy, jwt: { ...(policy.jwt as JwtPolicy), ...change } };
   }
 
   async ask(fields: Fields, path = "/", last = true): Promise<RecordingReply> {
@@ -321,13 +326,62 @@ test("at most 256 new tokens are looked at at once, and each once", async () => 
   assert.equal(replies.filter(({ fault }) => fault?.code === "OVERLOADED").length, 44);
 });
 
-test("when policy changes, a request under way is asked about with its claims, and goes on where keys have changed", async () => {
+test("attack: a policy called as what allows the pod itself asks for tokens like any other", async () => {
   const scene = new Scene([]);
-  await scene.ask(GOOD);
-  scene.layer.recheck(headOf(GOOD));
-  scene.layer.recheck(headOf(["authorization", "Bearer unknown.a.b"]));
-  scene.layer.recheck(headOf([]));
-  assert.deepEqual(scene.inner.rechecked, [CLAIMS["good.a.b"], null]);
+  scene.changeTo({ source: { ...SOURCE, name: "localhost" } });
+  assert.equal((await scene.ask(["x-user", "root"])).fault?.code, "TOKEN_MISSING");
+});
+
+test("attack: a WebSocket that is opened over HTTP/2 needs the token that a GET needs (RFC 8441 §5)", () => {
+  const scene = new Scene([{ ...ANY, methods: ["GET"] }]);
+  const reply = new RecordingReply();
+  const head = { ...headOf([]), method: "CONNECT", version: "2", upgrade: "websocket" } as const;
+  scene.layer.call(head, false, reply);
+  assert.equal(reply.fault?.code, "TOKEN_MISSING");
+});
+
+test("attack: what is under way by a token that has expired since is held against a new policy, with its claims and as it was passed on", async () => {
+  const scene = new Scene([]);
+  const fields = [...GOOD, "x-user", "root"];
+  await scene.ask(fields);
+  scene.clock.advance(120_000);
+  const { refusal } = scene.inner;
+  scene.inner.refusal = { code: "NOT_AUTHORIZED" } as Fault;
+  assert.equal(scene.layer.recheck(headOf(fields))?.code, "NOT_AUTHORIZED");
+  assert.deepEqual(scene.inner.rechecked, [
+    { fields: ["x-user", "ada", "x-roles", "admin,user"], claims: CLAIMS["good.a.b"] },
+  ]);
+  scene.inner.refusal = refusal;
+  assert.equal(scene.layer.recheck(headOf(fields)), null);
+  scene.changeTo({ issuers: [{ ...ISSUER, issuer: "https://new.test" }] });
+  assert.equal(scene.layer.recheck(headOf(fields))?.code, "TOKEN_INVALID");
+});
+
+test("what is under way without a token ends where one is needed now, and else is held against the policy without claims", async () => {
+  const scene = new Scene(null);
+  const fields = ["x-user", "root"];
+  await scene.ask(fields);
+  assert.equal(scene.layer.recheck(headOf(fields)), null);
+  assert.deepEqual(scene.inner.rechecked, [{ fields: [], claims: null }]);
+  scene.changeTo({ required: [] });
+  assert.equal(scene.layer.recheck(headOf(fields))?.code, "TOKEN_MISSING");
+});
+
+test("a request whose token is looked at while the policy changes goes by the new one", async () => {
+  const scene = new Scene(null);
+  const replies = [GOOD, [...GOOD]].map((fields) => {
+    const reply = new RecordingReply();
+    scene.begin(fields, "/", true, reply);
+    return reply;
+  });
+  scene.changeTo({ issuers: [{ ...ISSUER, headers: ["x-token"] }], required: [] });
+  assert.equal(scene.layer.recheck(headOf(GOOD)), null, "it is not let in yet");
+  await scene.settle();
+  assert.deepEqual(
+    replies.map(({ fault }) => fault?.code),
+    ["TOKEN_MISSING", "TOKEN_MISSING"],
+  );
+  assert.equal(scene.inner.calls.length, 0);
 });
 
 test("a port without a policy on tokens passes everything as it is, also once the policy is gone", async () => {

@@ -1,10 +1,12 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Fields } from "#/base/fields.ts";
+import type { AccessDecision } from "#/model/access.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { ClaimedService } from "../access/claimed-service.ts";
 import type { AccessClient } from "../access/client.ts";
 import { accessRulesOf } from "../access/decide.ts";
+import { judged } from "../access/judged.ts";
 import type { InboundContext, InboundPort } from "../discovery.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import { SPENT } from "../http/exchange.ts";
@@ -12,6 +14,7 @@ import type { Fault } from "../http/fault.ts";
 import { fault } from "../http/fault.ts";
 import { PendingRequest } from "../http/pending-request.ts";
 import { Request } from "../http/translate.ts";
+import { isLoopback } from "../networks.ts";
 import type { ClaimFields } from "./claim-fields.ts";
 import { findToken } from "./find-token.ts";
 import type { PortTokens } from "./port-tokens.ts";
@@ -39,6 +42,8 @@ export class TokenLayer implements HttpService {
   #tokens: PortTokens | null = null;
   /** Whether this client's requests need one. */
   #needs: AccessClient | null = null;
+  /** By the fields that came, what was passed on for them; null while a token is being verified. */
+  readonly #passed = new WeakMap<Fields, Passed | null>();
 
   constructor(inner: ClaimedService, context: InboundContext, parts: TokenLayerParts) {
     this.#inner = inner;
@@ -53,21 +58,29 @@ export class TokenLayer implements HttpService {
     return this.#look(tokens, this.#needs, head, last, reply);
   }
 
-  /** By the claims that let it in. Keys may have changed since: a token that is no longer at hand is asked for with the next request. */
+  /** By the token that let it in, also where that has expired since. */
   recheck(head: RequestHead): Fault | null {
     if (this.#context.port.policy !== this.#policy) this.#adopt();
     const tokens = this.#tokens;
-    if (tokens === null) return this.#inner.recheckWith(head, null);
-    const found = findToken(head.fields, tokens.headers);
-    if (found.kind !== "token") return this.#inner.recheckWith(head, null);
-    const known = tokens.verifier.known(found.token);
-    return known === null ? null : this.#inner.recheckWith(head, known.claims);
+    const passed = this.#passed.get(head.fields);
+    // It is looked at anew when its token is known.
+    if (passed === null) return null;
+    if (tokens === null || this.#needs === null) return this.#inner.recheckWith(head, null);
+    const { request, token } = passed ?? { request: head, token: null };
+    const cause =
+      token === null
+        ? this.#lacking(tokens, this.#needs.decide(judged(request), null))
+        : this.#distrusted(tokens, token);
+    return cause === null
+      ? this.#inner.recheckWith(request, token?.claims ?? null)
+      : { ...cause, message: `${cause.message} (the policy changed)` };
   }
 
   #adopt(): void {
     const { port, client, peer } = this.#context;
     this.#policy = port.policy;
-    const tokens = this.#parts.tokensOf(port);
+    // What the pod says to itself is nobody's business.
+    const tokens = isLoopback(client.ip) ? null : this.#parts.tokensOf(port);
     this.#tokens = tokens;
     this.#needs = tokens === null ? null : accessRulesOf(tokens.needs).clientOf(client.ip, peer);
   }
@@ -79,31 +92,44 @@ export class TokenLayer implements HttpService {
     last: boolean,
     reply: ResponseSink,
   ): RequestSink {
-    const need = needs.decide(head, null);
-    // What the pod says to itself is nobody's business.
-    if (need.by.name === "localhost") return this.#inner.callWith(head, last, reply, null);
-    if (need.verdict === "ambiguous") {
-      reply.fail(fault("AMBIGUOUS_PATH", need.reason, { rule: ruleOf(tokens.policy.source) }));
+    const need = needs.decide(judged(head), null);
+    const request = needs.path === head.path ? head : new Request({ ...head, path: needs.path });
+    const found = findToken(head.fields, tokens.headers);
+    if (found.kind === "none" || need.verdict === "ambiguous") {
+      const cause = this.#lacking(tokens, need);
+      if (cause === null) return this.#pass(tokens, null, null, request, last, reply);
+      reply.fail(cause);
       return SPENT;
     }
-    const request = needs.path === head.path ? head : new Request({ ...head, path: needs.path });
-    const found = findToken(request.fields, tokens.headers);
     if (found.kind === "problem")
       return this.#refuse(tokens, "malformed", `the token is refused: ${found.problem}`, reply);
-    if (found.kind === "none") {
-      if (need.verdict === "allowed") return this.#pass(tokens, null, null, request, last, reply);
-      this.#parts.refused(this.#context.port, "missing");
-      const why = `the request carries no token, and needs one of ${issuersOf(tokens)}`;
-      reply.fail({
-        ...fault("TOKEN_MISSING", why, { rule: ruleOf(tokens.policy.source) }),
-        // RFC 6750 §3.1: who has sent no token is told of no error.
-        answerFields: ["www-authenticate", `Bearer realm="${REALM}"`],
-      });
-      return SPENT;
-    }
     const known = tokens.verifier.known(found.token);
     if (known !== null) return this.#take(tokens, known, found.header, request, last, reply);
     return this.#wait(tokens, found.token, found.header, request, last, reply);
+  }
+
+  /** Why a request without a token goes no further; null: it needs none. */
+  #lacking(tokens: PortTokens, { verdict, reason }: AccessDecision): Fault | null {
+    if (verdict === "allowed") return null;
+    const rule = ruleOf(tokens.policy.source);
+    if (verdict === "ambiguous") return fault("AMBIGUOUS_PATH", reason, { rule });
+    this.#parts.refused(this.#context.port, "missing");
+    const why = `the request carries no token, and needs one of ${issuersOf(tokens)}`;
+    // RFC 6750 §3.1: who has sent no token is told of no error.
+    return {
+      ...fault("TOKEN_MISSING", why, { rule }),
+      answerFields: ["www-authenticate", `Bearer realm="${REALM}"`],
+    };
+  }
+
+  /** Why a token that was good is no longer; null: its issuer is still one of the policy's. */
+  #distrusted(tokens: PortTokens, { issuer: { issuer } }: VerifiedToken): Fault | null {
+    if (tokens.policy.issuers.some((each) => each.issuer === issuer)) return null;
+    return this.#refusal(
+      tokens,
+      "issuer",
+      `the token is refused: its issuer, ${issuer}, is no longer ${issuersOf(tokens)}`,
+    );
   }
 
   /** The body that comes meanwhile is kept, and bounded by the client's window. */
@@ -116,8 +142,15 @@ export class TokenLayer implements HttpService {
     reply: ResponseSink,
   ): RequestSink {
     const pending = new PendingRequest(reply);
+    const policy = this.#policy;
+    // An equal request before it, which shares the fields, may be under way.
+    if (!this.#passed.has(head.fields)) this.#passed.set(head.fields, null);
     const check = tokens.verifier.verify(token, (verdict) =>
-      pending.proceed((answer) => this.#judge(tokens, verdict, header, head, last, answer)),
+      pending.proceed((answer) =>
+        this.#context.port.policy === policy
+          ? this.#judge(tokens, verdict, header, head, last, answer)
+          : this.call(head, last, answer),
+      ),
     );
     const timer = this.#parts.clock.after(WAIT_MS, () =>
       pending.fail(fault("OVERLOADED", `the token could not be verified in ${WAIT_MS} ms`, { safe: true })),
@@ -173,20 +206,31 @@ export class TokenLayer implements HttpService {
   ): RequestSink {
     const fields = claimFields.passedOn(head.fields, token, header);
     const request = fields === head.fields ? head : new Request({ ...head, fields });
+    this.#passed.set(head.fields, { request, token });
     const sink = this.#inner.callWith(request, last, reply, token?.claims ?? null);
     return last || claimFields.isEmpty ? sink : new GuardedTrailers(sink, claimFields);
   }
 
-  /** RFC 6750 §3.1. */
   #refuse(tokens: PortTokens, reason: TokenRefusal, detail: string, reply: ResponseSink): RequestSink {
-    this.#parts.refused(this.#context.port, reason);
-    const said = `error="invalid_token", error_description="${DESCRIPTIONS[reason]}"`;
-    reply.fail({
-      ...fault("TOKEN_INVALID", detail, { rule: ruleOf(tokens.policy.source) }),
-      answerFields: ["www-authenticate", `Bearer realm="${REALM}", ${said}`],
-    });
+    reply.fail(this.#refusal(tokens, reason, detail));
     return SPENT;
   }
+
+  /** RFC 6750 §3.1. */
+  #refusal(tokens: PortTokens, reason: TokenRefusal, detail: string): Fault {
+    this.#parts.refused(this.#context.port, reason);
+    const said = `error="invalid_token", error_description="${DESCRIPTIONS[reason]}"`;
+    return {
+      ...fault("TOKEN_INVALID", detail, { rule: ruleOf(tokens.policy.source) }),
+      answerFields: ["www-authenticate", `Bearer realm="${REALM}", ${said}`],
+    };
+  }
+}
+
+/** What went on of a request, and by which token; null: by none. */
+interface Passed {
+  readonly request: RequestHead;
+  readonly token: VerifiedToken | null;
 }
 
 const REALM = "mesh";
