@@ -4,6 +4,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import type { InboundPolicy } from "#/model/policy.ts";
 import { SILENT } from "#/net/log.ts";
+import type { InboundPort } from "#/stack/discovery.ts";
 import { ACCESS_OF_ALL } from "#/stack/access/testing.ts";
 import { ManualClock } from "#/stack/http/testing.ts";
 import type { PortTokens } from "#/stack/jwt/port-tokens.ts";
@@ -29,13 +30,13 @@ class Scene {
   asked = 0;
   cancelled = 0;
   answer: ((jwks: string | null) => void) | null = null;
-  policy: InboundPolicy = {
+  readonly watched = portWith({
     protocol: "detect",
     labels: {},
     limits: null,
     access: ACCESS_OF_ALL,
     jwt: { source: SOURCE, issuers: [issuerWith('{"keys":[]}')], required: [] },
-  };
+  });
   readonly tokens = new WorkloadTokens({
     clock: this.clock,
     log: SILENT,
@@ -49,12 +50,16 @@ class Scene {
     },
   });
 
+  get policy(): InboundPolicy {
+    return this.watched.policy;
+  }
+
+  set policy(policy: InboundPolicy) {
+    this.watched.policy = policy;
+  }
+
   get port(): PortTokens {
-    const of = this.tokens.of({
-      port: 80,
-      policy: this.policy,
-      subscribe: () => ({ cancel: () => undefined }),
-    });
+    const of = this.tokens.of(this.watched);
     assert.ok(of !== null);
     return of;
   }
@@ -62,6 +67,10 @@ class Scene {
   verify(token: string): Promise<TokenVerdict> {
     return new Promise((resolve) => void this.port.verifier.verify(token, resolve));
   }
+}
+
+function portWith(policy: InboundPolicy): { port: number; policy: InboundPolicy } & InboundPort {
+  return { port: 80, policy, subscribe: () => ({ cancel: () => undefined }) };
 }
 
 function issuerWith(jwks: string): NonNullable<InboundPolicy["jwt"]>["issuers"][number] {
@@ -128,4 +137,14 @@ test("a change elsewhere in the port's policy forgets no token", async () => {
   assert.equal(scene.port.verifier.known(token), null);
   scene.policy = { ...scene.policy, jwt: null };
   assert.throws(() => scene.port);
+});
+
+test("attack: of a port that is watched no more nothing is kept, so a walk over all ports costs no memory", async () => {
+  const scene = new Scene();
+  scene.policy = { ...scene.policy, jwt: { source: SOURCE, issuers: [issuerWith(SET)], required: [] } };
+  const token = await sign("new", "a");
+  await scene.verify(token);
+  assert.notEqual(scene.port.verifier.known(token), null);
+  const again = scene.tokens.of(portWith(scene.policy));
+  assert.equal(again?.verifier.known(token), null);
 });

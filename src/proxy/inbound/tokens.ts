@@ -42,8 +42,8 @@ interface Kept {
 /** Whose tokens each port of the workload takes. The library that verifies them is loaded when the first policy asks for it. */
 export class WorkloadTokens {
   readonly #parts: WorkloadTokensParts;
-  /** By port; those without a policy on tokens have none. */
-  readonly #ports = new Map<number, Kept>();
+  /** Of ports that are watched; those without a policy on tokens have none. */
+  readonly #ports = new WeakMap<InboundPort, Kept>();
   /** By port and issuer, the last time. */
   readonly #refreshes = new Map<string, Refresh>();
 
@@ -52,7 +52,8 @@ export class WorkloadTokens {
   }
 
   /** Null where the port's policy of this moment says nothing of tokens. */
-  readonly of = ({ port, policy }: InboundPort): PortTokens | null => {
+  readonly of = (port: InboundPort): PortTokens | null => {
+    const { policy } = port;
     if (!asksForTokens(policy)) {
       if (this.#ports.delete(port)) this.#refreshes.clear();
       return null;
@@ -63,7 +64,7 @@ export class WorkloadTokens {
     const check =
       before?.text === text
         ? before.check
-        : new RememberedTokens(this.#checkOf(port, policy.jwt), this.#parts.clock);
+        : new RememberedTokens(this.#checkOf(port.port, policy.jwt), this.#parts.clock);
     const tokens = new PortTokens(policy.jwt, needsOf(policy), check);
     this.#ports.set(port, { text, check, policy, tokens });
     return tokens;
