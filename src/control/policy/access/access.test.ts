@@ -417,6 +417,19 @@ test("a reference that leads nowhere never lets anybody in, and is told of", () 
   );
 });
 
+test("attack: a policy of Linkerd's about another namespace lets nobody in at what has the same name in its own", () => {
+  const { view, problems } = world(
+    SERVER +
+      linkerd(
+        "AuthorizationPolicy",
+        "web",
+        "{targetRef: {group: policy.linkerd.io, kind: Server, name: web-http, namespace: bank}, requiredAuthenticationRefs: [{kind: ServiceAccount, name: front}]}",
+      ),
+  );
+  assert.deepEqual(lines(accessOf(view, "web")), ["default Server/shop/web-http deny"]);
+  assert.match(problems.join(), /Server bank\/web-http does not exist/);
+});
+
 test("requests at a Server belong to its routes, and a policy may be about one", () => {
   const { view, problems } = world(
     SERVER +

@@ -159,22 +159,24 @@ function authorize(
     });
     const add = (server: OpenServer, rank: number, route: number | null): void =>
       void server.rules.push({ rank, age: ageKey(loaded), rules: [rule(route)] });
+    const inOwn = (ref.namespace ?? namespace) === namespace;
+    // What is called so here is not what is meant elsewhere.
+    const own = inOwn ? (servers.get(namespace) ?? []) : [];
     let found = false;
     if (ref.kind === "Namespace" && ref.name === namespace) {
       found = true;
-      for (const server of servers.get(namespace) ?? []) add(server, RANK.namespace, null);
+      for (const server of own) add(server, RANK.namespace, null);
     } else if (ref.kind === "Server") {
-      const server = serverNamed(servers, namespace, ref.name);
+      const server = own.find(({ object }) => object.metadata.name === ref.name);
       found = server !== undefined;
       if (server !== undefined) add(server, RANK.service, null);
     } else
-      for (const server of servers.get(namespace) ?? [])
+      for (const server of own)
         for (const [index, { source }] of server.routes.entries()) {
           if (!isRouteNamed(source, ref, namespace)) continue;
           found = true;
           add(server, RANK.route, index);
         }
-    const inOwn = (ref.namespace ?? namespace) === namespace;
     tell({
       ...plain(loaded, parentOf({ group: "", ...ref }, namespace)),
       refusal:
