@@ -118,11 +118,11 @@ export interface JwtIssuer {
   readonly jwks: string;
   /** For `exp` and `nbf`. */
   readonly leewayMs: number;
-  /** Where the token is looked for: "authorization" means its Bearer scheme; other headers hold the token alone. */
+  /** Where the token is looked for, in lower case: "authorization" means its Bearer scheme; other headers hold the token alone. */
   readonly headers: readonly string[];
   /** Whether the application sees the token. */
   readonly forwards: boolean;
-  /** Claims that are told to the application; whatever a client sent by those names is removed. */
+  /** Claims that are told to the application, by headers in lower case; whatever a client sent by those names is removed. */
   readonly claimHeaders: readonly { readonly claim: string; readonly header: string }[];
 }
 

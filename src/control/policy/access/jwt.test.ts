@@ -79,6 +79,12 @@ test("a JwtPolicy is of the ports of its target, with its defaults", () => {
   assert.deepEqual(w.conditions("JwtPolicy", "shop/users"), [""]);
 });
 
+test("headers of claims are in lower case, as HTTP/2 has to have them (RFC 9113 §8.2.1)", () => {
+  const more = ", claimHeaders: [{claim: sub, header: X-User}]";
+  const w = world(jwt("users", spec(SERVICE_REF, undefined, more)));
+  assert.deepEqual(policyAt(w)?.issuers[0]?.claimHeaders, [{ claim: "sub", header: "x-user" }]);
+});
+
 test("of several the one about less counts, then the older", () => {
   const older = ', creationTimestamp: "2020-01-01T00:00:00Z"';
   const ofService = jwt("a-service", spec(SERVICE_REF));

@@ -105,7 +105,7 @@ function issuerOf(
     leewayMs: durationMs(leeway ?? "") ?? LEEWAY_MS,
     headers: [...new Set((headers ?? ["authorization"]).map((name) => name.toLowerCase()))],
     forwards: forward ?? false,
-    claimHeaders: claimHeaders ?? [],
+    claimHeaders: (claimHeaders ?? []).map(({ claim, header }) => ({ claim, header: header.toLowerCase() })),
   };
 }
 
