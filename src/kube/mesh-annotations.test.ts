@@ -41,3 +41,9 @@ test("settings of our own may stand in the mesh's defaults, and are refused wher
     /^a\.yaml:3: Service default\/web: .*proxy-memory-guard"\] is read from pods and namespaces only; move it to the pod template$/,
   );
 });
+
+test("attack: a default that is narrower than everybody holds before the control plane has answered, too", () => {
+  const annotation = "config.linkerd.io/default-inbound-policy";
+  const { env } = meshSettings({ [annotation]: "audit" }, { [annotation]: "deny" });
+  assert.deepEqual(env, { LINKERD2_PROXY_INBOUND_DEFAULT_POLICY: "deny" });
+});

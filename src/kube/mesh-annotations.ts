@@ -52,6 +52,9 @@ export function meshSettings(...layers: readonly (Raw | undefined)[]): MeshSetti
   if (level !== undefined) env["PILLION_LOG"] = level;
   const debug = raw[DEBUG_REQUESTS];
   if (debug !== undefined) env["PILLION_DEBUG_REQUESTS"] = debug;
+  const access = raw[INBOUND_DEFAULT_ANNOTATION];
+  // It decides until the control plane has answered for a port.
+  if (isInboundDefault(access)) env["LINKERD2_PROXY_INBOUND_DEFAULT_POLICY"] = access;
   const cpu = raw["config.linkerd.io/proxy-cpu-limit"];
   const memory = raw["config.linkerd.io/proxy-memory-limit"];
   return {
