@@ -44,11 +44,7 @@ export class Authorized implements ClaimedService {
     this.#client = this.#adopt();
   }
 
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    return this.callWith(head, last, reply, null);
-  }
-
-  callWith(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink {
+  call(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink {
     const { port, peer } = this.#context;
     const client = port.policy === this.#policy ? this.#client : this.#adopt();
     const asked = judged(head);
@@ -65,11 +61,7 @@ export class Authorized implements ClaimedService {
     return SPENT;
   }
 
-  recheck(head: RequestHead): Fault | null {
-    return this.recheckWith(head, null);
-  }
-
-  recheckWith(head: RequestHead, claims: Claims | null): Fault | null {
+  recheck(head: RequestHead, claims: Claims | null): Fault | null {
     const { port } = this.#context;
     const client = port.policy === this.#policy ? this.#client : this.#adopt();
     const asked = judged(head);

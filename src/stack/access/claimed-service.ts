@@ -1,13 +1,13 @@
 import type { Claims } from "#/model/access.ts";
-import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
+import type { RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
 import type { Fault } from "../http/fault.ts";
 
 /**
- * Authorization, as a layer before it sees it that verifies tokens: what is known of the client beside its connection comes in with the
- * request. `call` and `recheck` are the same without claims.
+ * Authorization, as the layer before it sees it that verifies tokens: an `HttpService`, but that what is known of the client beside its
+ * connection comes in with the request. `claims` null: nothing is.
  */
-export interface ClaimedService extends HttpService {
-  callWith(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink;
-  /** `head`: as in `recheck`, or as `callWith` got it. */
-  recheckWith(head: RequestHead, claims: Claims | null): Fault | null;
+export interface ClaimedService {
+  call(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink;
+  /** `head`: as it came, or as `call` got it. */
+  recheck(head: RequestHead, claims: Claims | null): Fault | null;
 }

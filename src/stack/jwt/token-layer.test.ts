@@ -47,15 +47,12 @@ class Inner implements ClaimedService {
   readonly rechecked: { readonly fields: Fields; readonly claims: Claims | null }[] = [];
   refusal: Fault | null = null;
 
-  call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    return this.callWith(head, last, reply, null);
-  }
-  callWith(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink {
+  call(head: RequestHead, last: boolean, reply: ResponseSink, claims: Claims | null): RequestSink {
     const call = new ScriptedCall(head, last, reply);
     this.calls.push({ call, claims });
     return call;
   }
-  recheckWith({ fields }: RequestHead, claims: Claims | null): Fault | null {
+  recheck({ fields }: RequestHead, claims: Claims | null): Fault | null {
     this.rechecked.push({ fields, claims });
     return this.refusal;
   }

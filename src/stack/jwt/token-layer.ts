@@ -54,7 +54,7 @@ export class TokenLayer implements HttpService {
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
     if (this.#context.port.policy !== this.#policy) this.#adopt();
     const tokens = this.#tokens;
-    if (tokens === null || this.#needs === null) return this.#inner.call(head, last, reply);
+    if (tokens === null || this.#needs === null) return this.#inner.call(head, last, reply, null);
     return this.#look(tokens, this.#needs, head, last, reply);
   }
 
@@ -65,14 +65,14 @@ export class TokenLayer implements HttpService {
     const passed = this.#passed.get(head.fields);
     // It is looked at anew when its token is known.
     if (passed === null) return null;
-    if (tokens === null || this.#needs === null) return this.#inner.recheckWith(head, null);
+    if (tokens === null || this.#needs === null) return this.#inner.recheck(head, null);
     const { request, token } = passed ?? { request: head, token: null };
     const cause =
       token === null
         ? this.#lacking(tokens, this.#needs.decide(judged(request), null))
         : this.#distrusted(tokens, token);
     return cause === null
-      ? this.#inner.recheckWith(request, token?.claims ?? null)
+      ? this.#inner.recheck(request, token?.claims ?? null)
       : { ...cause, message: `${cause.message} (the policy changed)` };
   }
 
@@ -207,7 +207,7 @@ export class TokenLayer implements HttpService {
     const fields = claimFields.passedOn(head.fields, token, header);
     const request = fields === head.fields ? head : new Request({ ...head, fields });
     this.#passed.set(head.fields, { request, token });
-    const sink = this.#inner.callWith(request, last, reply, token?.claims ?? null);
+    const sink = this.#inner.call(request, last, reply, token?.claims ?? null);
     return last || claimFields.isEmpty ? sink : new GuardedTrailers(sink, claimFields);
   }
 
