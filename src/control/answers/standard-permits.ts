@@ -3,6 +3,7 @@ import type { AuthnSchema, AuthzSchema } from "#/gen/linkerd/inbound_pb.ts";
 import type { AccessRule, AccessSource, NetworkMatch, PeerMatch } from "#/model/access.ts";
 import { CONTROL_NAMESPACE, dnsName, spiffeUri } from "#/model/identity.ts";
 import type { PolicySource } from "#/model/policy.ts";
+import { EVERYWHERE } from "../policy/access/sources.ts";
 import { wireNetworkMatch } from "./encode-access.ts";
 import type { Lose } from "./standard-refusal.ts";
 import { wireSource } from "./wire.ts";
@@ -14,10 +15,6 @@ export interface Permit {
   readonly networks: readonly NetworkMatch[];
 }
 
-const EVERYWHERE: readonly NetworkMatch[] = [
-  { net: "0.0.0.0/0", except: [] },
-  { net: "::/0", except: [] },
-];
 const ANYONE: readonly AccessSource[] = [{ peer: { kind: "anyone" }, networks: null }];
 
 /** Whom these rules let in and none of `denials` might refuse, whatever those look at. */

@@ -1,5 +1,6 @@
 import { formatIp, parseIpBytes } from "#/base/address.ts";
 import type { AccessPolicy, AccessRule, NetworkMatch } from "#/model/access.ts";
+import { EVERYWHERE } from "./sources.ts";
 
 /** Networks of one port; beyond it the rule that brought too many stays with the sidecar, which decides it all the same. */
 const NETWORKS_MAX = 256;
@@ -36,10 +37,6 @@ function deniedBy(rule: AccessRule): readonly NetworkMatch[] | null {
   return networks.length === 0 ? null : networks;
 }
 
-const EVERYWHERE: readonly NetworkMatch[] = [
-  { net: "0.0.0.0/0", except: [] },
-  { net: "::/0", except: [] },
-];
 const LOOPBACK = ["127.0.0.0/8", "::1/128"];
 
 interface Range {

@@ -21,6 +21,11 @@ export function sourcesOf(
 
 export const ANYONE: PeerMatch = { kind: "anyone" };
 
+export const EVERYWHERE: readonly NetworkMatch[] = [
+  { net: "0.0.0.0/0", except: [] },
+  { net: "::/0", except: [] },
+];
+
 function peerOf(source: AccessSourceSpec, trustDomain: string, namespace: string): PeerMatch {
   switch (source.type) {
     case "ServiceAccount":
