@@ -146,11 +146,17 @@ test("a Service that gets its first pod is asked without waiting for the next tr
   assert.deepEqual([world.asked, world.kids], [asked + 1, ["one"]]);
 });
 
-test("more key sets than the bound are not fetched", async () => {
+test("more key sets than the bound are not fetched, which is their problem until there is room", async () => {
   const world = new World();
-  world.sets.want(Array.from({ length: 300 }, (_, i) => ({ url: `https://${i}.test/`, at: null })));
+  const sources = Array.from({ length: 300 }, (_, i) => ({ url: `https://${i}.test/`, at: null }));
+  world.sets.want(sources);
   await world.after(0);
-  assert.deepEqual([world.asked, world.sets.sets.size], [256, 256]);
+  const problems = (): number => [...world.sets.sets.values()].filter(({ problem }) => problem !== "").length;
+  assert.deepEqual([world.asked, problems()], [256, 44]);
+  assert.match(world.sets.sets.get("https://299.test/")?.problem ?? "", /more than 256 are wanted/);
+  world.sets.want(sources.slice(44));
+  await world.after(0);
+  assert.deepEqual([world.asked, problems()], [300, 0]);
 });
 
 test("a key set is handed on without secrets, without keys for something else, and within bounds", () => {

@@ -37,6 +37,7 @@ export interface KeySet {
 }
 
 const SETS_MAX = 256;
+const BEYOND: KeySet = { jwks: "", problem: `more than ${SETS_MAX} are wanted, and no more are fetched` };
 const TIMEOUT_MS = 5_000;
 /** `Cache-Control: max-age` counts between these; without it, the default. */
 const FRESH_MS_MIN = 30_000;
@@ -67,7 +68,8 @@ export class KeySets {
   readonly #known = new Map<string, Known>();
   readonly #kept: Map<string, string>;
   #sets: ReadonlyMap<string, KeySet> | null = null;
-  #refused = 0;
+  /** URLs that are wanted beyond the bound. */
+  #beyond: readonly string[] = [];
 
   constructor(parts: KeySetsParts) {
     this.#parts = parts;
@@ -83,7 +85,7 @@ export class KeySets {
       this.#known.delete(url);
       this.#sets = null;
     }
-    let refused = 0;
+    const beyond: string[] = [];
     for (const [url, source] of wanted) {
       const before = this.#known.get(url);
       if (before !== undefined) {
@@ -94,7 +96,7 @@ export class KeySets {
         continue;
       }
       if (this.#known.size >= SETS_MAX) {
-        refused++;
+        beyond.push(url);
         continue;
       }
       const known: Known = {
@@ -109,14 +111,19 @@ export class KeySets {
       this.#sets = null;
       void this.#begin(known);
     }
-    if (refused > 0 && refused !== this.#refused)
-      this.#parts.log.warn("more key sets than are fetched", { max: SETS_MAX, left: refused });
-    this.#refused = refused;
+    if (beyond.join(" ") === this.#beyond.join(" ")) return;
+    if (beyond.length > 0)
+      this.#parts.log.warn("more key sets than are fetched", { max: SETS_MAX, left: beyond.length });
+    this.#beyond = beyond;
+    this.#sets = null;
   }
 
   /** By URL, as they stand: the same object until one of them changes. */
   get sets(): ReadonlyMap<string, KeySet> {
-    return (this.#sets ??= new Map([...this.#known].map(([url, { set }]) => [url, set])));
+    return (this.#sets ??= new Map([
+      ...[...this.#known].map(([url, { set }]) => [url, set] as const),
+      ...this.#beyond.map((url) => [url, BEYOND] as const),
+    ]));
   }
 
   /**
