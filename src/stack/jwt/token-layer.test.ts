@@ -354,6 +354,16 @@ test("attack: what is under way by a token that has expired since is held agains
   assert.equal(scene.layer.recheck(headOf(fields))?.code, "TOKEN_INVALID");
 });
 
+test("attack: a token that was refused does not keep a later, equal request from being held against a new policy", async () => {
+  const scene = new Scene(null);
+  const fields = ["authorization", "Bearer bad.a.b"];
+  assert.equal((await scene.ask(fields)).fault?.code, "TOKEN_INVALID");
+  scene.port.policy = { ...scene.port.policy, jwt: null };
+  await scene.ask(fields);
+  scene.inner.refusal = { code: "NOT_AUTHORIZED" } as Fault;
+  assert.equal(scene.layer.recheck(headOf(fields))?.code, "NOT_AUTHORIZED");
+});
+
 test("what is under way without a token ends where one is needed now, and else is held against the policy without claims", async () => {
   const scene = new Scene(null);
   const fields = ["x-user", "root"];

@@ -158,6 +158,7 @@ export class TokenLayer implements HttpService {
     pending.onLeft = () => {
       timer.cancel();
       check.cancel();
+      if (this.#passed.get(head.fields) === null) this.#passed.delete(head.fields);
     };
     return pending;
   }
