@@ -183,6 +183,7 @@ class Control {
       kept: keptKeySets(this.#state),
     });
     this.#closers.push(() => keySets.close());
+    this.#closers.push(() => mesh.close());
     const mesh: Mesh = new Mesh(
       {
         clock,

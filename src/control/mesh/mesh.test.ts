@@ -154,6 +154,19 @@ metadata: {name: front}
 spec: {selector: {app: front}, ${spec}}
 `;
 
+test("a mesh that was closed changes nothing more, whatever it had still to take in", () => {
+  using world = new World();
+  world.folder(deployment());
+  const { view, pods } = world;
+  world.mesh.takeNode({ ...NODE, name: "node-2" });
+  world.mesh.close();
+  world.clock.advance(60_000);
+  world.mesh.takePods([]);
+  world.clock.advance(60_000);
+  assert.equal(world.view, view);
+  assert.equal(world.pods, pods);
+});
+
 test("a pod is planned with everything resolved", () => {
   using world = new World();
   world.folder(

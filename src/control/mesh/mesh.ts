@@ -98,6 +98,7 @@ export class Mesh {
   #problems: readonly FolderProblem[] = [];
   #manifests: readonly Manifest[] = [];
   #loggedProblems = "";
+  #isClosed = false;
 
   constructor(parts: MeshParts, sinks: MeshSinks) {
     this.#parts = parts;
@@ -254,8 +255,16 @@ export class Mesh {
     this.#reconcile();
   }
 
+  /** Takes nothing in any more: what comes after belongs to a successor over the same state. */
+  close(): void {
+    this.#isClosed = true;
+    this.#round?.cancel();
+    this.#round = null;
+    this.#wake?.cancel();
+  }
+
   #soon(): void {
-    if (this.#round !== null || !this.isReady) return;
+    if (this.#round !== null || this.#isClosed || !this.isReady) return;
     const { clock } = this.#parts;
     this.#round = clock.after(Math.min(JOIN_MS_MAX, Math.max(JOIN_MS, this.#lastRoundMs)), () => {
       this.#round = null;
