@@ -50,7 +50,8 @@ class Readme {
         /\.\/pillion (exec|logs|explain|get|authz flows)/g,
         `${node} $1 --instance ${mesh.name} -n ${this.name}`,
       )
-      .replaceAll(`examples/${this.name}/`, `${mesh.folder}/${this.name}/`);
+      // Not the path by which a pod sees the checkout.
+      .replaceAll(` examples/${this.name}/`, ` ${mesh.folder}/${this.name}/`);
     return await mesh.run("sh", "-c", here);
   }
 
