@@ -87,16 +87,20 @@ export class Proofs<Where> {
   }
 
   #sweep(): void {
-    const { clock, prove, trusts } = this.#parts;
+    const { clock, prove, random, trusts } = this.#parts;
     const nowMs = clock.wallMs();
     let proving = 0;
     for (const peer of [...this.#peers.values()]) {
       if (!trusts(peer.proof.root) && peer.proof.endsAtMs > nowMs) {
         peer.proof = { endsAtMs: nowMs, root: peer.proof.root };
-        peer.renewAtMs = nowMs;
+        const from = prove === null ? 0 : UNTRUSTED_SPREAD_MS;
+        peer.renewAtMs = nowMs + from + UNTRUSTED_SPREAD_MS * random.next();
       }
-      if (nowMs < peer.proof.endsAtMs) peer.endedAtMs = null;
-      else peer.endedAtMs ??= clock.nowMs();
+      if (nowMs < peer.proof.endsAtMs) {
+        // The clock went back, or another proof came. What was reckoned by the other clock is reckoned anew.
+        if (peer.endedAtMs !== null) this.#renewLater(peer);
+        peer.endedAtMs = null;
+      } else peer.endedAtMs ??= clock.nowMs();
       if (peer.endedAtMs !== null && clock.nowMs() - peer.endedAtMs >= GRACE_MS) {
         const when = new Date(peer.proof.endsAtMs).toISOString();
         const why = trusts(peer.proof.root) ? "its certificate ended" : "its root is trusted no more";
@@ -145,6 +149,11 @@ const SPREAD = 0.07;
 /** How long connections go on without a proof in force: for clocks that differ, and for handshakes that fail for a while. */
 export const GRACE_MS = 300_000;
 const RETRY_MS_MIN = 30_000;
+/**
+ * All sidecars hear at once that a root is gone. Servers move their HTTP/2 over so long, and clients begin only then: the whole mesh's
+ * handshakes in one moment would keep requests waiting.
+ */
+const UNTRUSTED_SPREAD_MS = 60_000;
 const LOOK_EVERY_MS = 10_000;
 /** Handshakes begun in one look: all peers at once would take the processor from requests. */
 const PROVING_MAX = 64;
