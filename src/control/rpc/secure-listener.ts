@@ -15,6 +15,8 @@ import type { RpcServer } from "./server.ts";
 const HANDSHAKE_MS = 5_000;
 /** By the wall clock, which may be set and which goes on while a machine sleeps; so it is looked at often instead of once at the end. */
 const LOOK_EVERY_MS = 30_000;
+/** When a root goes, all who were proven by it come anew: one after another over so long. */
+const RETURN_SPREAD_MS = 60_000;
 
 const COMMON: SecureContextOptions = {
   minVersion: "TLSv1.3",
@@ -24,7 +26,8 @@ const COMMON: SecureContextOptions = {
 
 /**
  * The port that sidecars dial: mesh mTLS as between sidecars, with the control plane's own identity. A client without a
- * certificate is let in, because it comes to fetch its first; one with a certificate that does not prove who it is, is not.
+ * certificate is let in, because it comes to fetch its first; one with a certificate that does not prove who it is, is not. Whose proof has
+ * ended, by time or because its root is trusted no more, is sent away and has to prove itself anew.
  */
 export class SecureListener {
   readonly #parts: {
@@ -41,6 +44,11 @@ export class SecureListener {
   /** When its own certificate was made, and when it is to be renewed. */
   #madeAtMs = 0;
   #renewAtMs = 0;
+  /** Connections of proven clients. The server bounds how many there are. */
+  readonly #proven = new Map<
+    TLSSocket,
+    { readonly endsAtMs: number; readonly root: string; readonly end: () => void }
+  >();
   #trust: { readonly of: TrustBundle; readonly bundles: TrustBundles } | null = null;
 
   constructor(parts: { authority: Authority; identity: Identity; rpc: RpcServer; clock: Clock; log: Log }) {
@@ -70,6 +78,7 @@ export class SecureListener {
       if (this.#parts.authority.bundle.sequence === sequence) return;
       sequence = this.#parts.authority.bundle.sequence;
       this.#renew();
+      this.#sendAway();
     });
     this.#lookLater();
     return (server.address() as { port: number }).port;
@@ -86,20 +95,43 @@ export class SecureListener {
     const peer = `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`;
     socket.setNoDelay(true);
     let caller: Caller | null = null;
+    let proven: { readonly endsAtMs: number; readonly root: string } | null = null;
     // A resumed session shows no certificate and would pass for a client that comes for its first.
     if (socket.isSessionReused() || socket.getPeerX509Certificate() !== undefined) {
-      const proof = provePeer(socket, this.#bundles());
+      const proof = provePeer(socket, this.#bundles(), this.#parts.clock.wallMs());
       if (proof.kind === "refused") {
         log.warn("a client's certificate was refused", { peer, reason: proof.refusal, detail: proof.detail });
         socket.destroy();
         return;
       }
+      proven = proof;
       caller = {
         identity: proof.peer.identity,
         form: proof.names.some((name) => name.startsWith("spiffe://")) ? "dns+spiffe" : "dns",
       };
     }
-    rpc.serve(socket, { caller, isTrusted: false, peer });
+    const end = rpc.serve(socket, { caller, isTrusted: false, peer });
+    if (proven === null) return;
+    this.#proven.set(socket, { ...proven, end });
+    socket.once("close", () => this.#proven.delete(socket));
+  }
+
+  #sendAway(): void {
+    const { authority, clock, log } = this.#parts;
+    const roots = new Set(
+      this.#bundles()
+        .get(authority.trustDomain)
+        ?.map((root) => root.fingerprint256),
+    );
+    const nowMs = clock.wallMs();
+    let count = 0;
+    for (const [socket, { end, endsAtMs, root }] of this.#proven) {
+      if (nowMs < endsAtMs && roots.has(root)) continue;
+      this.#proven.delete(socket);
+      clock.after(RETURN_SPREAD_MS * Math.random(), end);
+      count++;
+    }
+    if (count > 0) log.info("clients have to prove themselves anew", { connections: count });
   }
 
   #bundles(): TrustBundles {
@@ -144,6 +176,7 @@ export class SecureListener {
       (error: unknown) => log.error("the issuer could not be renewed; it is tried again", { error }),
     );
     const nowMs = clock.wallMs();
+    this.#sendAway();
     if (nowMs >= this.#renewAtMs || nowMs < this.#madeAtMs - SKEW_MS / 2) this.#renew();
   }
 

@@ -46,6 +46,8 @@ const STREAMS_MAX = 8192;
 const CONNECTIONS_MAX = 10_000;
 /** Messages that a stream's client has not taken yet. At the bound the stream ends, and its client asks again. */
 const QUEUE_MESSAGES_MAX = 100;
+/** Calls under way when a connection is ended get so long. */
+const ANSWER_MS = 1_000;
 const PING_EVERY_MS = 10_000;
 const PING_WITHIN_MS = 20_000;
 
@@ -58,8 +60,11 @@ export class RpcServer {
     this.#options = options;
   }
 
-  /** Serves one connection. HTTP/2 with prior knowledge: no ALPN is asked for (linkerd2-proxy offers none here). */
-  serve(socket: Duplex, context: CallContext): void {
+  /**
+   * Serves one connection. HTTP/2 with prior knowledge: no ALPN is asked for (linkerd2-proxy offers none here). Returns how to end it:
+   * GOAWAY, a moment for calls that are being answered, then watches end, too.
+   */
+  serve(socket: Duplex, context: CallContext): () => void {
     const { log } = this.#options;
     if (this.#sessions.size >= CONNECTIONS_MAX) {
       log.warn("too many connections; one is refused", {
@@ -67,7 +72,7 @@ export class RpcServer {
         connections: this.#sessions.size,
       });
       socket.destroy();
-      return;
+      return () => undefined;
     }
     const session = performServerHandshake(socket, {
       settings: { maxConcurrentStreams: STREAMS_MAX, enablePush: false },
@@ -83,11 +88,17 @@ export class RpcServer {
       stopPinging();
       this.#sessions.delete(session);
     });
+    return () => {
+      if (session.closed || session.destroyed) return;
+      session.close();
+      this.#options.clock.after(ANSWER_MS, () => session.destroy());
+    };
   }
 
   /** Ends all connections: GOAWAY first, so that clients know that nothing they asked was lost. */
   close(): void {
     for (const session of this.#sessions) {
+      if (session.destroyed) continue;
       session.goaway();
       session.destroy();
     }
