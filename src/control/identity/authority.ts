@@ -20,6 +20,7 @@ import { identityProblems } from "./expiry.ts";
 import {
   exportKey,
   fingerprint,
+  isIssuedBy,
   LEAF_LIFE_MS,
   makeIssuer,
   makeKeys,
@@ -156,6 +157,8 @@ export class Authority {
     if (root === null || rotation !== null) return false;
     if (left <= 0 || left > (notAfter.getTime() - notBefore.getTime()) / 3) return false;
     const issuer = await makeIssuer(root, this.#trustDomain, this.#wallMs());
+    // A rotation or another root may have come meanwhile.
+    if (this.#record.root !== root || this.#record.rotation !== null) return false;
     this.#change({ issuer });
     return true;
   }
@@ -217,14 +220,15 @@ export class Authority {
    */
   adopt({ anchors, issuer }: IssuerMaterial): "taken" | "later" | "nothing new" {
     const present = this.#record;
-    if (present.rotation !== null) return "later";
     const isSameIssuer = fingerprint(issuer.certificate) === fingerprint(present.issuer.certificate);
-    if (isSameIssuer && pemOf(anchors) === pemOf(present.anchors)) return "nothing new";
-    const unusable = this.unusable();
-    if (unusable.length > 0) {
-      this.#change({ root: null, issuer, anchors, wanted: anchors, next: null });
+    const isSame = isSameIssuer && pemOf(anchors) === pemOf(present.anchors);
+    // A rotation under way would wait for sidecars that cannot prove themselves any more.
+    if (!isSame && !this.canSign) {
+      this.#change({ root: null, issuer, anchors, wanted: anchors, next: null, rotation: null });
       return "taken";
     }
+    if (present.rotation !== null) return "later";
+    if (isSame) return "nothing new";
     const nowMs = this.#wallMs();
     const all = withAnchors(present.anchors, anchors);
     const kind = pemOf(all) === pemOf(present.anchors) && all.length === anchors.length ? "issuer" : "root";
@@ -242,12 +246,20 @@ export class Authority {
     return identityProblems(this, this.#wallMs());
   }
 
-  /** What can sign nothing that anybody takes, now: the roots that are over, or not begun, and the issuer if it is. */
+  /** Whether anybody takes what is signed now: issuer and a root above it hold. Of further roots, any may be over. */
+  get canSign(): boolean {
+    const { anchors, issuer } = this.#record;
+    const nowMs = this.#wallMs();
+    const chain = [issuer.certificate, ...issuer.above];
+    const isAbove = (anchor: X509Certificate): boolean =>
+      chain.some((one) => fingerprint(one) === fingerprint(anchor) || isIssuedBy(one, anchor));
+    return !isOver(issuer.certificate, nowMs) && anchors.some((one) => !isOver(one, nowMs) && isAbove(one));
+  }
+
+  /** The roots that are over, or not begun, and the issuer if it is. */
   unusable(): readonly X509Certificate[] {
     const nowMs = this.#wallMs();
-    const isOver = ({ notBefore, notAfter }: X509Certificate): boolean =>
-      notAfter.getTime() <= nowMs || notBefore.getTime() > nowMs + SKEW_MS;
-    return [...this.#record.anchors, this.issuer].filter(isOver);
+    return [...this.#record.anchors, this.issuer].filter((one) => isOver(one, nowMs));
   }
 
   /**
@@ -259,12 +271,10 @@ export class Authority {
     const unusable = this.unusable();
     if (unusable.length === 0) return null;
     const nowMs = this.#wallMs();
-    const isOver = (certificate: X509Certificate): boolean =>
-      unusable.some((one) => fingerprint(one) === fingerprint(certificate));
-    const isRootUsable = root !== null && !isOver(root.certificate);
+    const isRootUsable = root !== null && !isOver(root.certificate, nowMs);
     const above = isRootUsable ? root : await makeRoot(this.#trustDomain, nowMs);
     const issuer = await makeIssuer(above, this.#trustDomain, nowMs);
-    const others = this.#record.anchors.filter((anchor) => !isOver(anchor));
+    const others = this.#record.anchors.filter((anchor) => !isOver(anchor, nowMs));
     const anchors = withAnchors(others, [above.certificate]);
     this.#change({
       root: above,
@@ -336,6 +346,11 @@ function bundleOf({ sequence, anchors, issuer }: IdentityRecord, trustDomain: st
     authorities: anchors.map((anchor) => new Uint8Array(anchor.rawData)),
     issuer: fingerprint(issuer.certificate),
   };
+}
+
+/** It is, or it has not begun. */
+function isOver({ notBefore, notAfter }: X509Certificate, nowMs: number): boolean {
+  return notAfter.getTime() <= nowMs || notBefore.getTime() > nowMs + SKEW_MS;
 }
 
 /** Those that are there stay where they are. */

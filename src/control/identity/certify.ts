@@ -58,7 +58,7 @@ export async function certify(
       reason: `${spiffeUri(identity)} was revoked; an operator may undo that: pillion identity revoke ${spiffeUri(identity)} --undo`,
     };
   // Before the token is used up, so that the same one is good after the repair.
-  if (authority.unusable().length > 0)
+  if (!authority.canSign)
     return { kind: "refused", code: "failed-precondition", reason: authority.problems().join("; ") };
   const request = await checkRequest(input.csr, identity);
   if (request.kind === "refused") return request;

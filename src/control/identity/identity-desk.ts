@@ -1,4 +1,5 @@
 import type { Clock, Timer } from "#/base/clock.ts";
+import { describeError } from "#/base/errors.ts";
 import { parseIdentity, spiffeUri, type Identity } from "#/model/identity.ts";
 import type { IdentityStatus } from "#/model/identity-status.ts";
 import type { CertificateStatus, ControlAnswer, ControlQuestion } from "#/model/node-protocol.ts";
@@ -73,6 +74,15 @@ export class IdentityDesk {
   }
 
   async answer(question: Question, mesh: Mesh): Promise<ControlAnswer> {
+    try {
+      return await this.#answer(question, mesh);
+    } catch (error) {
+      // As a rule a state folder that cannot be written: nothing has changed then.
+      return { kind: "error", message: describeError(error) };
+    }
+  }
+
+  async #answer(question: Question, mesh: Mesh): Promise<ControlAnswer> {
     switch (question.kind) {
       case "identity-status":
         return { kind: "identity", identity: this.status };
@@ -98,7 +108,8 @@ export class IdentityDesk {
         message:
           "the root above the issuer came from outside; make an own one: pillion identity rotate --root",
       };
-    if (authority.unusable().length > 0)
+    // One that is under way may be the way out.
+    if (!authority.canSign && authority.rotation === null)
       return { kind: "error", message: `nothing can be rotated: ${authority.problems().join("; ")}` };
     if (question.isDryRun) return { kind: "rotation-plan", plan: rotator.plan(question.what) };
     const { isRefused, message } = await rotator.start(question.what, question.isForced);
@@ -145,12 +156,7 @@ export class IdentityDesk {
         message: `${name} is no identity; write it as spiffe://${authority.trustDomain}/ns/NAMESPACE/sa/ACCOUNT or NAMESPACE/ACCOUNT`,
       };
     const uri = spiffeUri(identity);
-    let isChanged: boolean;
-    try {
-      isChanged = revocations.set(identity, !isUndone);
-    } catch (error) {
-      return { kind: "error", message: error instanceof Error ? error.message : String(error) };
-    }
+    const isChanged = revocations.set(identity, !isUndone);
     if (isChanged) {
       mesh.takeRevocations();
       log.warn(isUndone ? "a revocation was undone" : "an identity was revoked", { identity: uri });

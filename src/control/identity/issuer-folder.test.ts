@@ -208,3 +208,33 @@ test("what comes during a rotation waits for its end, and what comes when all ha
   assert.equal(authority.rotation, null);
   assert.deepEqual(authority.problems(), []);
 });
+
+test("what comes when all has expired is taken also in the middle of a rotation, which would wait for ever", async () => {
+  const [first, second] = [await make(), await make()];
+  put(first);
+  const state = new StateFolder(join(dir, "state"));
+  let leapMs = 0;
+  const authority = await Authority.open(state, "cluster.local", () => NOW_MS + leapMs, folder);
+  assert.equal(authority.adopt({ anchors: [second.root.certificate], issuer: second.issuer }), "taken");
+  assert.equal(kindOf(authority), "root");
+  leapMs = 11 * 365 * 24 * 3_600_000;
+  const root = await makeRoot("cluster.local", NOW_MS + leapMs);
+  const issuer = await makeIssuer(root, "cluster.local", NOW_MS + leapMs);
+  assert.equal(authority.adopt({ anchors: [root.certificate], issuer }), "taken");
+  assert.equal(kindOf(authority), null);
+  assert.equal(authority.canSign, true);
+});
+
+test("a root in the bundle that has ended takes nothing from the others: leaves are signed, and a new issuer comes step by step", async () => {
+  const [made, next] = [await make(), await make()];
+  const ended = await makeRoot("cluster.local", NOW_MS - 11 * 365 * 24 * 3_600_000);
+  put(made);
+  const anchors = [ended.certificate, made.root.certificate];
+  writeFileSync(join(dir, "ca.crt"), anchors.map((anchor) => anchor.toString("pem")).join("\n"));
+  const state = new StateFolder(join(dir, "state"));
+  const authority = await Authority.open(state, "cluster.local", () => NOW_MS, folder);
+  assert.equal(authority.unusable().length, 1);
+  assert.equal(authority.canSign, true);
+  assert.equal(authority.adopt({ anchors: [next.root.certificate], issuer: next.issuer }), "taken");
+  assert.equal(kindOf(authority), "root");
+});

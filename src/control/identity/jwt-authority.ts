@@ -111,14 +111,15 @@ export class JwtAuthority {
   /** Makes the next key when its time has come, and forgets what nobody needs any more. */
   async rotate(): Promise<void> {
     const nowMs = this.#clock.wallMs();
-    const last = this.#keys.at(-1);
+    // A clock that was far ahead has left keys that nobody needs, and would keep the next from being made.
+    const present = this.#keys.filter(({ signsFromMs }) => signsFromMs <= nowMs + KEY_SIGNS_MS);
+    const last = present.at(-1);
     const made: Key[] = [];
-    // A clock that was far ahead has left a key that would wait for as long.
-    const isStranded = this.#keys.length > 0 && !this.#keys.some((key) => key.signsFromMs <= nowMs);
+    const isStranded = !present.some((key) => key.signsFromMs <= nowMs);
     if (last === undefined || isStranded) made.push(await newKey(nowMs));
     else if (last.signsFromMs + KEY_SIGNS_MS - KEY_AHEAD_MS <= nowMs)
       made.push(await newKey(Math.max(nowMs + KEY_AHEAD_MS, last.signsFromMs + KEY_SIGNS_MS)));
-    const keys = [...this.#keys, ...made].toSorted((a, b) => a.signsFromMs - b.signsFromMs);
+    const keys = [...present, ...made].toSorted((a, b) => a.signsFromMs - b.signsFromMs);
     const needed = keys.filter((_, at) => {
       const next = keys[at + 1];
       return next === undefined || next.signsFromMs + KEY_KEPT_MS > nowMs;

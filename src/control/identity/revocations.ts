@@ -11,10 +11,10 @@ export class Revocations {
   readonly #state: StateFolder;
   #all: readonly Identity[];
 
+  /** Throws when they cannot be read: whoever was taken out of use would be let in again. */
   constructor(state: StateFolder) {
     this.#state = state;
-    const kept = (state.readJson(FILE) ?? []) as string[];
-    this.#all = kept.map(parseIdentity).filter((identity) => identity !== null);
+    this.#all = read(state);
   }
 
   /** Another array after each change, the same otherwise. */
@@ -39,5 +39,20 @@ export class Revocations {
     this.#state.writeTogether([[FILE, JSON.stringify(all.map(spiffeUri))]]);
     this.#all = all;
     return true;
+  }
+}
+
+function read(state: StateFolder): Identity[] {
+  try {
+    const kept = JSON.parse(state.readText(FILE) ?? "[]") as string[];
+    return kept.map((name) => {
+      const identity = parseIdentity(name);
+      if (identity === null) throw new Error(`${name} is no identity`);
+      return identity;
+    });
+  } catch (error) {
+    throw new Error(`${FILE} in the state folder cannot be read; put it back, or remove it and revoke anew`, {
+      cause: error,
+    });
   }
 }

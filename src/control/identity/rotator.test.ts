@@ -296,3 +296,17 @@ test("made by a clock that was ahead, certificates that do not hold yet are repa
   assert.equal(await world.authority.repair(), "root");
   assert.deepEqual(world.authority.problems(), []);
 });
+
+test("a step that cannot be written down is tried again, and does not end the control plane", async () => {
+  await world.begin("a");
+  await world.rotator.start("root", false);
+  world.confirm("a");
+  const { authority } = world;
+  const signByNext = authority.signByNext.bind(authority);
+  authority.signByNext = () => assert.fail("no space left on device");
+  world.settle();
+  assert.equal(world.step, "distribute");
+  authority.signByNext = signByNext;
+  world.settle();
+  assert.equal(world.step, "renew");
+});

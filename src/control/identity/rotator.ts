@@ -134,7 +134,16 @@ export class Rotator {
     this.#timer?.cancel();
     this.#timer = this.#clock.after(afterMs, () => {
       this.#isSoon = false;
-      this.#look();
+      try {
+        this.#look();
+      } catch (error) {
+        // The state folder cannot be written: nothing has changed, and leaves are signed meanwhile.
+        const nowMs = this.#clock.nowMs();
+        if (nowMs >= this.#remindAtMs) {
+          this.#remindAtMs = nowMs + REMIND_EVERY_MS;
+          this.#log.error("a rotation cannot go on; it is tried again", { error });
+        }
+      }
       if (this.#authority.rotation !== null && !this.#isClosed && !this.#isSoon) this.#again(LOOK_EVERY_MS);
     });
   }

@@ -21,7 +21,7 @@ after(() => {
   for (const dir of folders) rmSync(dir, { recursive: true });
 });
 
-function pod(name: string, sidecar: "running" | "waiting" | "none" = "running"): PodStatus {
+function pod(name: string, sidecar: "running" | "waiting" | "terminated" | "none" = "running"): PodStatus {
   return {
     uid: name,
     name,
@@ -43,6 +43,16 @@ test("waits for every running sidecar until it has confirmed, and for nobody wit
   assert.deepEqual(names(trusting.withoutRoots(2)), ["b"]);
   trusting.confirms("b", 3, "");
   assert.deepEqual(trusting.withoutRoots(2), []);
+});
+
+test("the pod of a Job that is done keeps nobody waiting, whatever its sidecar went by", () => {
+  const trusting = new Trusting(state);
+  trusting.starts("job", 1, "i1");
+  trusting.observe([pod("job")], () => true);
+  assert.deepEqual(names(trusting.withoutRoots(2)), ["job"]);
+  trusting.observe([pod("job", "terminated")], () => true);
+  assert.deepEqual(trusting.withoutRoots(2), []);
+  assert.deepEqual(trusting.withOtherLeaves("i2", 0, 0), []);
 });
 
 test("a sidecar that starts goes by the roots of that moment, whatever the one before it had confirmed", () => {

@@ -125,6 +125,8 @@ export class Trusting {
     const running = [...this.#pods.values()].filter((pod) => pod.sidecar?.state === "running");
     const uids = new Set([...this.#standings.keys(), ...running.map((pod) => pod.uid)]);
     for (const podUid of uids) {
+      // Of a Job that is done: it starts no more.
+      if (this.#pods.get(podUid)?.sidecar?.state === "terminated") continue;
       const standing = this.#standings.get(podUid) ?? UNKNOWN;
       if (!isLacking(standing)) continue;
       const { namespace = "", name = podUid, owner = "" } = this.#pods.get(podUid) ?? {};
