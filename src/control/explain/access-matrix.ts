@@ -18,6 +18,8 @@ interface Column {
   readonly pod: ViewPod;
   readonly port: number;
   readonly services: readonly string[];
+  /** Null: no sidecar decides. */
+  readonly policy: ReturnType<typeof accessOf> | null;
 }
 
 /** Of RFC 5737, for documentation: an address that nobody has. */
@@ -39,14 +41,14 @@ export function accessMatrix(view: MeshView, namespace: string | null): AccessMa
       identity: peer?.name ?? "",
       workloads: [...workloads],
     })),
-    servers: columns.map(({ pod, port, services }) => ({
+    servers: columns.map(({ pod, port, services, policy }) => ({
       namespace: pod.namespace,
       workload: clientName(pod),
       port,
       services,
-      isMeshed: isReachedThroughSidecar(pod, port),
+      isMeshed: policy !== null,
     })),
-    cells: rows.map((row) => columns.map((column) => cellOf(view, row, column))),
+    cells: rows.map((row) => columns.map((column) => cellOf(row, column))),
   };
 }
 
@@ -79,7 +81,8 @@ function columnsOf(view: MeshView, pods: readonly ViewPod[]): Column[] {
       const key = `${pod.namespace} ${clientName(pod)} ${port}`;
       if (seen.has(key)) continue;
       seen.add(key);
-      columns.push({ pod, port, services: servicesOf(view, pod, port) });
+      const policy = isReachedThroughSidecar(pod, port) ? accessOf(view, pod, port) : null;
+      columns.push({ pod, port, services: servicesOf(view, pod, port), policy });
     }
   return columns;
 }
@@ -96,13 +99,9 @@ function servicesOf(view: MeshView, pod: ViewPod, port: number): string[] {
     .toSorted();
 }
 
-function cellOf(
-  view: MeshView,
-  { ip, peer }: Row,
-  { pod, port }: Column,
-): { readonly reach: Reach; readonly proposed: Reach } {
-  if (!isReachedThroughSidecar(pod, port)) return { reach: "allowed", proposed: "allowed" };
-  const { access, isOpaque, needsToken } = accessOf(view, pod, port);
+function cellOf({ ip, peer }: Row, { policy }: Column): { readonly reach: Reach; readonly proposed: Reach } {
+  if (policy === null) return { reach: "allowed", proposed: "allowed" };
+  const { access, isOpaque, needsToken } = policy;
   const { enforced, proposed } = reachOf(access, { ip, peer }, isOpaque);
   const withToken = (reach: Reach): Reach =>
     needsToken && !isOpaque && reach === "allowed" ? "partly" : reach;
