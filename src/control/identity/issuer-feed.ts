@@ -42,25 +42,26 @@ export class IssuerFeed {
     if (this.#isReading) return;
     this.#isReading = true;
     this.#isChanged = false;
-    this.#source.read().then(
-      (material) => {
+    this.#source
+      .read()
+      .then((material) => {
         this.#isReading = false;
+        const what = this.#authority.adopt(material);
         if (this.#problem !== "")
           this.#log.info("the issuer from outside can be used again", { source: this.name });
         this.#problem = "";
-        const what = this.#authority.adopt(material);
         if (what === "later") this.#isChanged = true;
         else if (what === "taken")
           this.#log.info("an issuer from outside is taken up", { source: this.name });
         else if (this.#isChanged) this.#take();
-      },
-      (error: unknown) => {
+      })
+      // It cannot be read, or what it gives cannot be written down.
+      .catch((error: unknown) => {
         this.#isReading = false;
         const problem = `the issuer from outside cannot be used, what was in force stays: ${error instanceof Error ? error.message : String(error)}`;
         if (problem !== this.#problem) this.#log.error("certificates", { problem });
         this.#problem = problem;
         if (this.#isChanged) this.#take();
-      },
-    );
+      });
   }
 }

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from "#/base/clock.ts";
+import type { AccessPolicy } from "#/model/access.ts";
 import type { InboundPolicy } from "#/model/policy.ts";
 import type { Cancel, InboundPort } from "#/stack/discovery.ts";
 import type { ControlApi } from "../control/control-api.ts";
@@ -10,7 +11,10 @@ export interface PortsSettings {
   readonly declaredPorts: readonly number[];
   /** Ports whose default is opaque. */
   readonly opaquePorts: readonly number[];
-  /** How long a connection to a port that nobody asked about yet waits for its policy; then the default decides. */
+  /**
+   * How long a connection to a port that nobody asked about yet waits for its policy. Then the default decides; but where other ports have
+   * rules of objects, those may well be about this one too, and nobody is let in unheard.
+   */
   readonly answerTimeoutMs: number;
   /** An undeclared port that no connection uses is watched so long. */
   readonly idleMs: number;
@@ -31,8 +35,11 @@ export class Ports {
     this.#clock = clock;
     this.#settings = settings;
     for (const port of settings.declaredPorts)
-      this.#ports.set(port, new Port(port, control, clock, settings, null));
+      this.#ports.set(port, new Port(port, control, clock, settings, this.#hasRules, null));
   }
+
+  readonly #hasRules = (): boolean =>
+    [...this.#ports.values()].some(({ isKnown, policy }) => isKnown && hasRules(policy));
 
   /** Every declared port has its policy. */
   get isReady(): boolean {
@@ -44,7 +51,7 @@ export class Ports {
     let port = this.#ports.get(number);
     if (port === undefined && this.#undeclared < this.#settings.undeclaredMax) {
       this.#undeclared++;
-      port = new Port(number, this.#control, this.#clock, this.#settings, () => {
+      port = new Port(number, this.#control, this.#clock, this.#settings, this.#hasRules, () => {
         this.#undeclared--;
         this.#ports.delete(number);
       });
@@ -59,6 +66,27 @@ export class Ports {
   }
 }
 
+/** What holds for a port of which nothing was heard in time, where others have rules. */
+const UNHEARD: AccessPolicy = {
+  routes: [],
+  rules: [
+    {
+      action: "restrict",
+      stage: "both",
+      source: { group: "", kind: "default", namespace: "", name: "no-answer-yet", section: "", port: 0 },
+      sources: null,
+      requests: null,
+      route: null,
+      layer: "both",
+    },
+  ],
+};
+
+/** Whether it says more than a default and the machine's probes do. */
+function hasRules({ access, jwt }: InboundPolicy): boolean {
+  return jwt !== null || access.rules.some(({ action }) => action !== "default" && action !== "exempt");
+}
+
 export class Port implements InboundPort {
   readonly port: number;
   policy: InboundPolicy;
@@ -66,6 +94,7 @@ export class Port implements InboundPort {
   readonly #clock: Clock;
   readonly #settings: PortsSettings;
   readonly #watch: Cancel;
+  readonly #othersHaveRules: () => boolean;
   /** Null for a declared port, which stays. */
   readonly #dropped: (() => void) | null;
   readonly #subscribers = new Set<() => void>();
@@ -78,6 +107,7 @@ export class Port implements InboundPort {
     control: ControlApi,
     clock: Clock,
     settings: PortsSettings,
+    othersHaveRules: () => boolean,
     dropped: (() => void) | null,
   ) {
     this.port = port;
@@ -86,6 +116,7 @@ export class Port implements InboundPort {
     this.#clock = clock;
     this.#settings = settings;
     this.#dropped = dropped;
+    this.#othersHaveRules = othersHaveRules;
     this.#watch = control.watchPort(port, (policy) => {
       this.policy = policy;
       this.isKnown = true;
@@ -111,6 +142,7 @@ export class Port implements InboundPort {
       isOver = true;
       timer.cancel();
       this.#waiting.delete(finish);
+      if (!this.isKnown && this.#othersHaveRules()) this.policy = { ...this.policy, access: UNHEARD };
       done(this);
     };
     const timer = this.#clock.after(this.isKnown ? 0 : this.#settings.answerTimeoutMs, finish);
