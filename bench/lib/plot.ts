@@ -1,3 +1,4 @@
+import { xmlText } from "#/base/xml-text.ts";
 import { ratioToPeer, type Results, type Row } from "./results.ts";
 import { SHAPES } from "./shapes.ts";
 
@@ -53,6 +54,5 @@ function colour(index: number): string {
 }
 
 function text(x: number, y: number, content: string, anchor: "start" | "end"): string {
-  const escaped = content.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-  return `<text x="${x.toFixed(1)}" y="${y}" text-anchor="${anchor}">${escaped}</text>`;
+  return `<text x="${x.toFixed(1)}" y="${y}" text-anchor="${anchor}">${xmlText(content)}</text>`;
 }

@@ -13,6 +13,11 @@ export type PathMatch =
   | { readonly kind: "exact" | "prefix" | "regex"; readonly value: string }
   | { readonly kind: "rpc"; readonly service: string; readonly method: string };
 
+/** A prefix as it is compared, of whole segments: "/a/" is "/a", and "/" is "", which every path is below. */
+export function barePrefix(value: string): string {
+  return value.replace(/\/+$/, "");
+}
+
 /** A header (name in lower case) or a query parameter (name as it is). */
 export interface FieldMatch {
   readonly name: string;

@@ -1,4 +1,5 @@
 import { createPublicKey, generateKeyPairSync, sign, X509Certificate, type KeyObject } from "node:crypto";
+import { Der, tagged } from "#/wire/der.ts";
 
 /** What a certificate for a test says, right or wrong. Times are offsets from `nowMs`. */
 export interface TestCertificate {
@@ -37,20 +38,20 @@ export function testCertificate(says: TestCertificate, issuer: TestIssued | null
   const nowMs = says.nowMs ?? Date.now();
   const subject = nameOf(says.commonName ?? "");
   const issuerName = issuer === null ? subject : rawSubject(issuer.certificate);
-  const ecdsaWithSha256 = der(0x30, oid("1.2.840.10045.4.3.2"));
-  const tbs = der(
+  const ecdsaWithSha256 = tagged(0x30, Der.oid("1.2.840.10045.4.3.2"));
+  const tbs = tagged(
     0x30,
-    der(0xa0, der(0x02, Uint8Array.of(2))),
-    der(0x02, Uint8Array.of(1 + (serial >> 8), serial++ & 0xff)),
+    tagged(0xa0, tagged(0x02, Uint8Array.of(2))),
+    tagged(0x02, Uint8Array.of(1 + (serial >> 8), serial++ & 0xff)),
     ecdsaWithSha256,
     issuerName,
-    der(0x30, time(nowMs + (says.beginsInMs ?? -HOUR_MS)), time(nowMs + (says.endsInMs ?? HOUR_MS))),
+    tagged(0x30, time(nowMs + (says.beginsInMs ?? -HOUR_MS)), time(nowMs + (says.endsInMs ?? HOUR_MS))),
     subject,
     publicKey.export({ type: "spki", format: "der" }),
-    der(0xa3, der(0x30, ...extensions(says))),
+    tagged(0xa3, tagged(0x30, ...extensions(says))),
   );
   const signature = sign("sha256", tbs, issuer?.key ?? privateKey);
-  const raw = der(0x30, tbs, ecdsaWithSha256, der(0x03, Uint8Array.of(0), signature));
+  const raw = tagged(0x30, tbs, ecdsaWithSha256, tagged(0x03, Uint8Array.of(0), signature));
   const certificate = new X509Certificate(raw);
   return {
     certificate,
@@ -97,36 +98,43 @@ export function testLeaf(
 function extensions(says: TestCertificate): Uint8Array[] {
   const all: Uint8Array[] = [];
   const add = (id: string, isCritical: boolean, value: Uint8Array): void => {
-    all.push(der(0x30, oid(id), ...(isCritical ? [der(0x01, Uint8Array.of(0xff))] : []), der(0x04, value)));
+    all.push(
+      tagged(
+        0x30,
+        Der.oid(id),
+        ...(isCritical ? [tagged(0x01, Uint8Array.of(0xff))] : []),
+        tagged(0x04, value),
+      ),
+    );
   };
   const constraints = [
-    ...(says.isAuthority === true ? [der(0x01, Uint8Array.of(0xff))] : []),
-    ...(says.pathLength === undefined ? [] : [der(0x02, Uint8Array.of(says.pathLength))]),
+    ...(says.isAuthority === true ? [tagged(0x01, Uint8Array.of(0xff))] : []),
+    ...(says.pathLength === undefined ? [] : [tagged(0x02, Uint8Array.of(says.pathLength))]),
   ];
-  add("2.5.29.19", true, der(0x30, ...constraints));
+  add("2.5.29.19", true, tagged(0x30, ...constraints));
   const usage = says.keyUsage ?? null;
   if (usage !== null) {
     const bits = usage.reduce((sum, bit) => sum | (0x80 >> bit), 0);
-    add("2.5.29.15", says.isKeyUsageCritical ?? true, der(0x03, Uint8Array.of(0, bits)));
+    add("2.5.29.15", says.isKeyUsageCritical ?? true, tagged(0x03, Uint8Array.of(0, bits)));
   }
   if (says.extendedKeyUsage !== undefined)
-    add("2.5.29.37", false, der(0x30, ...says.extendedKeyUsage.map(oid)));
+    add("2.5.29.37", false, tagged(0x30, ...says.extendedKeyUsage.map((id) => Der.oid(id))));
   const names = says.names ?? [];
   if (names.length > 0)
     add(
       "2.5.29.17",
       says.commonName === undefined,
-      der(
+      tagged(
         0x30,
-        ...names.map(({ kind, value }) => der(kind === "dns" ? 0x82 : 0x86, Buffer.from(value, "latin1"))),
+        ...names.map(({ kind, value }) => tagged(kind === "dns" ? 0x82 : 0x86, Buffer.from(value, "latin1"))),
       ),
     );
   return all;
 }
 
 function nameOf(commonName: string): Uint8Array {
-  if (commonName === "") return der(0x30);
-  return der(0x30, der(0x31, der(0x30, oid("2.5.4.3"), der(0x0c, Buffer.from(commonName)))));
+  if (commonName === "") return tagged(0x30);
+  return tagged(0x30, tagged(0x31, tagged(0x30, Der.oid("2.5.4.3"), tagged(0x0c, Buffer.from(commonName)))));
 }
 
 /** Our own certificates have nothing but a common name. */
@@ -136,27 +144,5 @@ function rawSubject(certificate: X509Certificate): Uint8Array {
 
 function time(ms: number): Uint8Array {
   const text = new Date(ms).toISOString().replaceAll(/[-:T]|\.\d+/g, "");
-  return der(0x18, Buffer.from(text));
-}
-
-function oid(text: string): Uint8Array {
-  const [first = 0, second = 0, ...rest] = text.split(".").map(Number);
-  const bytes = [first * 40 + second];
-  for (const arc of rest) {
-    const groups = [arc & 0x7f];
-    for (let left = arc >>> 7; left > 0; left >>>= 7) groups.unshift((left & 0x7f) | 0x80);
-    bytes.push(...groups);
-  }
-  return der(0x06, Uint8Array.from(bytes));
-}
-
-function der(tag: number, ...parts: Uint8Array[]): Uint8Array {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  const head =
-    length < 0x80
-      ? [tag, length]
-      : length < 0x100
-        ? [tag, 0x81, length]
-        : [tag, 0x82, length >> 8, length & 0xff];
-  return Buffer.concat([Uint8Array.from(head), ...parts]);
+  return tagged(0x18, Buffer.from(text));
 }

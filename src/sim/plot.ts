@@ -1,3 +1,4 @@
+import { xmlText } from "#/base/xml-text.ts";
 import type { Report } from "./report.ts";
 
 /**
@@ -60,7 +61,7 @@ function drawPanel(
   const x = (ms: number): string => (LEFT + (ms / durationMs) * (WIDTH - LEFT - RIGHT)).toFixed(1);
   const y = (value: number): string => (top + PANEL_HEIGHT - BOTTOM - (value / max) * PLOT_HEIGHT).toFixed(1);
   const out: string[] = [
-    `<text x="${LEFT}" y="${top + 16}" font-weight="bold">${escaped(panel.title)}</text>`,
+    `<text x="${LEFT}" y="${top + 16}" font-weight="bold">${xmlText(panel.title)}</text>`,
   ];
   if (during !== null)
     out.push(
@@ -85,7 +86,7 @@ function drawPanel(
     const at = top + 30 + i * 15;
     if (i < LEGEND_MAX)
       out.push(
-        `<text x="${WIDTH - RIGHT + 10}" y="${at}" fill="${color}">${escaped(line.name.slice(0, NAME_CHARS_MAX))}</text>`,
+        `<text x="${WIDTH - RIGHT + 10}" y="${at}" fill="${color}">${xmlText(line.name.slice(0, NAME_CHARS_MAX))}</text>`,
       );
     else if (i === LEGEND_MAX)
       out.push(`<text x="${WIDTH - RIGHT + 10}" y="${at}">… ${panel.lines.length - LEGEND_MAX} more</text>`);
@@ -118,10 +119,6 @@ function niceStep(least: number): number {
 
 function short(path: string): string {
   return path.replace(/\.svc\.[^:]*/, "");
-}
-
-function escaped(text: string): string {
-  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
 const WIDTH = 960;

@@ -1,3 +1,4 @@
+import { xmlText } from "#/base/xml-text.ts";
 import type { Reach } from "#/model/access-explanation.ts";
 import { serverName } from "./matrix-text.ts";
 import type { SeenMatrix } from "./matrix-text.ts";
@@ -11,19 +12,19 @@ export function matrixSvg({ clients, servers, cells, seen }: SeenMatrix): string
   const parts: string[] = [];
   clients.forEach(({ name }, i) => {
     const x = left + i * CELL + CELL / 2;
-    parts.push(`<text transform="translate(${x} ${top - 8}) rotate(-45)">${escaped(shortened(name))}</text>`);
+    parts.push(`<text transform="translate(${x} ${top - 8}) rotate(-45)">${xmlText(shortened(name))}</text>`);
   });
   servers.forEach((server, row) => {
     const y = top + row * CELL;
     parts.push(
-      `<text x="${left - 8}" y="${y + CELL / 2 + 4}" text-anchor="end">${escaped(shortened(serverName(server)))}</text>`,
+      `<text x="${left - 8}" y="${y + CELL / 2 + 4}" text-anchor="end">${xmlText(shortened(serverName(server)))}</text>`,
     );
     clients.forEach((client, column) => {
       const { reach, proposed } = cells[column]![row]!;
       const count = seen[column]?.[row] ?? 0;
       const told = `${client.name} to ${serverName(server)}: ${reach}${proposed === reach ? "" : `, enforced ${proposed}`}${count === 0 ? "" : `, seen ${count} times`}`;
       parts.push(
-        `<g><title>${escaped(told)}</title>${cell(left + column * CELL, y, reach, proposed, count > 0)}</g>`,
+        `<g><title>${xmlText(told)}</title>${cell(left + column * CELL, y, reach, proposed, count > 0)}</g>`,
       );
     });
   });
@@ -65,10 +66,6 @@ function cell(x: number, y: number, reach: Reach, proposed: Reach, isSeen: boole
 
 function shortened(name: string): string {
   return name.length > NAME_CHARS_MAX ? `${name.slice(0, NAME_CHARS_MAX)}…` : name;
-}
-
-function escaped(text: string): string {
-  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
 const CELL = 26;

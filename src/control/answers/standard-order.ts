@@ -1,4 +1,5 @@
 import type { FieldMatch, HostMatch, HttpMatch, HttpRoute, HttpRule, PathMatch } from "#/model/route.ts";
+import { barePrefix } from "#/model/route.ts";
 import { literalPrefix } from "./common-regex.ts";
 import { wirePlainPath } from "./encode-match.ts";
 import type { Lose } from "./standard-refusal.ts";
@@ -79,11 +80,7 @@ const ROOT = { kind: "prefix", value: "/" } as const;
 const NO_MATCH: HttpMatch = { path: null, headers: [], query: [], method: null };
 
 function isRoot({ kind, value }: Candidate["path"]): boolean {
-  return kind === "prefix" && trimmed(value) === "";
-}
-
-function trimmed(prefix: string): string {
-  return prefix.replace(/\/+$/, "");
+  return kind === "prefix" && barePrefix(value) === "";
 }
 
 /** `i`, `j`: the places of both in the list. Of candidates at one host, for a request that both match. */
@@ -92,7 +89,7 @@ function oursPrefers(x: Candidate, y: Candidate, i: number, j: number): boolean 
   if (x.isCall !== y.isCall) return x.isCall;
   if (!mayMeet(x.route.hosts, y.route.hosts)) return false;
   if (x.kindRank !== y.kindRank) return x.kindRank > y.kindRank;
-  const longer = x.kindRank === 3 ? trimmed(x.path.value).length - trimmed(y.path.value).length : 0;
+  const longer = x.kindRank === 3 ? barePrefix(x.path.value).length - barePrefix(y.path.value).length : 0;
   return (longer || restOrder(x.match, y.match) || j - i) > 0;
 }
 
@@ -119,7 +116,7 @@ function isDecidedByHost(x: Candidate, y: Candidate): boolean {
 function pathOrder(x: Candidate["path"], y: Candidate["path"]): "ours" | "theirs" | "tie" {
   const exact = x.kind === "exact" ? x.value : y.kind === "exact" ? y.value : null;
   const lengthOf = ({ kind, value }: Candidate["path"]): number | null => {
-    if (kind === "prefix") return Math.max(1, trimmed(value).length);
+    if (kind === "prefix") return Math.max(1, barePrefix(value).length);
     return kind === "exact" ? value.length : (exact?.length ?? null);
   };
   const a = lengthOf(x);
@@ -159,26 +156,26 @@ function pathsOf(x: Candidate["path"], y: Candidate["path"], isWhateverLong: boo
   }
   if (x.kind === "prefix" && y.kind === "prefix") {
     const [short, long] = x.value.length <= y.value.length ? [x, y] : [y, x];
-    return mayHold(short, trimmed(long.value)) ? [long] : [];
+    return mayHold(short, barePrefix(long.value)) ? [long] : [];
   }
   if (y.kind === "regex") return x.kind === "regex" || mayMeetPrefix(y.value, x.value) ? [y] : [];
   if (!mayMeetPrefix(x.value, y.value)) return [];
   if (isWhateverLong) return [x];
   // A regex has as many characters as the prefix only where the prefix is the whole path.
   if (isRoot(y)) return ["/", "*"].map((value) => ({ kind: "exact", value }));
-  return [{ kind: "exact", value: trimmed(y.value) }];
+  return [{ kind: "exact", value: barePrefix(y.value) }];
 }
 
 function mayHold({ kind, value }: Candidate["path"], path: string): boolean {
   if (kind === "exact") return path === value;
   if (kind === "regex") return path.startsWith(literalPrefix(value));
-  const prefix = trimmed(value);
+  const prefix = barePrefix(value);
   return path.startsWith(prefix) && (path.length === prefix.length || path[prefix.length] === "/");
 }
 
 function mayMeetPrefix(regex: string, prefix: string): boolean {
   const literal = literalPrefix(regex);
-  return literal.startsWith(trimmed(prefix)) || trimmed(prefix).startsWith(literal);
+  return literal.startsWith(barePrefix(prefix)) || barePrefix(prefix).startsWith(literal);
 }
 
 /** All of both; null where one field would have to have two values. */

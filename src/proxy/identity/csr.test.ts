@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { test } from "node:test";
 import { makeCsr } from "./csr.ts";
-import { Der } from "./der.ts";
+import { Der } from "#/wire/der.ts";
 
 test("OpenSSL reads the request, its name and its signature (RFC 2986 §4)", () => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });

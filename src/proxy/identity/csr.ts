@@ -1,5 +1,5 @@
 import { sign, type KeyObject } from "node:crypto";
-import { Der } from "./der.ts";
+import { Der } from "#/wire/der.ts";
 
 /**
  * A PKCS#10 request (RFC 2986) for one DNS name, signed with a P-256 key. An empty subject and one subjectAltName: what

@@ -13,6 +13,7 @@ import type { Finding } from "../conditions.ts";
 import { isOneOf } from "./access-index.ts";
 import { conditionOf } from "./requests.ts";
 import type { AccessStatus } from "./status.ts";
+import { targetOf } from "./status.ts";
 import { placesOf, type AccessPlace } from "./targets.ts";
 
 /** A JwtPolicy at one of its targets. */
@@ -50,14 +51,7 @@ export function jwtIndex(
         some.push(...found.places.map((place) => ({ place, age: ageKey(loaded), policy, urls })));
       tell({
         loaded,
-        parent: {
-          group: ref.group,
-          kind: ref.kind,
-          namespace: ref.kind === "Namespace" ? "" : namespace,
-          name: ref.kind === "Namespace" ? namespace : (ref.name ?? ""),
-          section: null,
-          port: null,
-        },
+        parent: targetOf(ref, namespace),
         refusal: found.kind === "places" ? null : found.refusal,
         reference: findings[0] ?? null,
         note: "",

@@ -11,6 +11,7 @@ import type { AccessEntry, EntryRule } from "./access-index.ts";
 import { bothOf, conditionOf } from "./requests.ts";
 import { sourcesOf } from "./sources.ts";
 import type { AccessStatus } from "./status.ts";
+import { targetOf } from "./status.ts";
 import type { AccessPlace } from "./targets.ts";
 import { placesOf } from "./targets.ts";
 
@@ -42,14 +43,7 @@ export function ownEntries(
       }
       tell({
         loaded,
-        parent: {
-          group: ref.group,
-          kind: ref.kind,
-          namespace: ref.kind === "Namespace" ? "" : namespace,
-          name: ref.kind === "Namespace" ? namespace : (ref.name ?? ""),
-          section: null,
-          port: null,
-        },
+        parent: targetOf(ref, namespace),
         refusal: found.kind === "places" ? null : found.refusal,
         reference: null,
         note: [isAudited(policy) ? AUDITED : [], notes.map(({ message }) => message)].flat().join("; "),

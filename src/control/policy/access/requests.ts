@@ -1,6 +1,7 @@
 import type { RequestSpec } from "#/kube/access-objects.ts";
 import type { RequestCondition } from "#/model/access.ts";
 import type { FieldMatch, HttpMatch, PathMatch } from "#/model/route.ts";
+import { barePrefix } from "#/model/route.ts";
 import { literalName, literalPath } from "#/stack/access/request-index.ts";
 import { compilePattern } from "#/stack/route/pattern.ts";
 import { fieldMatches } from "../filters.ts";
@@ -127,7 +128,7 @@ function plainOf(path: PathMatch): PathMatch {
 }
 
 function isRoot(path: PathMatch): boolean {
-  return path.kind === "prefix" && trimmed(path.value) === "";
+  return path.kind === "prefix" && barePrefix(path.value) === "";
 }
 
 function pathHolds(match: PathMatch, path: string): boolean {
@@ -149,10 +150,6 @@ function pathHolds(match: PathMatch, path: string): boolean {
 
 /** Whole segments (Gateway API). */
 function isBelow(path: string, prefix: string): boolean {
-  const bare = trimmed(prefix);
+  const bare = barePrefix(prefix);
   return path.startsWith(bare) && (path.length === bare.length || path[bare.length] === "/");
-}
-
-function trimmed(prefix: string): string {
-  return prefix.replace(/\/+$/, "");
 }

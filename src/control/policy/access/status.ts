@@ -16,6 +16,22 @@ export interface AccessStatus {
   readonly findings: readonly Finding[];
 }
 
+/** The target that a policy of ours names in its own namespace. */
+export function targetOf(
+  { group, kind, name = "" }: { readonly group: string; readonly kind: string; readonly name?: string },
+  namespace: string,
+): ParentReference {
+  const isNamespace = kind === "Namespace";
+  return {
+    group,
+    kind,
+    namespace: isNamespace ? "" : namespace,
+    name: isNamespace ? namespace : name,
+    section: null,
+    port: null,
+  };
+}
+
 export function parentStatus({ parent, refusal, reference, note }: AccessStatus): ParentStatus {
   const accepted =
     refusal === null

@@ -1,4 +1,4 @@
-/** The few forms of DER (X.690) that a certificate signing request needs. Definite lengths, shortest form. */
+/** The few forms of DER (X.690) that certificates and requests for them need. Definite lengths, shortest form. */
 export const Der = {
   sequence: (...parts: Uint8Array[]): Uint8Array => tagged(0x30, ...parts),
   set: (...parts: Uint8Array[]): Uint8Array => tagged(0x31, ...parts),
@@ -23,7 +23,8 @@ export const Der = {
   },
 };
 
-function tagged(tag: number, ...parts: Uint8Array[]): Uint8Array {
+/** Any other form, by its identifier octet; up to 65,535 bytes. */
+export function tagged(tag: number, ...parts: Uint8Array[]): Uint8Array {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const head =
     length < 0x80
