@@ -1,8 +1,9 @@
 /**
  * One run of a load generator as its own process (so that it can be pinned to a core or put in a namespace).
- * Usage: load.ts http|tcp|grpc|hold SETTINGS-AS-JSON; prints the result as JSON. `hold` goes on until it is killed.
+ * Usage: load.ts http|tcp|grpc|handshake|hold SETTINGS-AS-JSON; prints the result as JSON. `hold` goes on until it is killed.
  */
 import { grpcLoad, type GrpcLoadSettings } from "./lib/grpc-load.ts";
+import { handshakeLoad, type HandshakeLoadSettings } from "./lib/handshake-load.ts";
 import { hold } from "./lib/idle.ts";
 import { openLoop, type OpenLoopSettings } from "./lib/open-loop.ts";
 import { tcpLoad, type TcpLoadSettings } from "./lib/tcp-load.ts";
@@ -19,7 +20,9 @@ if (kind === "hold") {
       ? await tcpLoad(settings as TcpLoadSettings)
       : kind === "grpc"
         ? await grpcLoad(settings as GrpcLoadSettings)
-        : await openLoop(settings as OpenLoopSettings);
+        : kind === "handshake"
+          ? await handshakeLoad(settings as HandshakeLoadSettings)
+          : await openLoop(settings as OpenLoopSettings);
   console.log(JSON.stringify(result));
   process.exit(0);
 }

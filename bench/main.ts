@@ -3,7 +3,7 @@
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
  *   npm run bench -- [--routes | --access] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
- *                    [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH]
+ *                    [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH] [--linkerd2-proxy PATH]
  *
  * At the end stands what 200 routes and 1,000 rules of authorization cost, measured in memory; --routes or --access measures that
  * alone, and needs no root. --report writes performance.md, .json and .svg into a folder.
@@ -32,6 +32,7 @@ import { routesRatios } from "./lib/routes-ratio.ts";
 import { showSpread } from "./lib/report.ts";
 import { QUICK_SHAPES, SHAPES, type Shape } from "./lib/shapes.ts";
 import { startEnvoy } from "./subjects/envoy.ts";
+import { startLinkerd2Proxy } from "./subjects/linkerd2-proxy.ts";
 import { startPillion } from "./subjects/pillion.ts";
 import { startPrototype } from "./subjects/prototype.ts";
 import { startDirect, startHaproxy, startNginx } from "./subjects/single-hop.ts";
@@ -51,16 +52,19 @@ const { values: options } = parseArgs({
     variant: { type: "string", multiple: true, default: [] },
     profile: { type: "string" },
     envoy: { type: "string" },
+    "linkerd2-proxy": { type: "string" },
   },
 });
 
+const PILLION_COMMAND = [process.execPath, ...SIDECAR_NODE_FLAGS];
 const subjects: Record<string, StartSubject> = {
   direct: startDirect,
   nginx: startNginx,
   haproxy: startHaproxy,
   prototype: startPrototype,
   envoy: startEnvoy(options.envoy),
-  pillion: startPillion([process.execPath, ...SIDECAR_NODE_FLAGS]),
+  "linkerd2-proxy": startLinkerd2Proxy(options["linkerd2-proxy"]),
+  pillion: startPillion({ command: PILLION_COMMAND }),
 };
 const QUICK_SUBJECTS = ["nginx", "prototype", "pillion"];
 
@@ -161,10 +165,10 @@ async function startSubjects(): Promise<void> {
   const world = await makeWorld();
   for (const variant of options.variant) {
     const [name = "", command = ""] = variant.split(/=(.*)/s);
-    subjects[name] = startPillion(
-      command.split(" ").map((word) => (word === "node" ? process.execPath : word)),
-      name,
-    );
+    subjects[name] = startPillion({
+      command: command.split(" ").map((word) => (word === "node" ? process.execPath : word)),
+      variant: name,
+    });
     wantedSubjects.push(name);
   }
   const profileFolder = options.profile ?? null;
@@ -211,10 +215,7 @@ async function warmUp(chosen: readonly Shape[]): Promise<void> {
   const others = chosen.filter((shape) => shape.speech !== "http1");
   for (const subject of running.filter((s) => s.processes.length > 0)) {
     await capacityOf(subject, options.quick ? 3 : 5);
-    for (const shape of others) {
-      const place = subject.places[shape.speech];
-      if (place !== undefined) await runBurst(subject.world, place, shape, 2, 0);
-    }
+    for (const shape of others) await runBurst(subject, shape, 2, 0);
   }
 }
 
@@ -230,10 +231,10 @@ async function capacityOfReference(chosen: readonly Shape[]): Promise<number> {
   return perSecond;
 }
 
-async function capacityOf({ world, places }: Subject, forSeconds: number): Promise<number> {
+async function capacityOf(subject: Subject, forSeconds: number): Promise<number> {
   const shape = SHAPES.find(({ name }) => name === "h1-64");
-  if (shape === undefined || places.http1 === undefined) return 0;
-  return (await runBurst(world, places.http1, shape, forSeconds, 0)).perSecond;
+  if (shape === undefined) return 0;
+  return (await runBurst(subject, shape, forSeconds, 0))?.perSecond ?? 0;
 }
 
 async function measure(chosen: readonly Shape[], capacityPerSecond: number): Promise<Map<string, Sample[]>> {
@@ -241,12 +242,11 @@ async function measure(chosen: readonly Shape[], capacityPerSecond: number): Pro
   for (let round = 1; round <= rounds; round++) {
     for (const shape of chosen) {
       for (const subject of running) {
-        const place = subject.places[shape.speech];
-        if (place === undefined) continue;
         const { world, processes } = subject;
         const before = processes.map((p) => cpuUsed(p.pid));
         const wireBefore = world.wireBytes();
-        const burst = await runBurst(world, place, shape, seconds, capacityPerSecond);
+        const burst = await runBurst(subject, shape, seconds, capacityPerSecond);
+        if (burst === null) continue;
         const cpu = processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
         const wireBytes = world.wireBytes() - wireBefore;
         if (burst.done === 0) {

@@ -2,8 +2,10 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { GrpcLoadResult, GrpcLoadSettings } from "./grpc-load.ts";
-import type { Namespaces } from "./namespaces.ts";
+import type { DialledPeer, HandshakeLoadResult, HandshakeLoadSettings } from "./handshake-load.ts";
+import { SIDECAR_UID, type Namespaces } from "./namespaces.ts";
 import type { OpenLoopResult, OpenLoopSettings } from "./open-loop.ts";
+import type { Subject } from "../subjects/subject.ts";
 import { existsInPath } from "./programs.ts";
 import type { Shape } from "./shapes.ts";
 import type { TcpLoadResult, TcpLoadSettings } from "./tcp-load.ts";
@@ -30,14 +32,19 @@ export function missingFor(shape: Shape): string | null {
   return program === null || existsInPath(program) ? null : `${program} is not installed`;
 }
 
-/** `place`: `host:port`, as seen from the client's namespace. `capacityPerSecond`: of the reference, for open loops of a share. */
-export function runBurst(
-  world: Namespaces,
-  place: string,
+/**
+ * One burst; null where the subject takes no load of this shape. `capacityPerSecond`: of the reference, for open loops of a share.
+ */
+export async function runBurst(
+  { world, places, peer }: Pick<Subject, "world" | "places" | "peer">,
   shape: Shape,
   seconds: number,
   capacityPerSecond: number,
-): Promise<Burst> {
+): Promise<Burst | null> {
+  if (shape.kind === "handshake")
+    return peer === undefined ? null : await runHandshakes(world, peer, shape, seconds);
+  const place = places[shape.speech];
+  if (place === undefined) return null;
   switch (shape.kind) {
     case "wrk":
       return runWrk(world, place, shape, seconds);
@@ -152,6 +159,18 @@ async function runTcp(
   return { ...result, perSecond: result.done / result.seconds };
 }
 
+async function runHandshakes(
+  world: Namespaces,
+  peer: DialledPeer,
+  { connections }: Of<"handshake">,
+  seconds: number,
+): Promise<Burst> {
+  const settings: HandshakeLoadSettings = { peer, connections, seconds };
+  // As who is not redirected to the client's sidecar.
+  const result = await runOwn<HandshakeLoadResult>(world, "handshake", settings, SIDECAR_UID);
+  return { ...result, perSecond: result.done / result.seconds };
+}
+
 async function runGrpcStream(
   world: Namespaces,
   place: string,
@@ -163,10 +182,16 @@ async function runGrpcStream(
   return { ...result, perSecond: result.done / seconds };
 }
 
-async function runOwn<Result>(world: Namespaces, kind: string, settings: object): Promise<Result> {
+async function runOwn<Result>(
+  world: Namespaces,
+  kind: string,
+  settings: object,
+  uid?: number,
+): Promise<Result> {
   const program = join(import.meta.dirname, "../load.ts");
   const out = await world.run("client", [process.execPath, program, kind, JSON.stringify(settings)], {
     core: LOAD_CORE,
+    ...(uid === undefined ? {} : { uid }),
   });
   return JSON.parse(out) as Result;
 }

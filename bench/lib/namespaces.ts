@@ -4,8 +4,17 @@ import { readdirSync } from "node:fs";
 export const HUB = "10.99.0.254";
 export const CLIENT = "10.99.0.1";
 export const SERVER = "10.99.0.2";
-/** Virtual address of the one Service, in no namespace. */
-export const SERVICE = "10.98.0.1";
+export const POD_CIDR = "10.96.0.0/14";
+export const SERVICE_CIDR = "10.92.0.0/14";
+/** Virtual address of a Service, in no namespace. */
+export const serviceAddress = (number: number): string =>
+  `10.92.${Math.floor(number / 250)}.${(number % 250) + 1}`;
+/** The first is the server's own; the others lead to the server too. Tens of thousands. */
+export const endpointAddress = (number: number): string =>
+  number === 0 ? SERVER : `10.96.${Math.floor(number / 250)}.${(number % 250) + 1}`;
+/** Of the one Service that the load goes to. */
+export const SERVICE: string = serviceAddress(0);
+const FURTHER_ENDPOINTS = "10.96.0.0/16";
 /**
  * What the applications speak. Each answers at `pod`, which is redirected to the sidecar when it is dialled from another namespace,
  * and at `bare`, past any sidecar; `service` is the Service's port for it.
@@ -57,8 +66,10 @@ export class Namespaces {
       setting(pod, "net/ipv4/ip_local_port_range", "1024 65535");
       setting(pod, "net/ipv4/tcp_tw_reuse", "1");
     }
+    inside(this.name("client"), ["ip", "route", "add", FURTHER_ENDPOINTS, "via", SERVER]);
+    inside(this.name("server"), ["ip", "route", "add", "local", FURTHER_ENDPOINTS, "dev", "lo"]);
     const all = Object.values(PORTS);
-    const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE}, ${SERVER} } tcp dport { ${all.map(({ service, pod }) => `${service}, ${pod}`).join(", ")} } redirect to :${OUTBOUND_PORT}`;
+    const outbound = `type nat hook output priority -100; meta skuid ${SIDECAR_UID} return; ip daddr { ${SERVICE_CIDR}, ${SERVER} } tcp dport { ${all.map(({ service, pod }) => `${service}, ${pod}`).join(", ")} } redirect to :${OUTBOUND_PORT}`;
     inside(this.name("client"), ["nft", `table ip bench { chain out { ${outbound}; }; }`]);
     const inbound = `type nat hook prerouting priority -100; iifname != "lo" tcp dport { ${all.map(({ pod }) => pod).join(", ")} } redirect to :${INBOUND_PORT}`;
     inside(this.name("server"), ["nft", `table ip bench { chain in { ${inbound}; }; }`]);

@@ -62,7 +62,7 @@ export function rowOf(shape: Shape, subject: Subject, samples: readonly Sample[]
     cpuUs: subject.processes.map(({ role }, i) => ({
       role,
       total: of((s) => total(s.cpu[i]!) / s.burst.done),
-      userShare: of((s) => s.cpu[i]!.userUs / total(s.cpu[i]!)).median,
+      userShare: of((s) => shareOf(s.cpu[i]!)).median,
     })),
     cpuSumUs: subject.processes.length === 0 ? null : of((s) => sum(s) / s.burst.done),
     perSecond: of((s) => s.burst.perSecond),
@@ -72,6 +72,11 @@ export function rowOf(shape: Shape, subject: Subject, samples: readonly Sample[]
     p999Us: of((s) => s.burst.p999Us),
     failed: samples.reduce((all, s) => all + s.burst.failed, 0),
   };
+}
+
+/** User time of all; the kernel counts both in ticks of 10 ms, so that a short burst's share is a rough one. */
+function shareOf({ userUs, systemUs }: CpuUsed): number {
+  return userUs + systemUs <= 0 ? 1 : Math.min(1, Math.max(0, userUs / (userUs + systemUs)));
 }
 
 /** The peers whose cost ours is divided by: pairs that do what we do. */

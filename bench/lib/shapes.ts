@@ -37,6 +37,8 @@ type Load =
       readonly streams: number;
       readonly messageBytes: number;
     }
+  /** New connections of mutual TLS to the server's sidecar, dialled by the load itself. */
+  | { readonly kind: "handshake"; readonly connections: number }
   | {
       readonly kind: "tcp";
       readonly what: TcpLoadSettings["what"];
@@ -120,6 +122,7 @@ export const SHAPES: readonly Shape[] = [
     path: "/",
     isConnectionPerRequest: true,
   },
+  { name: "tls-handshake", speech: "http2", unit: "connection", kind: "handshake", connections: 8 },
   tcp("tcp-ping-1", "round trip", "ping", 1),
   tcp("tcp-ping-64", "round trip", "ping", 64),
   tcp("tcp-connect", "connection", "connect", 8),

@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
 import { PORTS, SERVER, type Speech } from "../lib/namespaces.ts";
@@ -24,6 +24,7 @@ export const startEnvoy =
     if (binary === undefined) return { skipped: "no --envoy PATH was given" };
     const certificates = join(folder, "envoy");
     makeCertificates(certificates);
+    const read = (name: string): string => readFileSync(join(certificates, name), "utf8");
     const start = (side: "client" | "server", config: string) => {
       const file = join(folder, `envoy-${side}.json`);
       writeFileSync(file, config);
@@ -38,6 +39,15 @@ export const startEnvoy =
       name: "Envoy pair, mTLS",
       world,
       places: Object.fromEntries(SPEECHES.map((speech) => [speech, `127.0.0.1:${HOPS[speech].client}`])),
+      peer: {
+        host: SERVER,
+        port: HOPS.http2.mesh,
+        serverName: SERVER_NAME,
+        alpn: ["h2"],
+        certificatesPem: read("client.pem"),
+        keyPem: read("client.key"),
+        trustAnchorsPem: read("root.pem"),
+      },
       processes: [
         { role: "client", pid: client.pid ?? 0, readyMs: clientReadyMs },
         { role: "server", pid: server.pid ?? 0, readyMs: serverReadyMs },

@@ -1,54 +1,69 @@
-import { once } from "node:events";
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { stripTypeScriptTypes } from "node:module";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import type { ChildProcess } from "node:child_process";
 import { strippedSources } from "#/agent/stripped-sources.ts";
-import { LOAD_CORE, PROXY_CORE } from "../lib/load.ts";
-import {
-  type Namespaces,
-  type Speech,
-  CLIENT,
-  PORTS,
-  SERVER,
-  SERVICE,
-  SIDECAR_UID,
-} from "../lib/namespaces.ts";
+import { PROXY_CORE } from "../lib/load.ts";
+import { type Namespaces, type Speech, PORTS, SERVICE, SIDECAR_UID } from "../lib/namespaces.ts";
+import { Watched } from "../lib/observed.ts";
 import type { WorldSettings } from "../world/control.ts";
+import {
+  bootEnvironment,
+  firstLine,
+  peerOf,
+  startControl,
+  type Control,
+  type ListenPorts,
+  type Side,
+} from "./controlled.ts";
 import { end, type Measured, type StartSubject } from "./subject.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 
-/**
- * Two sidecars as they are deployed (without types, without privileges), intercepted by nftables. `variant` names a
- * second pair that runs under another command: other flags, another runtime.
- */
+export interface PillionOptions {
+  /** Runtime and flags, before the program. */
+  readonly command: readonly string[];
+  /** Names a second pair that runs under another command: other flags, another runtime. "" for the one that counts. */
+  readonly variant?: string;
+  /** Says of itself what its garbage collector and event loop do; costs a little, so what it costs is not measured. */
+  readonly isWatched?: boolean;
+}
+
+/** Two sidecars as they are deployed (without types, without privileges), intercepted by nftables. */
 export const startPillion =
-  (command: readonly string[], variant = ""): StartSubject =>
+  ({ command, variant = "", isWatched = false }: PillionOptions): StartSubject =>
   async (given) => {
     const folder = join(given.folder, `pillion-${variant}`);
     mkdirSync(folder);
     const world = await given.makeWorld();
-    const side = {
-      world,
-      folder,
-      command,
-      profileFolder: given.profileFolder,
-      program: sidecarProgram(folder, given.profileFolder !== null),
-      variant,
+    const program = sidecarProgram(folder, given.profileFolder !== null);
+    const flags = isWatched ? ["--import", observer(folder)] : [];
+    const side = async (
+      name: Side,
+    ): Promise<{ control: Control; child: ChildProcess; measured: Measured }> => {
+      const control = await startControl(world, folder, name);
+      const profile = profiled(given.profileFolder, `${name}${variant}`);
+      const { child, readyMs } = await startSidecar(world, name, control.settings, {
+        command: [...command, ...flags, ...profile],
+        program,
+      });
+      return { control, child, measured: { role: name, pid: child.pid ?? 0, readyMs } };
     };
-    const server = await startSide(side, "server");
-    const client = await startSide(side, "client");
+    const server = await side("server");
+    const client = await side("client");
     return {
       name: variant === "" ? "Pillion pair, mTLS" : `Pillion pair, ${variant}`,
       world,
       places: Object.fromEntries(
         Object.entries(PORTS).map(([speech, { service }]) => [speech as Speech, `${SERVICE}:${service}`]),
       ),
+      peer: peerOf(client.control),
       processes: [client.measured, server.measured],
+      ...(isWatched ? { watched: [new Watched(client.child), new Watched(server.child)] } : {}),
       stop: async () => {
         // A profile is written at the end, which a sidecar comes to once it is drained.
-        for (const child of [...client.children, ...server.children]) await end(child, 30_000);
+        for (const { child, control } of [client, server])
+          for (const one of [child, control.child]) await end(one, 30_000);
       },
     };
   };
@@ -57,7 +72,7 @@ export const startPillion =
  * The sources without types, laid out so that their own imports find each other. A sidecar that is to write a profile is not locked in,
  * since it could write no file then.
  */
-function sidecarProgram(folder: string, isProfiled: boolean): string {
+export function sidecarProgram(folder: string, isProfiled: boolean): string {
   const into = join(folder, "pillion");
   mkdirSync(into, { recursive: true });
   const sources = strippedSources(ROOT, into);
@@ -69,51 +84,53 @@ function sidecarProgram(folder: string, isProfiled: boolean): string {
   return open;
 }
 
-interface SideSettings {
-  world: Namespaces;
-  folder: string;
-  command: readonly string[];
-  profileFolder: string | null;
-  program: string;
-  variant: string;
+function observer(folder: string): string {
+  const into = join(folder, "observe.mjs");
+  writeFileSync(
+    into,
+    stripTypeScriptTypes(readFileSync(join(import.meta.dirname, "../lib/observe.ts"), "utf8")),
+  );
+  return into;
 }
 
-async function startSide(
-  { world, folder, command, profileFolder, program, variant }: SideSettings,
-  side: "client" | "server",
-): Promise<{ measured: Measured; children: ChildProcess[] }> {
-  const control = world.start(
-    side,
-    [
-      process.execPath,
-      "--no-warnings",
-      join(ROOT, "bench/world/control.ts"),
-      join(folder, "authority"),
-      side,
-    ],
-    { core: LOAD_CORE },
-  );
-  const settings = JSON.parse(await firstLine(control, () => true)) as WorldSettings;
+/** One sidecar, ready. `ports`: where it listens, if not where connections are redirected to. */
+export async function startSidecar(
+  world: Namespaces,
+  side: Side,
+  settings: WorldSettings,
+  how: {
+    readonly command: readonly string[];
+    readonly program: string;
+    readonly ports?: ListenPorts;
+    readonly env?: Readonly<Record<string, string>>;
+  },
+): Promise<{ child: ChildProcess; readyMs: number }> {
+  const token = settings.tokens.shift();
+  if (token === undefined) throw new Error("the bench's control plane was asked for too few tokens");
   const startMs = performance.now();
-  const sidecar = world.start(
-    side,
-    [...command, ...profiled(profileFolder, `${side}${variant}`), program, "sidecar"],
-    {
-      core: PROXY_CORE,
-      uid: SIDECAR_UID,
-      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", ...environment(side, settings) },
-      stdio: ["ignore", "inherit", "pipe", "pipe"],
+  const child = world.start(side, [...how.command, how.program, "sidecar"], {
+    core: PROXY_CORE,
+    uid: SIDECAR_UID,
+    env: {
+      PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
+      ...bootEnvironment(side, settings, {
+        host: "localhost",
+        ...(how.ports === undefined ? {} : { ports: how.ports }),
+      }),
+      PILLION_TOKEN_FD: "3",
+      PILLION_INTERCEPT: "nftables",
+      ...how.env,
     },
-  );
-  const tokenPipe = sidecar.stdio[3];
+    stdio: ["ignore", "inherit", "pipe", "pipe"],
+  });
+  const tokenPipe = child.stdio[3];
   if (tokenPipe !== null && tokenPipe !== undefined && "end" in tokenPipe) {
     // A sidecar that ended before it read its token is told of below.
     tokenPipe.on("error", () => undefined);
-    tokenPipe.end(settings.token);
+    tokenPipe.end(token);
   }
-  await firstLine(sidecar, (line) => line.includes('"message":"ready"'));
-  const readyMs = performance.now() - startMs;
-  return { measured: { role: side, pid: sidecar.pid ?? 0, readyMs }, children: [sidecar, control] };
+  await firstLine(child, "a Pillion sidecar", (line) => line.includes('"message":"ready"'));
+  return { child, readyMs: performance.now() - startMs };
 }
 
 /** Node's own profiler, from start to exit. */
@@ -121,58 +138,4 @@ function profiled(folder: string | null, side: string): string[] {
   return folder === null
     ? []
     : ["--cpu-prof", `--cpu-prof-dir=${folder}`, `--cpu-prof-name=${side}.cpuprofile`];
-}
-
-function environment(side: "client" | "server", settings: WorldSettings): Record<string, string> {
-  const control = `localhost:${settings.controlPort}`;
-  const services = ["IDENTITY", "DESTINATION", "POLICY"].map((name) => [
-    `LINKERD2_PROXY_${name}_SVC_ADDR`,
-    control,
-  ]);
-  return {
-    ...(Object.fromEntries(services) as Record<string, string>),
-    LINKERD2_PROXY_IDENTITY_LOCAL_NAME: settings.localName,
-    LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: settings.trustAnchorsPem,
-    LINKERD2_PROXY_DESTINATION_CONTEXT: JSON.stringify({ ns: "bench", nodeName: "bench", pod: side }),
-    LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS: "10.98.0.0/24,10.99.0.0/24",
-    LINKERD2_PROXY_POLICY_WORKLOAD: JSON.stringify({ ns: "bench", pod: side }),
-    LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS: "10.98.0.0/24,10.99.0.0/24",
-    LINKERD2_PROXY_INBOUND_LISTEN_ADDR: "0.0.0.0:4143",
-    LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS: "127.0.0.1:4140",
-    LINKERD2_PROXY_ADMIN_LISTEN_ADDR: "127.0.0.1:4191",
-    LINKERD2_PROXY_INBOUND_IPS: side === "client" ? CLIENT : SERVER,
-    LINKERD2_PROXY_INBOUND_PORTS:
-      side === "client"
-        ? ""
-        : Object.values(PORTS)
-            .map(({ pod }) => pod)
-            .join(","),
-    PILLION_TOKEN_FD: "3",
-    PILLION_INTERCEPT: "nftables",
-  };
-}
-
-/** The first line of a child's output (stdout, else stderr) that is `wanted`; what comes on stderr is shown when it ends early. */
-async function firstLine(child: ChildProcess, wanted: (line: string) => boolean): Promise<string> {
-  const stream = child.stdout ?? child.stderr;
-  if (stream === null) throw new Error("the child has no output to wait for");
-  const lines = createInterface(stream);
-  const seen: string[] = [];
-  const found = new Promise<string>((resolve) => {
-    lines.on("line", (line) => {
-      seen.push(line);
-      if (seen.length > 20) seen.shift();
-      if (wanted(line)) resolve(line);
-    });
-  });
-  const ended = once(child, "exit").then(() => {
-    throw new Error(`a process of the Pillion pair ended early:\n${seen.join("\n")}`);
-  });
-  const tooLate = new Promise<never>((_, reject) => {
-    setTimeout(
-      () => reject(new Error(`the Pillion pair was not ready within 15 s:\n${seen.join("\n")}`)),
-      15_000,
-    ).unref();
-  });
-  return await Promise.race([found, ended, tooLate]);
 }

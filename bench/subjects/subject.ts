@@ -1,5 +1,7 @@
 import type { ChildProcess } from "node:child_process";
+import type { DialledPeer } from "../lib/handshake-load.ts";
 import type { Namespaces, Speech } from "../lib/namespaces.ts";
+import type { Watched } from "../lib/observed.ts";
 
 /** One thing that is measured: nothing at all, one proxy, or a pair of sidecars. It runs from its start to `stop`. */
 export interface Subject {
@@ -7,6 +9,10 @@ export interface Subject {
   readonly world: Namespaces;
   /** Where the load goes, `host:port` as seen from the `client` namespace of `world`, by what is spoken there; not all speak all. */
   readonly places: Readonly<Partial<Record<Speech, string>>>;
+  /** The server's sidecar, for load that dials it by itself; absent where none takes mutual TLS. */
+  readonly peer?: DialledPeer;
+  /** Of `processes`, where they are watched from within. Such a subject is no part of the comparison. */
+  readonly watched?: readonly Watched[];
   /** The proxies whose CPU and memory count, client side first. */
   readonly processes: readonly Measured[];
   stop(): Promise<void>;
@@ -60,6 +66,21 @@ export async function readyByPort(
   const dial = `for i in $(seq 2000); do (exec 3<>/dev/tcp/${address}/${port}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`;
   await world.run(place, ["bash", "-c", dial]);
   return performance.now() - startMs;
+}
+
+/** Waits until a GET in a namespace is answered with 200, asking every 5 ms, at most 10 s. */
+export async function readyByHttp(
+  world: Namespaces,
+  place: "client" | "server",
+  port: number,
+  path: string,
+): Promise<void> {
+  const ask = `exec 3<>/dev/tcp/127.0.0.1/${port} && printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' >&3 && read -r line <&3 && [[ $line == *" 200 "* ]]`;
+  await world.run(place, [
+    "bash",
+    "-c",
+    `for i in $(seq 2000); do (${ask}) 2>/dev/null && exit 0; sleep 0.005; done; exit 1`,
+  ]);
 }
 
 /** Asks a child to end, by force after `withinMs`; resolves when it has. */

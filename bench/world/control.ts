@@ -1,13 +1,15 @@
 /**
  * The control plane of the bench: Pillion's own answers, certificates and gRPC server over a mesh that is written down
- * here (one Service, one pod behind it, one client) instead of read from a folder and an agent. One process in each
- * namespace, plaintext on loopback; both share the certificate authority in STATE-FOLDER.
+ * here (one Service or many, one pod behind it, one client) instead of read from a folder and an agent. One process in
+ * each namespace, plaintext on loopback; both share the certificate authority in STATE-FOLDER.
  *
- *   control.ts STATE-FOLDER client|server     prints one line of JSON, `WorldSettings`, when it listens
+ *   control.ts STATE-FOLDER client|server [MESH-SIZE-AS-JSON]     prints one line of JSON, `WorldSettings`, when it listens
  */
+import { generateKeyPairSync } from "node:crypto";
 import { createServer, type AddressInfo } from "node:net";
 import type { IpAddress } from "#/base/address.ts";
-import { Authority } from "#/control/identity/authority.ts";
+import { Authority, type SanForm } from "#/control/identity/authority.ts";
+import { derToPem } from "#/control/identity/certificates.ts";
 import { Tokens } from "#/control/identity/tokens.ts";
 import { destinationMethods } from "#/control/rpc/destination.ts";
 import { identityMethods } from "#/control/rpc/identity.ts";
@@ -20,17 +22,53 @@ import { StateFolder } from "#/control/state-folder.ts";
 import { dnsName, type Identity } from "#/model/identity.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { JsonLog } from "#/net/log.ts";
-import { CLIENT, HUB, PORTS, SERVER, SERVICE, type Speech } from "../lib/namespaces.ts";
+import { backendOf, balancerTo, matchOf, routeOf, ruleTo } from "#/stack/route/testing.ts";
+import {
+  CLIENT,
+  endpointAddress,
+  HUB,
+  POD_CIDR,
+  PORTS,
+  SERVER,
+  SERVICE_CIDR,
+  serviceAddress,
+  type Speech,
+} from "../lib/namespaces.ts";
 
 export interface WorldSettings {
   controlPort: number;
-  token: string;
+  /** Single-use, one for each sidecar that was asked for. */
+  tokens: string[];
   trustAnchorsPem: string;
   localName: string;
+  /** A certificate of the client's identity for whoever dials sidecars by itself. */
+  peer: { certificatesPem: string; keyPem: string };
+  serverName: string;
+}
+
+/** What there is in the mesh. All Services lead to the one server; further endpoints are addresses of the same. */
+export interface MeshSize {
+  services: number;
+  /** Of each Service. */
+  endpoints: number;
+  /** HTTP routes by a prefix each, of the first Service's HTTP/1 port. */
+  routes: number;
+  /** Tokens that are needed. */
+  sidecars: number;
+  form: SanForm;
 }
 
 const TRUST_DOMAIN = "bench.local";
-const [folder = "", role = ""] = process.argv.slice(2);
+const CLUSTER_DOMAIN = "cluster.local";
+const [folder = "", role = "", sizeText = "{}"] = process.argv.slice(2);
+const size: MeshSize = {
+  services: 1,
+  endpoints: 1,
+  routes: 0,
+  sidecars: 1,
+  form: "dns+spiffe",
+  ...(JSON.parse(sizeText) as Partial<MeshSize>),
+};
 
 function pod(name: "client" | "server", ip: IpAddress): ViewPod {
   return {
@@ -67,36 +105,55 @@ function pod(name: "client" | "server", ip: IpAddress): ViewPod {
 const pods = [pod("client", CLIENT as IpAddress), pod("server", SERVER as IpAddress)] as const;
 /** HTTP/1.1 has to be found out, as with most Services. */
 const PROTOCOLS = { http1: "detect", http2: "http2", grpc: "grpc", tcp: "opaque" } as const;
-const service = {
-  name: "app",
+const services = Array.from({ length: size.services }, (_, number) => ({
+  name: `app-${number}`,
   namespace: "bench",
-  clusterIp: SERVICE,
+  clusterIp: serviceAddress(number),
   isHeadless: false,
   externalName: null,
   ports: Object.entries(PORTS).map(([speech, { service: port, pod: target }]) => ({
     name: speech,
     port,
     protocol: PROTOCOLS[speech as Speech],
-    endpoints: [{ ip: SERVER, port: target, hostname: null, pod: pods[1] }],
+    endpoints: Array.from({ length: size.endpoints }, (__, endpoint) => ({
+      ip: endpointAddress(endpoint),
+      port: target,
+      hostname: null,
+      pod: pods[1],
+    })),
   })),
+}));
+const backend = {
+  ...balancerTo("app-0"),
+  path: `app-0.bench.svc.${CLUSTER_DOMAIN}:${PORTS.http1.service}`,
 };
+const routes = Array.from({ length: size.routes }, (_, number) =>
+  routeOf(`route-${number}`, [ruleTo([backendOf(backend)], [matchOf(`/route-${number}/*`)])]),
+);
+const routed = { producer: new Map([[PORTS.http1.service, { kind: "http", http: routes, tcp: [] }]]) };
 const view = {
   node: {
     name: "bench",
     instance: "bench",
     gatewayIp: HUB,
-    podCidr: "10.99.0.0/24",
-    serviceCidr: "10.98.0.0/24",
+    podCidr: POD_CIDR,
+    serviceCidr: SERVICE_CIDR,
     controlPort: 0,
     intercept: "nftables",
-    clusterDomain: "cluster.local",
+    clusterDomain: CLUSTER_DOMAIN,
     trustDomain: TRUST_DOMAIN,
   },
   podsByIp: new Map(pods.map((p) => [p.ip, p])),
   podsByName: new Map(pods.map((p) => [`${p.namespace}/${p.name}`, p])),
-  servicesByIp: new Map([[service.clusterIp, service]]),
-  servicesByName: new Map([["bench/app", service]]),
-  policy: NO_POLICY,
+  servicesByIp: new Map(services.map((service) => [service.clusterIp, service])),
+  servicesByName: new Map(services.map((service) => [`bench/${service.name}`, service])),
+  policy:
+    routes.length === 0
+      ? NO_POLICY
+      : {
+          ...NO_POLICY,
+          services: new Map([["bench/app-0", { ...routed, consumers: new Map(), defaults: null }]]),
+        },
 } as unknown as MeshView;
 
 const clock = new SystemClock();
@@ -114,13 +171,34 @@ const rpc = new RpcServer({ methods, clock, log });
 const server = createServer((socket) =>
   rpc.serve(socket, { caller: null, isTrusted: true, peer: socket.remoteAddress ?? "" }),
 );
+const identityOf = (serviceAccount: string): Identity => ({
+  trustDomain: TRUST_DOMAIN,
+  namespace: "bench",
+  serviceAccount,
+});
+const keys = generateKeyPairSync("ec", { namedCurve: "P-256" });
+const publicKey = await crypto.subtle.importKey(
+  "spki",
+  new Uint8Array(keys.publicKey.export({ type: "spki", format: "der" })),
+  { name: "ECDSA", namedCurve: "P-256" },
+  true,
+  ["verify"],
+);
+const leaf = await authority.issue(identityOf("client"), publicKey, size.form);
 server.listen(0, "127.0.0.1", () => {
-  const identity: Identity = { trustDomain: TRUST_DOMAIN, namespace: "bench", serviceAccount: role };
+  const identity = identityOf(role);
   const settings: WorldSettings = {
     controlPort: (server.address() as AddressInfo).port,
-    token: tokens.give({ podUid: role, identity, form: "dns+spiffe" }),
+    tokens: Array.from({ length: size.sidecars }, () =>
+      tokens.give({ podUid: role, identity, form: size.form }),
+    ),
     trustAnchorsPem: authority.trustAnchorsPem,
     localName: dnsName(identity),
+    peer: {
+      certificatesPem: [leaf.der, ...leaf.intermediates].map((der) => derToPem(der)).join(""),
+      keyPem: keys.privateKey.export({ type: "pkcs8", format: "pem" }) as string,
+    },
+    serverName: dnsName(identityOf("server")),
   };
   process.stdout.write(`${JSON.stringify(settings)}\n`);
 });
