@@ -41,10 +41,8 @@ async function start(isRedirected: boolean): Promise<void> {
   const context = { world: null as unknown as Namespaces, makeWorld, folder, profileFolder: null };
   if (isRedirected) redirect.enter();
   const name = isRedirected ? "redirected" : "as it is";
-  const subject = await startPillion(
-    [process.execPath, ...SIDECAR_NODE_FLAGS],
-    name.replaceAll(" ", "-"),
-  )(context);
+  const command = [process.execPath, ...SIDECAR_NODE_FLAGS];
+  const subject = await startPillion({ command, variant: name.replaceAll(" ", "-") })(context);
   if (isRedirected) redirect.leave();
   if ("skipped" in subject) throw new Error(subject.skipped);
   subjects.push({ name, subject, isRedirected });

@@ -16,17 +16,19 @@ export interface Sample {
   p99Ms: number;
 }
 
-/** One burst at `place`. Throws when a request failed: its figures would say nothing. */
+/** One burst of HTTP/1.1 at `http1`. Throws when a request failed: its figures would say nothing. */
 export async function sampleBurst(
   world: Namespaces,
-  place: string,
+  http1: string,
   pids: readonly number[],
   shape: Shape,
   seconds: number,
 ): Promise<Sample> {
   const before = pids.map(cpuUsed);
   const applicationsBefore = applicationsUs(world);
-  const { done, failed, perSecond, p50Us, p99Us } = await runBurst(world, place, shape, seconds, 0);
+  const burst = await runBurst({ world, places: { http1 } }, shape, seconds, 0);
+  if (burst === null) throw new Error(`${shape.name} asks for more than HTTP/1.1`);
+  const { done, failed, perSecond, p50Us, p99Us } = burst;
   if (failed > 0) throw new Error(`${failed} of ${done} requests failed`);
   const eachUs = pids.map((pid, i) => {
     const { userUs, systemUs } = cpuBetween(before[i]!, cpuUsed(pid));
