@@ -1,10 +1,11 @@
 /**
  * One run of a load generator as its own process (so that it can be pinned to a core or put in a namespace).
- * Usage: load.ts http|tcp|grpc|handshake|hold SETTINGS-AS-JSON; prints the result as JSON. `hold` goes on until it is killed.
+ * Usage: load.ts http|tcp|grpc|handshake|use|hold SETTINGS-AS-JSON; prints the result as JSON. `hold` goes on until it is killed.
  */
 import { grpcLoad, type GrpcLoadSettings } from "./lib/grpc-load.ts";
 import { handshakeLoad, type HandshakeLoadSettings } from "./lib/handshake-load.ts";
 import { hold } from "./lib/idle.ts";
+import { useTargets } from "./lib/mesh-size.ts";
 import { openLoop, type OpenLoopSettings } from "./lib/open-loop.ts";
 import { tcpLoad, type TcpLoadSettings } from "./lib/tcp-load.ts";
 
@@ -14,6 +15,8 @@ if (kind === "hold") {
   const { place, speech } = settings as { place: string; speech: "http1" | "tcp" };
   const [host = "", port = ""] = place.split(":");
   await hold(host, Number(port), speech);
+} else if (kind === "use") {
+  console.log(JSON.stringify(await useTargets(settings as Parameters<typeof useTargets>[0])));
 } else {
   const result =
     kind === "tcp"

@@ -3,10 +3,13 @@
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
  *   npm run bench -- [--routes | --access] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
- *                    [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER] [--envoy PATH] [--linkerd2-proxy PATH]
+ *                    [--part NAME[,NAME]] [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER]
+ *                    [--envoy PATH] [--linkerd2-proxy PATH]
  *
- * At the end stands what 200 routes and 1,000 rules of authorization cost, measured in memory; --routes or --access measures that
- * alone, and needs no root. --report writes performance.md, .json and .svg into a folder.
+ * Parts, all by default (with --quick, --shape or --profile the shapes alone): `crowd`, many idle sidecars on the machine; `mesh-size`,
+ * what a sidecar remembers of a mesh; `shapes`, the comparison under load; `watched`, our garbage collector and event loop meanwhile;
+ * `let-through`, connections without a proxy; `policy`, what routes and rules cost in memory (--routes or --access measures that
+ * alone, and needs no root). --report writes performance.md, .json and .svg into a folder.
  *
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
@@ -17,22 +20,33 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
 import { startApps } from "./lib/app.ts";
+import { crowdOf, type CrowdRow } from "./lib/crowd.ts";
 import { idleCost } from "./lib/idle.ts";
 import { missingFor, runBurst } from "./lib/load.ts";
+import { letThrough, type LetThrough } from "./lib/let-through.ts";
 import { describeMachine } from "./lib/machine.ts";
-import { markdownOf, textOf } from "./lib/markdown.ts";
+import { markdownOf, policyText, shownArguments, textOf } from "./lib/markdown.ts";
+import { meshSizesOf, type MeshSizeRow } from "./lib/mesh-size.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { plotOf } from "./lib/plot.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { describeProfile } from "./lib/profile.ts";
 import { existsInPath } from "./lib/programs.ts";
-import { isPeerPair, rowOf, type MemoryRow, type Results, type Sample } from "./lib/results.ts";
+import {
+  isPeerPair,
+  rowOf,
+  type MemoryRow,
+  type PolicyRow,
+  type Results,
+  type Sample,
+  type WatchedRow,
+} from "./lib/results.ts";
 import { accessRatio } from "./lib/access-ratio.ts";
 import { routesRatios } from "./lib/routes-ratio.ts";
-import { showSpread } from "./lib/report.ts";
 import { QUICK_SHAPES, SHAPES, type Shape } from "./lib/shapes.ts";
 import { startEnvoy } from "./subjects/envoy.ts";
-import { startLinkerd2Proxy } from "./subjects/linkerd2-proxy.ts";
+import { envoyKind, linkerd2ProxyKind, pillionKind, type Kind } from "./subjects/kinds.ts";
+import { linkerd2Version, startLinkerd2Proxy } from "./subjects/linkerd2-proxy.ts";
 import { startPillion } from "./subjects/pillion.ts";
 import { startPrototype } from "./subjects/prototype.ts";
 import { startDirect, startHaproxy, startNginx } from "./subjects/single-hop.ts";
@@ -49,6 +63,7 @@ const { values: options } = parseArgs({
     seconds: { type: "string" },
     only: { type: "string" },
     shape: { type: "string" },
+    part: { type: "string" },
     variant: { type: "string", multiple: true, default: [] },
     profile: { type: "string" },
     envoy: { type: "string" },
@@ -68,8 +83,13 @@ const subjects: Record<string, StartSubject> = {
 };
 const QUICK_SUBJECTS = ["nginx", "prototype", "pillion"];
 
+const PARTS = ["crowd", "mesh-size", "shapes", "watched", "let-through", "policy"] as const;
+type Part = (typeof PARTS)[number];
+
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 5));
-const seconds = Number(options.seconds ?? (options.quick ? 1 : 3));
+const seconds = Number(options.seconds ?? 1);
+const isNarrow = options.quick || options.shape !== undefined || options.profile !== undefined;
+const wantedParts: readonly string[] = options.part?.split(",") ?? (isNarrow ? ["shapes"] : PARTS);
 const wantedSubjects =
   options.only?.split(",") ?? (options.quick ? [...QUICK_SUBJECTS] : Object.keys(subjects));
 const wantedShapes =
@@ -84,8 +104,8 @@ const skip = (what: string): void => {
 };
 
 if (options.routes || options.access) {
-  if (options.routes) printRoutesRatio();
-  if (options.access) printAccessRatio();
+  const asked = [...(options.routes ? routesRows() : []), ...(options.access ? accessRows() : [])];
+  console.log(policyText(asked));
   process.exit();
 }
 if (process.getuid?.() !== 0) {
@@ -96,6 +116,7 @@ const folder = mkdtempSync(join(tmpdir(), "pillion-bench-"));
 // Sidecars run under another user and read their program here; the keys in it have modes of their own.
 chmodSync(folder, 0o755);
 const worlds: Namespaces[] = [];
+let hasFailed = false;
 const running: Subject[] = [];
 // Whatever ends this process, nothing that it started may stay.
 process.on("exit", () => {
@@ -104,7 +125,7 @@ process.on("exit", () => {
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void finish(130));
 try {
   await main();
-  await finish(0);
+  await finish(hasFailed ? 1 : 0);
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   await finish(1);
@@ -113,12 +134,62 @@ try {
 async function main(): Promise<void> {
   const machine = describeMachine();
   note(machine);
+  for (const name of wantedParts)
+    if (!PARTS.some((part) => part === name))
+      throw new Error(`no part is called ${name}; there are ${PARTS.join(", ")}`);
   const chosen = chosenShapes();
+  // The still parts come first: later there are many more processes of our own, which share pages with sidecars.
+  const crowd = await inPart("crowd", crowds, []);
+  const meshSizes = await inPart("mesh-size", meshSizesOfAll, []);
+  const compared = await inPart("shapes", () => compare(chosen), { rows: [], memory: [], reference: null });
+  const watchedRows = await inPart("watched", () => watch(chosen), []);
+  const through = await inPart("let-through", throughKernel, null);
+  const policy = await inPart("policy", () => Promise.resolve([...routesRows(), ...accessRows()]), []);
+  const results: Results = {
+    machine,
+    versions: versions(),
+    rounds,
+    seconds,
+    skipped,
+    ...compared,
+    watched: watchedRows,
+    crowd,
+    meshSizes,
+    letThrough: through,
+    policy,
+  };
+  if (options.json) console.log(JSON.stringify(results, null, 1));
+  else
+    console.log(
+      `\n${rounds} rounds of ${seconds} s, min / median / max; CPU is user + system µs of each proxy process; × peer: against the cheapest pair of another mesh\n\n${textOf(results)}`,
+    );
+  if (options.report !== undefined) writeReport(results, options.report);
+}
+
+async function inPart<T>(part: Part, measureIt: () => Promise<T>, otherwise: T): Promise<T> {
+  if (!wantedParts.includes(part)) return otherwise;
+  const startMs = performance.now();
+  try {
+    return await measureIt();
+  } catch (error) {
+    // What others have measured shall not be lost; that this is missing is said on the page and by the exit code.
+    if (part === "shapes") throw error;
+    console.error(error);
+    skip(`${part}, it failed: ${error instanceof Error ? error.message.split("\n")[0] : String(error)}`);
+    hasFailed = true;
+    return otherwise;
+  } finally {
+    note(`${part}: ${((performance.now() - startMs) / 1000).toFixed(0)} s`);
+  }
+}
+
+async function compare(chosen: readonly Shape[]): Promise<Pick<Results, "rows" | "memory" | "reference">> {
   await startSubjects();
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const fresh = running.map(memoryOf);
   await warmUp(chosen);
-  const samples = await measure(chosen, await capacityOfReference(chosen));
+  const reference = await referenceFor(chosen);
+  const { samples, halfway } = await measure(chosen, reference?.perSecond ?? 0);
   const loaded = running.map(memoryOf);
   const rows = chosen.flatMap((shape) =>
     running.flatMap((subject) => {
@@ -126,21 +197,67 @@ async function main(): Promise<void> {
       return own.length === 0 ? [] : [rowOf(shape, subject, own)];
     }),
   );
-  const memory = await memoryRows(fresh, loaded);
-  const results: Results = { machine, versions: versions(), rounds, seconds, skipped, rows, memory };
-  if (options.json) console.log(JSON.stringify(results, null, 1));
-  else {
-    console.log(
-      `\n${rounds} rounds of ${seconds} s, min / median / max; CPU is user + system µs of each proxy process; × peer: against the cheapest pair of another mesh\n\n${textOf(results)}`,
-    );
-    printRoutesRatio();
-    printAccessRatio();
+  return { rows, memory: await memoryRows(fresh, halfway, loaded), reference };
+}
+
+/** The sidecars that can be had by themselves, of those that are wanted. */
+function kinds(): Kind[] {
+  const { envoy, "linkerd2-proxy": linkerd2Proxy } = options;
+  const all: [string, Kind | null][] = [
+    ["envoy", envoy === undefined ? null : envoyKind(envoy)],
+    ["linkerd2-proxy", linkerd2Proxy === undefined ? null : linkerd2ProxyKind(linkerd2Proxy)],
+    ["pillion", pillionKind(PILLION_COMMAND)],
+  ];
+  return all.flatMap(([name, kind]) => (kind !== null && wantedSubjects.includes(name) ? [kind] : []));
+}
+
+async function crowds(): Promise<CrowdRow[]> {
+  const rows: CrowdRow[] = [];
+  for (const kind of kinds()) rows.push(await crowdOf(kind, bareWorld(), folder));
+  return rows;
+}
+
+async function meshSizesOfAll(): Promise<MeshSizeRow[]> {
+  const rows: MeshSizeRow[] = [];
+  for (const kind of kinds()) rows.push(...(await meshSizesOf(kind.inMesh, await makeWorld(), folder)));
+  return rows;
+}
+
+/** A pair of ours that is watched from within, under each shape once. */
+async function watch(chosen: readonly Shape[]): Promise<WatchedRow[]> {
+  const start = startPillion({ command: PILLION_COMMAND, variant: "watched", isWatched: true });
+  const subject = await start({ world: bareWorld(), makeWorld, folder, profileFolder: null });
+  if ("skipped" in subject) return [];
+  const rows: WatchedRow[] = [];
+  try {
+    const perSecond = await capacityOf(subject, 5);
+    for (const shape of chosen) {
+      await runBurst(subject, shape, 1, perSecond);
+      for (const sidecar of subject.watched ?? []) await sidecar.ask();
+      await runBurst(subject, shape, seconds, perSecond);
+      for (const [i, sidecar] of (subject.watched ?? []).entries())
+        rows.push({
+          shape: shape.name,
+          role: subject.processes[i]!.role,
+          seconds,
+          ...(await sidecar.ask()),
+        });
+    }
+  } finally {
+    await subject.stop();
   }
-  if (options.report !== undefined) writeReport(results, options.report);
+  return rows;
+}
+
+async function throughKernel(): Promise<LetThrough | null> {
+  const found = await letThrough(makeWorld, 2 * rounds + 1, Math.min(seconds, 2));
+  if (!("skipped" in found)) return found;
+  skip(`connections let through, ${found.skipped}`);
+  return null;
 }
 
 function writeReport(results: Results, into: string): void {
-  const command = `npm run bench -- ${process.argv.slice(2).join(" ")}`;
+  const command = `npm run bench -- ${shownArguments(process.argv.slice(2)).join(" ")}`;
   writeFileSync(join(into, "performance.json"), `${JSON.stringify(results, null, 1)}\n`);
   writeFileSync(join(into, "performance.svg"), plotOf(results));
   writeFileSync(join(into, "performance.md"), markdownOf(results, command, "performance.svg"));
@@ -186,49 +303,67 @@ async function startSubjects(): Promise<void> {
   }
 }
 
-function printRoutesRatio(): void {
+function routesRows(): PolicyRow[] {
   const { routes, endpoints, services } = routesRatios(rounds);
-  console.log(
-    `\nCPU per request in memory, × the plain path, min / median / max of ${rounds} rounds (aim: at most 1.15)\n` +
-      `  200 routes to one endpoint: ${showSpread(routes, 2)}\n` +
-      `  200 routes to one service of 1,000 endpoints: ${showSpread(endpoints, 2)}\n` +
-      `  200 routes to 200 services of 5 endpoints, each used in turn: ${showSpread(services, 2)}`,
-  );
+  return [
+    { what: "200 routes to one endpoint", ratio: routes, aimMax: 1.15 },
+    { what: "200 routes to one service of 1,000 endpoints", ratio: endpoints, aimMax: 1.15 },
+    {
+      what: "200 routes to 200 services of 5 endpoints, each used in turn",
+      ratio: services,
+      aimMax: 1.15,
+    },
+  ];
 }
 
-function printAccessRatio(): void {
-  console.log(
-    `\nCPU per request in memory, × the plain path, min / median / max of ${rounds} rounds (aim: at most 1.05)\n` +
-      `  100 policies of 10 rules: ${showSpread(accessRatio(rounds), 2)}`,
-  );
+function accessRows(): PolicyRow[] {
+  return [{ what: "100 authorization policies of 10 rules", ratio: accessRatio(rounds), aimMax: 1.05 }];
 }
 
-async function makeWorld(): Promise<Namespaces> {
-  const world = new Namespaces();
-  worlds.push(world);
+/** `prepare` is called before anything runs in it. */
+async function makeWorld(prepare?: (world: Namespaces) => void): Promise<Namespaces> {
+  const world = bareWorld();
+  prepare?.(world);
   await startApps(world, folder);
   return world;
 }
 
-/** A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days: of each shape. */
+/** Without applications. */
+function bareWorld(): Namespaces {
+  const world = new Namespaces();
+  worlds.push(world);
+  return world;
+}
+
+/**
+ * A compiler that learns while it runs needs tens of thousands of requests before it is what it will be for days: of each shape. Whom
+ * a compiler made beforehand gets little.
+ */
 async function warmUp(chosen: readonly Shape[]): Promise<void> {
   const others = chosen.filter((shape) => shape.speech !== "http1");
   for (const subject of running.filter((s) => s.processes.length > 0)) {
-    await capacityOf(subject, options.quick ? 3 : 5);
-    for (const shape of others) await runBurst(subject, shape, 2, 0);
+    const isLearning = !isPeerPair(subject.name) && subject.processes.length === 2;
+    await capacityOf(subject, !isLearning ? 1 : options.quick ? 3 : 5);
+    if (isLearning) for (const shape of others) await runBurst(subject, shape, 2, 0);
   }
 }
 
-/** Requests in a second that open loops of a share are shares of: of another mesh's pair, if there is one, else of ours. */
-async function capacityOfReference(chosen: readonly Shape[]): Promise<number> {
-  if (!chosen.some((shape) => shape.kind === "open" && typeof shape.perSecond !== "number")) return 0;
+/** Open loops of a share are shares of what another mesh's pair can do, of the slowest, so that none is asked for more than it has. */
+async function referenceFor(chosen: readonly Shape[]): Promise<Results["reference"]> {
+  if (!chosen.some((shape) => shape.kind === "open" && typeof shape.perSecond !== "number")) return null;
   const pairs = running.filter((subject) => subject.processes.length === 2);
-  const reference = pairs.find(({ name }) => isPeerPair(name)) ?? pairs.at(-1);
-  if (reference === undefined)
+  const peers = pairs.filter(({ name }) => isPeerPair(name));
+  const candidates = peers.length > 0 ? peers : pairs.slice(-1);
+  if (candidates.length === 0)
     throw new Error("open loops of a share need a pair of sidecars to be a share of");
-  const perSecond = await capacityOf(reference, seconds);
-  note(`open loops are shares of what the ${reference.name} can do: ${perSecond.toFixed(0)} requests/s`);
-  return perSecond;
+  const capacities: { subject: string; perSecond: number }[] = [];
+  for (const subject of candidates)
+    capacities.push({ subject: subject.name, perSecond: await capacityOf(subject, seconds) });
+  const reference = capacities.toSorted((a, b) => a.perSecond - b.perSecond)[0]!;
+  note(
+    `open loops are shares of what the ${reference.subject} can do: ${reference.perSecond.toFixed(0)} requests/s`,
+  );
+  return reference;
 }
 
 async function capacityOf(subject: Subject, forSeconds: number): Promise<number> {
@@ -237,9 +372,14 @@ async function capacityOf(subject: Subject, forSeconds: number): Promise<number>
   return (await runBurst(subject, shape, forSeconds, 0))?.perSecond ?? 0;
 }
 
-async function measure(chosen: readonly Shape[], capacityPerSecond: number): Promise<Map<string, Sample[]>> {
+async function measure(
+  chosen: readonly Shape[],
+  capacityPerSecond: number,
+): Promise<{ samples: Map<string, Sample[]>; halfway: MemoryUsed[][] }> {
   const samples = new Map<string, Sample[]>();
+  let halfway: MemoryUsed[][] = [];
   for (let round = 1; round <= rounds; round++) {
+    if (round === Math.floor(rounds / 2) + 1) halfway = running.map(memoryOf);
     for (const shape of chosen) {
       for (const subject of running) {
         const { world, processes } = subject;
@@ -261,7 +401,7 @@ async function measure(chosen: readonly Shape[], capacityPerSecond: number): Pro
       }
     }
   }
-  return samples;
+  return { samples, halfway };
 }
 
 function key(shape: Shape, subject: Subject): string {
@@ -272,7 +412,11 @@ function memoryOf(subject: Subject): MemoryUsed[] {
   return subject.processes.map((p) => memoryUsed(p.pid));
 }
 
-async function memoryRows(fresh: MemoryUsed[][], loaded: MemoryUsed[][]): Promise<MemoryRow[]> {
+async function memoryRows(
+  fresh: MemoryUsed[][],
+  halfway: MemoryUsed[][],
+  loaded: MemoryUsed[][],
+): Promise<MemoryRow[]> {
   const rows: MemoryRow[] = [];
   for (const [i, subject] of running.entries()) {
     const http1 = options.quick ? null : await idleCost(subject, "http1");
@@ -283,6 +427,7 @@ async function memoryRows(fresh: MemoryUsed[][], loaded: MemoryUsed[][]): Promis
         role,
         readyMs,
         fresh: fresh[i]![j]!,
+        halfway: halfway[i]![j]!,
         loaded: loaded[i]![j]!,
         idleKib: { http1: http1?.[j] ?? null, tcp: tcp?.[j] ?? null },
       });
@@ -301,6 +446,8 @@ function versions(): Record<string, string> {
   ask("nginx", "nginx", ["-v"]);
   ask("HAProxy", "haproxy", ["-v"]);
   if (options.envoy !== undefined) ask("Envoy", options.envoy, ["--version"]);
+  const { "linkerd2-proxy": linkerd2Proxy } = options;
+  if (linkerd2Proxy !== undefined) found["linkerd2-proxy"] = linkerd2Version(linkerd2Proxy);
   return found;
 }
 

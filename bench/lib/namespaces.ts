@@ -44,6 +44,7 @@ export type Place = "hub" | "client" | "server";
 export class Namespaces {
   readonly #tag = `${PREFIX}${process.pid}-${made++}-`;
   readonly #children = new Set<ChildProcess>();
+  readonly #cgroups = new Map<Place, string>();
 
   constructor() {
     sweep();
@@ -64,6 +65,8 @@ export class Namespaces {
       for (const link of ["lo", "eth0"]) inside(pod, ["ip", "link", "set", link, "up"]);
       inside(pod, ["ip", "route", "add", "default", "via", HUB]);
       setting(pod, "net/ipv4/ip_local_port_range", "1024 65535");
+      // Whoever dials a port of these until somebody listens there must not get it as its own, and so reach itself.
+      setting(pod, "net/ipv4/ip_local_reserved_ports", "4140-4191,8080-8087,8443-8474,9001-9034,20000-20199");
       setting(pod, "net/ipv4/tcp_tw_reuse", "1");
     }
     inside(this.name("client"), ["ip", "route", "add", FURTHER_ENDPOINTS, "via", SERVER]);
@@ -73,6 +76,11 @@ export class Namespaces {
     inside(this.name("client"), ["nft", `table ip bench { chain out { ${outbound}; }; }`]);
     const inbound = `type nat hook prerouting priority -100; iifname != "lo" tcp dport { ${all.map(({ pod }) => pod).join(", ")} } redirect to :${INBOUND_PORT}`;
     inside(this.name("server"), ["nft", `table ip bench { chain in { ${inbound}; }; }`]);
+  }
+
+  /** Puts what is started from now on in a namespace into a cgroup, before it makes a socket. */
+  enter(place: Place, cgroup: string): void {
+    this.#cgroups.set(place, cgroup);
   }
 
   name(place: Place): string {
@@ -89,7 +97,13 @@ export class Namespaces {
       options.uid === undefined
         ? []
         : ["setpriv", `--reuid=${options.uid}`, `--regid=${options.uid}`, "--clear-groups", "--"];
-    const child = spawn("ip", ["netns", "exec", this.name(place), ...pin, ...uid, ...command], {
+    const cgroup = this.#cgroups.get(place);
+    const enter =
+      cgroup === undefined ? [] : ["sh", "-c", `echo $$ > ${cgroup}/cgroup.procs && exec "$@"`, "sh"];
+    // The cgroup comes first: a namespace has a /sys of its own.
+    const inside = ["netns", "exec", this.name(place), ...pin, ...uid, ...command];
+    const [program = "ip", ...args] = [...enter, "ip", ...inside];
+    const child = spawn(program, args, {
       stdio: options.stdio ?? ["ignore", "pipe", "inherit"],
       ...(options.env === undefined ? {} : { env: options.env }),
     });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { markdownOf, textOf } from "./markdown.ts";
+import { markdownOf, shownArguments, textOf } from "./markdown.ts";
 import { plotOf } from "./plot.ts";
 import { ratioToPeer, rowOf, type Results, type Sample } from "./results.ts";
 import { SHAPES } from "./shapes.ts";
@@ -35,6 +35,12 @@ const results: Results = {
   skipped: ["h2, h2load is not installed"],
   rows: [direct, ours, envoy, linkerd],
   memory: [],
+  reference: null,
+  watched: [],
+  crowd: [],
+  meshSizes: [],
+  letThrough: null,
+  policy: [],
 };
 
 test("costs are of one unit, each process apart and all together", () => {
@@ -63,6 +69,69 @@ test("the page has every row, those that lose too, and what was not measured", (
   assert.match(page, /Not measured: h2, h2load is not installed\./);
   assert.match(page, /npm run bench -- --report docs/);
   assert.doesNotMatch(page + textOf(results) + plotOf(results), /NaN|Infinity|undefined|null/);
+});
+
+test("the page has what was measured beside the shapes, and no path of the machine", () => {
+  const flat = (value: number) => ({ min: value, median: value, max: value });
+  const mesh = (name: string, kib: number) => ({
+    subject: "Pillion",
+    mesh: name,
+    privateKib: flat(kib),
+    unanswered: name.includes("routes") ? 3 : 0,
+  });
+  const all: Results = {
+    ...results,
+    reference: { subject: "Envoy pair, mTLS", perSecond: 5_000 },
+    crowd: [
+      {
+        subject: "Pillion",
+        count: 20,
+        rssKib: flat(71_680),
+        pssKib: flat(20_480),
+        privateKib: flat(10_240),
+        idleMsPerSecond: flat(0.3),
+      },
+    ],
+    meshSizes: [
+      mesh("1 service", 1_024),
+      mesh("1 service of 1,000 endpoints", 1_024 + 999 * 2),
+      mesh("1 service with 1,000 routes", 1_024 + 3_000),
+      mesh("5 services, all used", 2_048),
+      mesh("1,000 services, 5 used", 2_048),
+    ],
+    watched: [
+      {
+        shape: shape.name,
+        role: "client",
+        seconds: 2,
+        gc: { pauses: 20, totalMs: 40, longestMs: 5, majors: 1 },
+        stalls: { p99Ms: 3, longestMs: 9 },
+      },
+    ],
+    letThrough: {
+      rows: [{ shape: "new-connections", without: flat(100), hooked: flat(99), ratio: flat(0.99) }],
+      connections: { client: 70, server: 70 },
+      bytesIn: 2 ** 30,
+    },
+    policy: [{ what: "200 routes", ratio: flat(1.1), aimMax: 1.15 }],
+  };
+  const page = markdownOf(
+    all,
+    `npm run bench -- ${shownArguments(["--envoy", "/a/envoy", "--variant", "x=/b/bun --y", "--report", "docs"]).join(" ")}`,
+    "performance.svg",
+  );
+  assert.match(page, /npm run bench -- --envoy PATH --variant x=PATH --report docs/);
+  assert.doesNotMatch(page, /\/a\/|\/b\//);
+  assert.match(page, /^\| Pillion \| 70.0 .* \| 20.0 .* \| 10.0 .* \| 0.30 /m);
+  assert.match(page, /^\| KiB per endpoint \| 2.00 \|$/m);
+  assert.match(page, /^\| KiB per route \| 3.00 \|$/m);
+  assert.match(page, /^\| KiB per Service that is not used \| 0.00 \|$/m);
+  assert.match(page, /3 unanswered/);
+  assert.match(page, /^\| h1-1, client \| 10 \| 0.5 \| 2.0 % \| 5.0 \| 3.0 \| 9.0 \|$/m);
+  assert.match(page, /70 connections at the client's pod, 70 at the server's, 1.0 GiB received/);
+  assert.match(page, /^\| 200 routes \| 1.10 .* \| ≤ 1.15 \|$/m);
+  assert.match(page, /^\| h1-1 \| 40.0 \| 0.50 \| 1.00 \| 0.80 \| 1.00 \|$/m, "at a glance");
+  assert.doesNotMatch(page + textOf(all), /NaN|Infinity|undefined|null/);
 });
 
 test("the picture has a bar for each cost that can be compared", () => {

@@ -1,5 +1,9 @@
 import type { Subject } from "../subjects/subject.ts";
+import type { CrowdRow } from "./crowd.ts";
+import type { LetThrough } from "./let-through.ts";
 import type { Burst } from "./load.ts";
+import type { MeshSizeRow } from "./mesh-size.ts";
+import type { Observed } from "./observed.ts";
 import type { CpuUsed, MemoryUsed } from "./process-cost.ts";
 import { spread, type Spread } from "./report.ts";
 import type { Shape } from "./shapes.ts";
@@ -35,6 +39,8 @@ export interface MemoryRow {
   /** From exec until it could serve. */
   readonly readyMs: number;
   readonly fresh: MemoryUsed;
+  /** After half of the rounds. */
+  readonly halfway: MemoryUsed;
   readonly loaded: MemoryUsed;
   /** What each idle connection adds, in KiB of resident memory; null where it was not measured. */
   readonly idleKib: { readonly http1: number | null; readonly tcp: number | null };
@@ -49,6 +55,28 @@ export interface Results {
   readonly skipped: readonly string[];
   readonly rows: readonly Row[];
   readonly memory: readonly MemoryRow[];
+  /** Whose capacity open loops of a share are shares of; null where there are none. */
+  readonly reference: { readonly subject: string; readonly perSecond: number } | null;
+  readonly watched: readonly WatchedRow[];
+  readonly crowd: readonly CrowdRow[];
+  readonly meshSizes: readonly MeshSizeRow[];
+  readonly letThrough: LetThrough | null;
+  /** In memory, without sockets: what policy adds to a request. */
+  readonly policy: readonly PolicyRow[];
+}
+
+/** What one of our sidecars said of itself after one burst. */
+export interface WatchedRow extends Observed {
+  readonly shape: string;
+  readonly role: string;
+  readonly seconds: number;
+}
+
+export interface PolicyRow {
+  readonly what: string;
+  /** CPU of a request, × the same without. */
+  readonly ratio: Spread;
+  readonly aimMax: number;
 }
 
 export function rowOf(shape: Shape, subject: Subject, samples: readonly Sample[]): Row {

@@ -6,6 +6,8 @@ export type Shape = {
   readonly name: string;
   readonly speech: Speech;
   readonly unit: "request" | "message" | "round trip" | "connection" | "MiB";
+  /** A sentence on what it is like. */
+  readonly about: string;
 } & Load;
 
 type Load =
@@ -46,8 +48,11 @@ type Load =
       readonly messageBytes: number;
     };
 
-const http1 = (name: string, connections: number, path = "/"): Shape => ({
+const many = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+const http1 = (name: string, connections: number, path = "/", body = "1 KiB"): Shape => ({
   name,
+  about: `HTTP/1.1, closed loop over ${many(connections, "connection")}, answers of ${body}.`,
   speech: "http1",
   unit: "request",
   kind: "wrk",
@@ -57,6 +62,7 @@ const http1 = (name: string, connections: number, path = "/"): Shape => ({
 });
 const http2 = (name: string, connections: number, streams: number): Shape => ({
   name,
+  about: `HTTP/2, closed loop over ${many(connections, "connection")} of ${streams} streams, answers of 1 KiB.`,
   speech: "http2",
   unit: "request",
   kind: "h2load",
@@ -66,6 +72,7 @@ const http2 = (name: string, connections: number, streams: number): Shape => ({
 });
 const open = (name: string, connections: number, perSecond: number | { ofCapacity: number }): Shape => ({
   name,
+  about: `HTTP/1.1, open loop over ${many(connections, "connection")}: requests come at their rate whatever the answers do.`,
   speech: "http1",
   unit: "request",
   kind: "open",
@@ -74,11 +81,12 @@ const open = (name: string, connections: number, perSecond: number | { ofCapacit
 });
 const tcp = (
   name: string,
+  about: string,
   unit: Shape["unit"],
   what: TcpLoadSettings["what"],
   connections: number,
   messageBytes = 64,
-): Shape => ({ name, speech: "tcp", unit, kind: "tcp", what, connections, messageBytes });
+): Shape => ({ name, about, speech: "tcp", unit, kind: "tcp", what, connections, messageBytes });
 
 /** In the order in which they are printed. */
 export const SHAPES: readonly Shape[] = [
@@ -86,13 +94,14 @@ export const SHAPES: readonly Shape[] = [
   http1("h1-8", 8),
   http1("h1-64", 64),
   http1("h1-512", 512),
-  http1("h1-64-empty", 64, "/0"),
-  http1("h1-64-64KiB", 64, "/64k"),
-  http1("h1-8-10MiB", 8, "/10m"),
+  http1("h1-64-empty", 64, "/0", "0 bytes"),
+  http1("h1-64-64KiB", 64, "/64k", "64 KiB"),
+  http1("h1-8-10MiB", 8, "/10m", "10 MiB"),
   http2("h2-1x64", 1, 64),
   http2("h2-4x16", 4, 16),
   {
     name: "grpc-unary-4x16",
+    about: "Unary calls of gRPC with messages of 128 bytes, closed loop over 4 connections of 16 streams.",
     speech: "grpc",
     unit: "request",
     kind: "h2load",
@@ -102,6 +111,7 @@ export const SHAPES: readonly Shape[] = [
   },
   {
     name: "grpc-stream-64",
+    about: "Messages of 128 bytes there and back on 64 streams of gRPC of one connection.",
     speech: "grpc",
     unit: "message",
     kind: "grpc-stream",
@@ -115,6 +125,7 @@ export const SHAPES: readonly Shape[] = [
   open("open-80%", 64, { ofCapacity: 0.8 }),
   {
     name: "new-connections",
+    about: "HTTP/1.1, a connection for each request, 8 at a time.",
     speech: "http1",
     unit: "request",
     kind: "wrk",
@@ -122,12 +133,32 @@ export const SHAPES: readonly Shape[] = [
     path: "/",
     isConnectionPerRequest: true,
   },
-  { name: "tls-handshake", speech: "http2", unit: "connection", kind: "handshake", connections: 8 },
-  tcp("tcp-ping-1", "round trip", "ping", 1),
-  tcp("tcp-ping-64", "round trip", "ping", 64),
-  tcp("tcp-connect", "connection", "connect", 8),
-  tcp("tcp-download", "MiB", "download", 1),
-  tcp("tcp-upload", "MiB", "upload", 1),
+  {
+    name: "tls-handshake",
+    about:
+      "A connection of mutual TLS 1.3 (P-256, X25519MLKEM768, no resumption) for each request, dialled to the server's sidecar by the load itself, 8 at a time: what a peer costs that keeps no connection. Only the server's CPU is the handshake's.",
+    speech: "http2",
+    unit: "connection",
+    kind: "handshake",
+    connections: 8,
+  },
+  tcp(
+    "tcp-ping-1",
+    "Opaque bytes: messages of 64 bytes there and back on one connection.",
+    "round trip",
+    "ping",
+    1,
+  ),
+  tcp("tcp-ping-64", "The same on 64 connections.", "round trip", "ping", 64),
+  tcp(
+    "tcp-connect",
+    "Opaque bytes: a connection for each byte there and back, 8 at a time.",
+    "connection",
+    "connect",
+    8,
+  ),
+  tcp("tcp-download", "Opaque bytes: one connection, the server sends.", "MiB", "download", 1),
+  tcp("tcp-upload", "Opaque bytes: one connection, the client sends.", "MiB", "upload", 1),
 ];
 
 export const QUICK_SHAPES: readonly string[] = ["h1-8", "h1-64", "open-500"];

@@ -43,11 +43,18 @@ export async function startControl(
   return { child, settings: JSON.parse(line) as WorldSettings };
 }
 
+export interface BootOptions {
+  /** Where it listens, if not where connections are redirected to. */
+  readonly ports?: ListenPorts;
+  /** It takes connections that were meant for any address, not its pod's alone. */
+  readonly takesAnyAddress?: boolean;
+}
+
 /** The part of the environment that every sidecar of the API knows. */
 export function bootEnvironment(
   side: Side,
   settings: WorldSettings,
-  { host, ports = USUAL_PORTS }: { host: string; ports?: ListenPorts },
+  { host, ports = USUAL_PORTS, takesAnyAddress = false }: BootOptions & { host: string },
 ): Record<string, string> {
   const control = `${host}:${settings.controlPort}`;
   const services = ["IDENTITY", "DESTINATION", "POLICY"].map((name) => [
@@ -66,7 +73,7 @@ export function bootEnvironment(
     LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS: `127.0.0.1:${ports.outbound}`,
     LINKERD2_PROXY_ADMIN_LISTEN_ADDR: `127.0.0.1:${ports.admin}`,
     LINKERD2_PROXY_INBOUND_DEFAULT_POLICY: "all-unauthenticated",
-    LINKERD2_PROXY_INBOUND_IPS: side === "client" ? CLIENT : SERVER,
+    ...(takesAnyAddress ? {} : { LINKERD2_PROXY_INBOUND_IPS: side === "client" ? CLIENT : SERVER }),
     LINKERD2_PROXY_INBOUND_PORTS:
       side === "client"
         ? ""

@@ -1,7 +1,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
-import { PORTS, SERVER, type Speech } from "../lib/namespaces.ts";
+import { endpointAddress, PORTS, SERVER, type Speech } from "../lib/namespaces.ts";
+import type { MeshKnown } from "../lib/mesh-size.ts";
 import { makeCertificates, MESH_ALPN, SERVER_NAME } from "../runtime/certs.ts";
 import { end, readyByPort, type StartSubject } from "./subject.ts";
 
@@ -12,6 +13,15 @@ const HOPS: Readonly<Record<Speech, { readonly client: number; readonly mesh: nu
   grpc: { client: 9024, mesh: 8464 },
   tcp: { client: 9034, mesh: 8474 },
 };
+/** Of the client's side, for HTTP/1. */
+export const ENVOY_PORT: number = HOPS.http1.client;
+export const ENVOY_FLAGS: readonly string[] = [
+  "--concurrency",
+  "1",
+  "--log-level",
+  "error",
+  "--disable-hot-restart",
+];
 const SPEECHES = Object.keys(HOPS) as Speech[];
 
 /**
@@ -28,8 +38,7 @@ export const startEnvoy =
     const start = (side: "client" | "server", config: string) => {
       const file = join(folder, `envoy-${side}.json`);
       writeFileSync(file, config);
-      const quiet = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"];
-      return world.start(side, [binary, "-c", file, ...quiet], { core: PROXY_CORE });
+      return world.start(side, [binary, "-c", file, ...ENVOY_FLAGS], { core: PROXY_CORE });
     };
     const server = start("server", serverConfig(certificates));
     const serverReadyMs = await readyByPort(world, "server", HOPS.http1.mesh, SERVER);
@@ -78,8 +87,9 @@ function listener(
   speech: Speech,
   codec: "HTTP1" | "HTTP2",
   transport: object,
+  routes?: readonly (readonly [prefix: string, cluster: string])[],
 ): object {
-  const filter = speech === "tcp" ? tcpProxy() : httpManager(speech, codec);
+  const filter = speech === "tcp" ? tcpProxy() : httpManager(speech, codec, routes);
   return {
     name: `${speech}-${port}`,
     address: { socket_address: { address, port_value: port } },
@@ -98,26 +108,32 @@ function tcpProxy(): object {
   };
 }
 
-function httpManager(speech: Speech, codec: "HTTP1" | "HTTP2"): object {
+function httpManager(
+  speech: Speech,
+  codec: "HTTP1" | "HTTP2",
+  routes: readonly (readonly [prefix: string, cluster: string])[] = [["/", speech]],
+): object {
   const router = {
     name: "envoy.filters.http.router",
     typed_config: { "@type": type("envoy.extensions.filters.http.router.v3.Router") },
   };
   // Streams of gRPC go on as long as the run.
-  const route = { match: { prefix: "/" }, route: { cluster: speech, timeout: "0s" } };
+  const table = routes.map(([prefix, to]) => ({ match: { prefix }, route: { cluster: to, timeout: "0s" } }));
   const manager = {
     "@type": type("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
     stat_prefix: speech,
     codec_type: codec,
-    route_config: { virtual_hosts: [{ name: "all", domains: ["*"], routes: [route] }] },
+    route_config: { virtual_hosts: [{ name: "all", domains: ["*"], routes: table }] },
     http_filters: [router],
   };
   return { name: "envoy.filters.network.http_connection_manager", typed_config: manager };
 }
 
-function cluster(name: Speech, address: string, port: number, more: object): object {
-  const endpoint = { address: { socket_address: { address, port_value: port } } };
-  const assignment = { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint }] }] };
+function cluster(name: string, port: number, endpoints: number, more: object): object {
+  const all = Array.from({ length: endpoints }, (_, number) => ({
+    endpoint: { address: { socket_address: { address: endpointAddress(number), port_value: port } } },
+  }));
+  const assignment = { cluster_name: name, endpoints: [{ lb_endpoints: all }] };
   return { name, type: "STATIC", connect_timeout: "1s", load_assignment: assignment, ...LIMITS, ...more };
 }
 
@@ -139,25 +155,53 @@ const HTTP2 = {
 
 const alpnOf = (speech: Speech): string[] => (speech === "tcp" ? ["bench-tcp"] : [MESH_ALPN, "h2"]);
 
-function clientConfig(certificates: string): string {
-  const listeners = SPEECHES.map((speech) =>
-    listener("127.0.0.1", HOPS[speech].client, speech, speech === "http1" ? "HTTP1" : "HTTP2", {}),
+/**
+ * `firstPort`: of four, where it listens. `known`: a mesh of some size for HTTP/1, each Service a cluster behind a prefix; one that
+ * leads to the server if not given.
+ */
+export function clientConfig(
+  certificates: string,
+  { firstPort, known }: { readonly firstPort?: number; readonly known?: MeshKnown } = {},
+): string {
+  const services = known?.services ?? 1;
+  const nameOf = (speech: Speech, number: number): string =>
+    number === 0 ? speech : `${speech}-service-${number}`;
+  const further: (readonly [string, string])[] = [
+    ...Array.from({ length: known?.routes ?? 0 }, (_, n) => [`/route-${n}/`, "http1"] as const),
+    ...Array.from(
+      { length: services - 1 },
+      (_, n) => [`/service-${n + 1}/`, nameOf("http1", n + 1)] as const,
+    ),
+    ["/", "http1"],
+  ];
+  const listeners = SPEECHES.map((speech, i) =>
+    listener(
+      "127.0.0.1",
+      firstPort === undefined ? HOPS[speech].client : firstPort + i,
+      speech,
+      speech === "http1" ? "HTTP1" : "HTTP2",
+      {},
+      speech === "http1" ? further : undefined,
+    ),
   );
-  const clusters = SPEECHES.map((speech) => {
+  const clusters = SPEECHES.flatMap((speech) => {
     const tls = {
       "@type": type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
       sni: SERVER_NAME,
       common_tls_context: tlsContext(certificates, "client", alpnOf(speech)),
     };
-    return cluster(speech, SERVER, HOPS[speech].mesh, {
+    const more = {
       transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls },
       ...(speech === "tcp" ? {} : HTTP2),
-    });
+    };
+    return Array.from({ length: services }, (_, number) =>
+      cluster(nameOf(speech, number), HOPS[speech].mesh, known?.endpoints ?? 1, more),
+    );
   });
   return config(listeners, clusters);
 }
 
-function serverConfig(certificates: string): string {
+export function serverConfig(certificates: string): string {
   const listeners = SPEECHES.map((speech) => {
     const tls = {
       "@type": type("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
@@ -165,10 +209,10 @@ function serverConfig(certificates: string): string {
       common_tls_context: tlsContext(certificates, "server", alpnOf(speech)),
     };
     const transport = { transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls } };
-    return listener(SERVER, HOPS[speech].mesh, speech, "HTTP2", transport);
+    return listener("0.0.0.0", HOPS[speech].mesh, speech, "HTTP2", transport);
   });
   const clusters = SPEECHES.map((speech) =>
-    cluster(speech, SERVER, PORTS[speech].bare, speech === "http2" || speech === "grpc" ? HTTP2 : {}),
+    cluster(speech, PORTS[speech].bare, 1, speech === "http2" || speech === "grpc" ? HTTP2 : {}),
   );
   return config(listeners, clusters);
 }

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { chmodSync, chownSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,11 +9,11 @@ import { type Namespaces, type Speech, PORTS, SERVICE, SIDECAR_UID } from "../li
 import type { WorldSettings } from "../world/control.ts";
 import {
   bootEnvironment,
+  type BootOptions,
   peerOf,
   startControl,
   USUAL_PORTS,
   type Control,
-  type ListenPorts,
   type Side,
 } from "./controlled.ts";
 import { end, readyByHttp, type Measured, type StartSubject } from "./subject.ts";
@@ -60,12 +61,7 @@ export async function startLinkerd2Sidecar(
   world: Namespaces,
   side: Side,
   settings: WorldSettings,
-  how: {
-    readonly binary: string;
-    readonly folder: string;
-    readonly ports?: ListenPorts;
-    readonly env?: Readonly<Record<string, string>>;
-  },
+  how: BootOptions & { readonly binary: string; readonly folder: string },
 ): Promise<{ child: ChildProcess; readyMs: number }> {
   const token = settings.tokens.shift();
   if (token === undefined) throw new Error("the bench's control plane was asked for too few tokens");
@@ -88,7 +84,7 @@ export async function startLinkerd2Sidecar(
     uid: SIDECAR_UID,
     env: {
       // It goes without TLS to a control plane on loopback alone, and takes only this name for it.
-      ...bootEnvironment(side, settings, { host: "localhost.", ports }),
+      ...bootEnvironment(side, settings, { ...how, host: "localhost." }),
       LINKERD2_PROXY_IDENTITY_DIR: how.folder,
       LINKERD2_PROXY_IDENTITY_TOKEN_FILE: tokenFile,
       LINKERD2_PROXY_CONTROL_LISTEN_ADDR: `127.0.0.1:${ports.admin - 1}`,
@@ -96,10 +92,20 @@ export async function startLinkerd2Sidecar(
       LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION: String(PORTS.tcp.pod),
       LINKERD2_PROXY_LOG: "warn",
       LINKERD2_PROXY_CORES: "1",
-      ...how.env,
     },
     stdio: ["ignore", "inherit", "inherit"],
   });
   await readyByHttp(world, side, ports.admin, "/ready");
   return { child, readyMs: performance.now() - startMs };
+}
+
+/** A binary says what it is before it finds that nobody told it what to do. */
+export function linkerd2Version(binary: string): string {
+  const { stdout, stderr } = spawnSync(binary, [], {
+    encoding: "utf8",
+    timeout: 5_000,
+    env: { LINKERD2_PROXY_LOG: "info" },
+  });
+  const said = /linkerd2_proxy: (?:release|debug) (\S+) \((\w+)\)/.exec(`${stdout}${stderr}`);
+  return said === null ? "of unknown version" : `${said[1]} (${said[2]})`;
 }

@@ -9,11 +9,11 @@ import { Watched } from "../lib/observed.ts";
 import type { WorldSettings } from "../world/control.ts";
 import {
   bootEnvironment,
+  type BootOptions,
   firstLine,
   peerOf,
   startControl,
   type Control,
-  type ListenPorts,
   type Side,
 } from "./controlled.ts";
 import { end, type Measured, type StartSubject } from "./subject.ts";
@@ -93,17 +93,12 @@ function observer(folder: string): string {
   return into;
 }
 
-/** One sidecar, ready. `ports`: where it listens, if not where connections are redirected to. */
+/** One sidecar, ready. */
 export async function startSidecar(
   world: Namespaces,
   side: Side,
   settings: WorldSettings,
-  how: {
-    readonly command: readonly string[];
-    readonly program: string;
-    readonly ports?: ListenPorts;
-    readonly env?: Readonly<Record<string, string>>;
-  },
+  how: BootOptions & { readonly command: readonly string[]; readonly program: string },
 ): Promise<{ child: ChildProcess; readyMs: number }> {
   const token = settings.tokens.shift();
   if (token === undefined) throw new Error("the bench's control plane was asked for too few tokens");
@@ -113,13 +108,9 @@ export async function startSidecar(
     uid: SIDECAR_UID,
     env: {
       PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
-      ...bootEnvironment(side, settings, {
-        host: "localhost",
-        ...(how.ports === undefined ? {} : { ports: how.ports }),
-      }),
+      ...bootEnvironment(side, settings, { ...how, host: "localhost" }),
       PILLION_TOKEN_FD: "3",
       PILLION_INTERCEPT: "nftables",
-      ...how.env,
     },
     stdio: ["ignore", "inherit", "pipe", "pipe"],
   });
