@@ -5,6 +5,7 @@
  *
  *   pair.ts client CERTIFICATES LISTEN SERVER        pair.ts server CERTIFICATES LISTEN APP
  *   pair.ts hop - LISTEN APP  (one plain hop, no TLS)        pair.ts idle        Places are PORT or HOST:PORT.
+ *   pair.ts client-epoll …    as client, the application's connections over an epoll loop of our own (Node only)
  */
 import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
@@ -22,12 +23,18 @@ function place(text: string): { host: string; port: number } {
 const here = { ...place(listen), backlog: 1024 };
 const there = place(target);
 
+/** What is needed of a socket to write to it. */
+interface Written {
+  readonly destroyed: boolean;
+  write(bytes: Uint8Array): unknown;
+}
+
 /** Joins all writes of one turn of the loop into one. */
 class Writer {
-  readonly #socket: Socket;
+  readonly #socket: Written;
   #queue: Uint8Array[] = [];
   #scheduled = false;
-  constructor(socket: Socket) {
+  constructor(socket: Written) {
     this.#socket = socket;
   }
   write(bytes: Uint8Array): void {
@@ -117,7 +124,47 @@ const identity = (leaf: string) => ({
   minVersion: "TLSv1.3" as const,
 });
 
-function runClient(): void {
+/** An application's connection at the client's side. */
+interface Local extends Written {
+  begin(data: (bytes: Buffer) => void, close: () => void): void;
+}
+
+function listenByNet(accept: (local: Local) => void): void {
+  const server = createServer({ noDelay: true }, (socket) => {
+    socket.on("error", () => undefined);
+    accept(
+      Object.assign(socket, {
+        begin: (data: (bytes: Buffer) => void, close: () => void) =>
+          void socket.on("data", data).on("close", close),
+      }),
+    );
+  });
+  server.listen(here, ready);
+}
+
+async function listenByEpoll(accept: (local: Local) => void): Promise<void> {
+  const { EpollLoop } = await import("../choices/epoll-loop.ts");
+  const loop = new EpollLoop();
+  loop.listen(here.port, (conn) => {
+    const local = {
+      destroyed: false,
+      write: (bytes: Uint8Array) => conn.write(bytes, bytes.length),
+      begin: (data: (bytes: Buffer) => void, close: () => void) => {
+        conn.received = (bytes, length) => {
+          // The cutter keeps what is incomplete, and the loop reads into the same bytes again.
+          if (length > 0) return data(Buffer.from(bytes.subarray(0, length)));
+          local.destroyed = true;
+          close();
+        };
+      },
+    };
+    accept(local);
+  });
+  loop.runInside();
+  ready();
+}
+
+function runClient(listen: (accept: (local: Local) => void) => void | Promise<void>): void {
   const locals = new Map<number, Writer>();
   let nextStream = 1;
   const tls = connectTls({ ...there, servername: SERVER_NAME, ...identity("client") });
@@ -127,18 +174,19 @@ function runClient(): void {
   tls.on("data", (bytes: Buffer) => cutter.feed(bytes));
   tls.on("close", () => process.exit(1));
   tls.on("error", (error) => console.error(error.message));
-  const server = createServer({ noDelay: true }, (socket) => {
+  const accept = (local: Local): void => {
     const stream = nextStream++;
-    locals.set(stream, new Writer(socket));
+    locals.set(stream, new Writer(local));
     const messages = new MessageCutter((message) => out.write(frame(stream, message)));
-    socket.on("data", (bytes: Buffer) => messages.feed(bytes));
-    socket.on("error", () => undefined);
-    socket.on("close", () => {
-      locals.delete(stream);
-      out.write(frame(stream, new Uint8Array(0)));
-    });
-  });
-  tls.once("secureConnect", () => server.listen(here, ready));
+    local.begin(
+      (bytes) => messages.feed(bytes),
+      () => {
+        locals.delete(stream);
+        out.write(frame(stream, new Uint8Array(0)));
+      },
+    );
+  };
+  tls.once("secureConnect", () => void listen(accept));
 }
 
 function runServer(): void {
@@ -191,7 +239,12 @@ function ready(): void {
   process.stdout.write("ready\n");
 }
 
-const roles: Record<string, () => void> = { client: runClient, server: runServer, hop: runHop };
+const roles: Record<string, () => void> = {
+  client: () => runClient(listenByNet),
+  "client-epoll": () => runClient(listenByEpoll),
+  server: runServer,
+  hop: runHop,
+};
 if (role === "idle") {
   createServer().listen(here, ready);
 } else roles[role]?.();
