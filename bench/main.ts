@@ -14,7 +14,16 @@
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -30,7 +39,8 @@ import { meshSizesOf, type MeshSizeRow } from "./lib/mesh-size.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { plotOf } from "./lib/plot.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
-import { describeProfile } from "./lib/profile.ts";
+import { flameOf } from "./lib/flame.ts";
+import { describeProfile, type Profile } from "./lib/profile.ts";
 import { existsInPath } from "./lib/programs.ts";
 import {
   isPeerPair,
@@ -455,7 +465,12 @@ async function finish(code: number): Promise<never> {
   for (const subject of running) await subject.stop();
   if (code === 0 && options.profile !== undefined) {
     for (const file of readdirSync(options.profile).filter((name) => name.endsWith(".cpuprofile"))) {
-      console.log(`\n${file}: self time\n${describeProfile(join(options.profile, file))}`);
+      const path = join(options.profile, file);
+      writeFileSync(
+        path.replace(/cpuprofile$/, "svg"),
+        flameOf(JSON.parse(readFileSync(path, "utf8")) as Profile),
+      );
+      console.log(`\n${file}: self time; the .svg beside it is its flame graph\n${describeProfile(path)}`);
     }
   }
   for (const world of worlds) world.close();

@@ -1,13 +1,13 @@
 import { readFileSync } from "node:fs";
 import { table } from "./report.ts";
 
-interface ProfileNode {
+export interface ProfileNode {
   id: number;
   callFrame: { functionName: string; url: string; lineNumber: number };
   children?: number[];
 }
 
-interface Profile {
+export interface Profile {
   nodes: ProfileNode[];
   samples: number[];
   timeDeltas: number[];
@@ -17,7 +17,7 @@ const ROWS = 45;
 
 /**
  * The functions of a `.cpuprofile` with the most self time, as shares of all time that was not idle; then the same by
- * file. Opening the file in a browser's developer tools gives the flame graph.
+ * file.
  */
 export function describeProfile(path: string): string {
   const profile = JSON.parse(readFileSync(path, "utf8")) as Profile;
@@ -46,6 +46,7 @@ export function describeProfile(path: string): string {
   return `${table(["function", "self"], rows(functions))}\n\n${table(["file", "self"], rows(files))}`;
 }
 
-function shortened(url: string): string {
+/** Without the folder that the sidecar's sources were laid out in. */
+export function shortened(url: string): string {
   return url.replace(/^file:\/\/.*\/pillion\/[0-9a-f]+\//, "").replace(/^file:\/\//, "");
 }
