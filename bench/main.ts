@@ -9,7 +9,7 @@
  * Parts, all by default (with --quick, --shape or --profile the shapes alone): `crowd`, many idle sidecars on the machine; `mesh-size`,
  * what a sidecar remembers of a mesh; `shapes`, the comparison under load; `watched`, our garbage collector and event loop meanwhile;
  * `let-through`, connections without a proxy; `policy`, what routes and rules cost in memory (--routes or --access measures that
- * alone, and needs no root). --report writes performance.md, .json and .svg into a folder.
+ * alone, and needs no root). --report writes performance.md, .json and pictures into a folder.
  *
  * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
  */
@@ -45,6 +45,7 @@ import { existsInPath } from "./lib/programs.ts";
 import {
   isPeerPair,
   rowOf,
+  type Plotted,
   type MemoryRow,
   type PolicyRow,
   type Results,
@@ -269,9 +270,11 @@ async function throughKernel(): Promise<LetThrough | null> {
 function writeReport(results: Results, into: string): void {
   const command = `npm run bench -- ${shownArguments(process.argv.slice(2)).join(" ")}`;
   writeFileSync(join(into, "performance.json"), `${JSON.stringify(results, null, 1)}\n`);
-  writeFileSync(join(into, "performance.svg"), plotOf(results));
-  writeFileSync(join(into, "performance.md"), markdownOf(results, command, "performance.svg"));
-  note(`\nwritten: ${join(into, "performance.md")}, .svg and .json`);
+  const plots = { cpu: "performance-cpu.svg", rate: "performance-rate.svg", p99: "performance-p99.svg" };
+  for (const [what, file] of Object.entries(plots))
+    writeFileSync(join(into, file), plotOf(results, what as Plotted));
+  writeFileSync(join(into, "performance.md"), markdownOf(results, command, plots));
+  note(`\nwritten: ${join(into, "performance.md")}, .json and ${Object.values(plots).join(", ")}`);
 }
 
 function chosenShapes(): Shape[] {
@@ -368,7 +371,7 @@ async function referenceFor(chosen: readonly Shape[]): Promise<Results["referenc
     throw new Error("open loops of a share need a pair of sidecars to be a share of");
   const capacities: { subject: string; perSecond: number }[] = [];
   for (const subject of candidates)
-    capacities.push({ subject: subject.name, perSecond: await capacityOf(subject, seconds) });
+    capacities.push({ subject: subject.name, perSecond: await capacityOf(subject, Math.max(3, seconds)) });
   const reference = capacities.toSorted((a, b) => a.perSecond - b.perSecond)[0]!;
   note(
     `open loops are shares of what the ${reference.subject} can do: ${reference.perSecond.toFixed(0)} requests/s`,

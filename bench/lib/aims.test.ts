@@ -86,6 +86,7 @@ test("memory of one among many is held against each peer's", () => {
   const one = (subject: string, pssKib: number): CrowdRow => ({
     subject,
     count: 20,
+    readyMs: flat(251),
     rssKib: flat(1),
     pssKib: flat(pssKib),
     privateKib: flat(1),
@@ -93,24 +94,24 @@ test("memory of one among many is held against each peer's", () => {
   });
   const crowd = [one("Pillion", 10), one("Envoy", 30), one("linkerd2-proxy", 5)];
   assert.equal(aimOn({ crowd }, /^PSS .* Envoy's$/).isMet, true);
-  const missed = aimOn({ crowd }, /^… of linkerd2-proxy's$/);
+  const missed = aimOn({ crowd }, /^PSS .* linkerd2-proxy's$/);
   assert.deepEqual([missed.reached, verdictOf(missed)], ["2.00 ×", "**missed**"]);
+  const ready = aimOn({ crowd }, /^From exec/);
+  assert.deepEqual([ready.reached, ready.isMet], ["251 ms", false]);
 });
 
-test("start and growth are those of the worse of both sidecars", () => {
+test("growth is that of the worse of both sidecars", () => {
   const used = (rssKib: number) => ({ rssKib, pssKib: 1, privateKib: 1 });
-  const of = (role: string, readyMs: number, loadedKib: number): MemoryRow => ({
+  const of = (role: string, loadedKib: number): MemoryRow => ({
     subject: OURS,
     role,
-    readyMs,
+    readyMs: 1,
     fresh: used(50),
     halfway: used(100),
     loaded: used(loadedKib),
     idleKib: { http1: null, tcp: null },
   });
-  const memory = [of("client", 200, 100), of("server", 251, 120)];
-  const ready = aimOn({ memory }, /^From exec/);
-  assert.deepEqual([ready.reached, ready.isMet], ["251 ms", false]);
+  const memory = [of("client", 100), of("server", 120)];
   const growth = aimOn({ memory }, /^Memory after all rounds/);
   assert.deepEqual([growth.reached, growth.isMet], ["1.20 ×", false]);
   assert.equal(aimOn({ memory }, /^Memory an idle HTTP/).isMet, null);

@@ -24,14 +24,20 @@ export interface SidecarKind {
 }
 
 export interface PreparedKind {
-  /** One sidecar, ready. */
-  start(ports: ListenPorts, number: number): Promise<ChildProcess>;
+  start(ports: ListenPorts, number: number): Promise<ReadySidecar>;
   stop(): Promise<void>;
+}
+
+export interface ReadySidecar {
+  readonly child: ChildProcess;
+  /** From exec until it could serve. */
+  readonly readyMs: number;
 }
 
 export interface CrowdRow {
   readonly subject: string;
   readonly count: number;
+  readonly readyMs: Spread;
   /** KiB, over all of them. */
   readonly rssKib: Spread;
   readonly pssKib: Spread;
@@ -44,12 +50,12 @@ export async function crowdOf(kind: SidecarKind, world: Namespaces, folder: stri
   const own = join(folder, `crowd-${kind.name}`);
   mkdirSync(own);
   const prepared = await kind.prepare(world, own, CROWD);
-  const children: ChildProcess[] = [];
+  const ready: ReadySidecar[] = [];
   try {
     for (let number = 0; number < CROWD; number++)
-      children.push(await prepared.start(crowdPorts(number), number));
+      ready.push(await prepared.start(crowdPorts(number), number));
     await sleep(SETTLE_MS);
-    const pids = children.map(({ pid }) => pid ?? 0);
+    const pids = ready.map(({ child }) => child.pid ?? 0);
     const memory = pids.map(memoryUsed);
     const used = (): number[] => pids.map(cpuUsed).map(({ userUs, systemUs }) => userUs + systemUs);
     const before = used();
@@ -58,13 +64,14 @@ export async function crowdOf(kind: SidecarKind, world: Namespaces, folder: stri
     return {
       subject: kind.name,
       count: CROWD,
+      readyMs: spread(ready.map(({ readyMs }) => readyMs)),
       rssKib: spread(memory.map(({ rssKib }) => rssKib)),
       pssKib: spread(memory.map(({ pssKib }) => pssKib)),
       privateKib: spread(memory.map(({ privateKib }) => privateKib)),
       idleMsPerSecond: spread(idle),
     };
   } finally {
-    await Promise.all(children.map((child) => end(child)));
+    await Promise.all(ready.map(({ child }) => end(child)));
     await prepared.stop();
   }
 }

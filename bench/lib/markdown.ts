@@ -5,6 +5,8 @@ import { eachKib, MESHES } from "./mesh-size.ts";
 import { showSpread, table, type Spread } from "./report.ts";
 import {
   isPeerPair,
+  PLOTTED,
+  type Plotted,
   ratioToPeer,
   type MemoryRow,
   type PolicyRow,
@@ -89,12 +91,13 @@ function aimRows(results: Results): string[][] {
   return aimsOf(results).map((aim) => [aim.what, aim.wanted, aim.reached, verdictOf(aim)]);
 }
 
-const CROWD_HEAD = ["", "RSS MiB", "PSS MiB", "private MiB", "idle CPU ms/s"] as const;
+const CROWD_HEAD = ["", "ready ms", "RSS MiB", "PSS MiB", "private MiB", "idle CPU ms/s"] as const;
 
 function crowdCells(row: CrowdRow): string[] {
   const mib = (used: Spread): string => scaled(used, 1024, 1);
   return [
     row.subject,
+    showSpread(row.readyMs, 0),
     mib(row.rssKib),
     mib(row.pssKib),
     mib(row.privateKib),
@@ -176,8 +179,12 @@ export function policyText(rows: readonly PolicyRow[]): string {
 
 const READING = `All proxies share one core with their whole pair, load and application the other; each round gives every subject one burst of each shape in turn. Figures are min / median / max over the rounds. CPU is user and system time of each proxy process in µs, \`user\` the first's share (client, server). \`× peer\` is the CPU of all processes of a subject against the cheapest pair of another mesh in the same run: below 1 Pillion is cheaper. A single hop without TLS stands beside the pairs to show what a pair's two hops and encryption add; the prototype is our floor, a pair without policy, metrics or parsing. Compare within this page only.`;
 
-/** The page `docs/performance.md`, whole. `plot`: the file of its picture, beside it. */
-export function markdownOf(results: Results, command: string, plot: string): string {
+/** The page `docs/performance.md`, whole. `plots`: the files of its pictures, beside it. */
+export function markdownOf(
+  results: Results,
+  command: string,
+  plots: Readonly<Record<Plotted, string>>,
+): string {
   const { letThrough, reference, watched, crowd, meshSizes, memory, policy } = results;
   const shapes = SHAPES.filter(({ name }) => results.rows.some((row) => row.shape === name));
   const parts = shapes.map(({ name, unit, about }) => {
@@ -205,11 +212,13 @@ export function markdownOf(results: Results, command: string, plot: string): str
       `Median CPU of the pair and requests a second, ×: Pillion's ÷ the peer's. CPU below 1 and rates above 1 are where Pillion wins.`,
       `## Aims: ${met} of ${measured} met`,
       markdownTable(AIMS_HEAD, aimRows(results)),
-      `![CPU per unit, against the cheapest peer](${plot})`,
+      ...Object.entries(plots).map(
+        ([what, file]) => `![${PLOTTED[what as Plotted].title}, against the best peer's](${file})`,
+      ),
       "## Memory and start",
       ...section(
         crowd.length > 0,
-        `${CROWD} sidecars of each kind on the machine, fresh and idle, each started by itself. PSS counts a page that several share in parts.`,
+        `${CROWD} sidecars of each kind on the machine, fresh and idle, started one after another; ready is from exec until it could serve. PSS counts a page that several share in parts.`,
         markdownTable(CROWD_HEAD, crowd.map(crowdCells)),
       ),
       ...section(

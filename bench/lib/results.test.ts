@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { markdownOf, shownArguments, textOf } from "./markdown.ts";
 import { plotOf } from "./plot.ts";
-import { ratioToPeer, rowOf, type Results, type Sample } from "./results.ts";
+import { bestRatio, ratioToPeer, rowOf, type Results, type Sample } from "./results.ts";
 import { SHAPES } from "./shapes.ts";
 import type { Subject } from "../subjects/subject.ts";
 
 const shape = SHAPES[0]!;
+const PLOTS = { cpu: "cpu.svg", rate: "rate.svg", p99: "p99.svg" };
 
 function subject(name: string, roles: readonly ("client" | "server" | "hop")[]): Subject {
   const processes = roles.map((role) => ({ role, pid: 1, readyMs: 5 }));
@@ -64,11 +65,11 @@ test("the ratio is to the cheapest pair of another mesh in the same shape", () =
 });
 
 test("the page has every row, those that lose too, and what was not measured", () => {
-  const page = markdownOf(results, "npm run bench -- --report docs", "performance.svg");
+  const page = markdownOf(results, "npm run bench -- --report docs", PLOTS);
   for (const { subject: name } of results.rows) assert.match(page, new RegExp(`^\\| ${name} \\|`, "m"));
   assert.match(page, /Not measured: h2, h2load is not installed\./);
   assert.match(page, /npm run bench -- --report docs/);
-  assert.doesNotMatch(page + textOf(results) + plotOf(results), /NaN|Infinity|undefined|null/);
+  assert.doesNotMatch(page + textOf(results) + plotOf(results, "cpu"), /NaN|Infinity|undefined|null/);
 });
 
 test("the page has what was measured beside the shapes, and no path of the machine", () => {
@@ -86,6 +87,7 @@ test("the page has what was measured beside the shapes, and no path of the machi
       {
         subject: "Pillion",
         count: 20,
+        readyMs: flat(240),
         rssKib: flat(71_680),
         pssKib: flat(20_480),
         privateKib: flat(10_240),
@@ -118,11 +120,11 @@ test("the page has what was measured beside the shapes, and no path of the machi
   const page = markdownOf(
     all,
     `npm run bench -- ${shownArguments(["--envoy", "/a/envoy", "--variant", "x=/b/bun --y", "--report", "docs"]).join(" ")}`,
-    "performance.svg",
+    PLOTS,
   );
   assert.match(page, /npm run bench -- --envoy PATH --variant x=PATH --report docs/);
   assert.doesNotMatch(page, /\/a\/|\/b\//);
-  assert.match(page, /^\| Pillion \| 70.0 .* \| 20.0 .* \| 10.0 .* \| 0.30 /m);
+  assert.match(page, /^\| Pillion \| 240 .* \| 70.0 .* \| 20.0 .* \| 10.0 .* \| 0.30 /m);
   assert.match(page, /^\| KiB per endpoint \| 2.00 \|$/m);
   assert.match(page, /^\| KiB per route \| 3.00 \|$/m);
   assert.match(page, /^\| KiB per Service that is not used \| 0.00 \|$/m);
@@ -134,7 +136,14 @@ test("the page has what was measured beside the shapes, and no path of the machi
   assert.doesNotMatch(page + textOf(all), /NaN|Infinity|undefined|null/);
 });
 
+test("a picture of rates is against the quickest peer", () => {
+  const quick = { ...envoy, perSecond: { min: 40, median: 40, max: 40 } };
+  assert.equal(bestRatio(ours, [ours, quick, linkerd], "rate"), 0.25);
+  assert.equal(bestRatio(ours, [ours, quick, linkerd], "p99"), 1);
+  assert.equal(bestRatio(ours, [ours], "rate"), null, "nobody to compare with");
+});
+
 test("the picture has a bar for each cost that can be compared", () => {
-  const bars = plotOf(results).match(/<rect [^>]*height="9"/g) ?? [];
+  const bars = plotOf(results, "cpu").match(/<rect [^>]*height="9"/g) ?? [];
   assert.equal(bars.length, 3);
 });

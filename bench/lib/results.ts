@@ -112,9 +112,38 @@ export function isPeerPair(subject: string): boolean {
   return subject.startsWith("Envoy pair") || subject.startsWith("linkerd2-proxy pair");
 }
 
+/** What can be drawn of each shape, and whether less of it is better. Null where a subject has none. */
+export const PLOTTED = {
+  cpu: {
+    title: "CPU of all processes per unit",
+    isLessBetter: true,
+    of: (row: Row): number | null => row.cpuSumUs?.median ?? null,
+  },
+  rate: {
+    title: "Units a second",
+    isLessBetter: false,
+    of: (row: Row): number | null => row.perSecond.median,
+  },
+  p99: {
+    title: "p99 of latency",
+    isLessBetter: true,
+    of: (row: Row): number | null => (row.p99Us.median === 0 ? null : row.p99Us.median),
+  },
+} as const;
+export type Plotted = keyof typeof PLOTTED;
+
+/** `row` against the best peer pair of the same shape; null where either has none. */
+export function bestRatio(row: Row, rows: readonly Row[], what: Plotted): number | null {
+  const { of, isLessBetter } = PLOTTED[what];
+  const own = of(row);
+  const peers = rows
+    .filter((other) => other.shape === row.shape && isPeerPair(other.subject))
+    .flatMap((peer) => of(peer) ?? []);
+  const best = isLessBetter ? Math.min(...peers) : Math.max(...peers);
+  return own === null || peers.length === 0 || best === 0 ? null : own / best;
+}
+
 /** CPU of `row` against the cheapest peer pair of the same shape; null where either has none. */
 export function ratioToPeer(row: Row, rows: readonly Row[]): number | null {
-  const peers = rows.filter((other) => other.shape === row.shape && isPeerPair(other.subject));
-  const cheapest = Math.min(...peers.map((peer) => peer.cpuSumUs?.median ?? Infinity));
-  return row.cpuSumUs === null || cheapest === Infinity ? null : row.cpuSumUs.median / cheapest;
+  return bestRatio(row, rows, "cpu");
 }

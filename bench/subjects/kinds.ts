@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROXY_CORE } from "../lib/load.ts";
-import type { SidecarKind } from "../lib/crowd.ts";
+import type { ReadySidecar, SidecarKind } from "../lib/crowd.ts";
 import { HTTP_PORT, type KnowingKind, type MeshKnown } from "../lib/mesh-size.ts";
 import { serviceAddress, type Namespaces } from "../lib/namespaces.ts";
 import { makeCertificates } from "../runtime/certs.ts";
@@ -12,7 +12,6 @@ import { clientConfig, ENVOY_FLAGS, ENVOY_PORT, serverConfig } from "./envoy.ts"
 import { startLinkerd2Sidecar } from "./linkerd2-proxy.ts";
 import { sidecarProgram, startSidecar } from "./pillion.ts";
 import { end, readyByPort } from "./subject.ts";
-import type { ChildProcess } from "node:child_process";
 
 export type Kind = SidecarKind & { readonly inMesh: KnowingKind };
 
@@ -23,7 +22,7 @@ interface Starter {
     side: Side,
     settings: WorldSettings,
     where: BootOptions & { readonly folder: string; readonly number: number },
-  ) => Promise<{ child: ChildProcess }>;
+  ) => Promise<ReadySidecar>;
 }
 
 export function pillionKind(command: readonly string[]): Kind {
@@ -56,8 +55,7 @@ function controlled(name: string, { form, start }: Starter): Kind {
     prepare: async (world, folder, count) => {
       const control = await startControl(world, folder, "client", { form, sidecars: count });
       return {
-        start: async (ports, number) =>
-          (await start(world, "client", control.settings, { folder, number, ports })).child,
+        start: (ports, number) => start(world, "client", control.settings, { folder, number, ports }),
         stop: () => end(control.child),
       };
     },
@@ -101,13 +99,12 @@ export function envoyKind(binary: string): Kind {
     world: Namespaces,
     folder: string,
     options: { readonly firstPort?: number; readonly known?: MeshKnown },
-  ): Promise<ChildProcess> => {
+  ): Promise<ReadySidecar> => {
     const port = options.firstPort ?? ENVOY_PORT;
     const file = join(folder, `client-${port}.json`);
     writeFileSync(file, clientConfig(folder, options));
     const child = world.start("client", [binary, "-c", file, ...ENVOY_FLAGS], { core: PROXY_CORE });
-    await readyByPort(world, "client", port);
-    return child;
+    return { child, readyMs: await readyByPort(world, "client", port) };
   };
   return {
     name,
@@ -128,7 +125,7 @@ export function envoyKind(binary: string): Kind {
         return {
           mesh: (known) =>
             Promise.resolve({
-              start: () => launch(world, folder, { known }),
+              start: async () => (await launch(world, folder, { known })).child,
               target: (number: number) => ({
                 host: "127.0.0.1",
                 port: ENVOY_PORT,
