@@ -37,6 +37,7 @@ import { describeMachine } from "./lib/machine.ts";
 import { markdownOf, policyText, shownArguments, textOf } from "./lib/markdown.ts";
 import { meshSizesOf, type MeshSizeRow } from "./lib/mesh-size.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
+import { countsInstructions, PerfCounter } from "./lib/perf-counter.ts";
 import { plotOf } from "./lib/plot.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { flameOf } from "./lib/flame.ts";
@@ -391,14 +392,17 @@ async function measure(
 ): Promise<{ samples: Map<string, Sample[]>; halfway: MemoryUsed[][] }> {
   const samples = new Map<string, Sample[]>();
   let halfway: MemoryUsed[][] = [];
+  const isCounting = countsInstructions();
   for (let round = 1; round <= rounds; round++) {
     if (round === Math.floor(rounds / 2) + 1) halfway = running.map(memoryOf);
     for (const shape of chosen) {
       for (const subject of running) {
         const { world, processes } = subject;
         const before = processes.map((p) => cpuUsed(p.pid));
+        const counters = isCounting ? await Promise.all(processes.map((p) => PerfCounter.start(p.pid))) : [];
         const wireBefore = world.wireBytes();
         const burst = await runBurst(subject, shape, seconds, capacityPerSecond);
+        const counts = await Promise.all(counters.map((counter) => counter.stop()));
         if (burst === null) continue;
         const cpu = processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
         const wireBytes = world.wireBytes() - wireBefore;
@@ -409,7 +413,12 @@ async function measure(
           continue;
         }
         const list = samples.get(key(shape, subject)) ?? [];
-        list.push({ burst, cpu, wireBytes });
+        list.push({
+          burst,
+          cpu,
+          wireBytes,
+          instructions: isCounting ? counts.reduce<number>((sum, one) => sum + (one ?? 0), 0) : null,
+        });
         samples.set(key(shape, subject), list);
       }
     }

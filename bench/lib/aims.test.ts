@@ -14,6 +14,7 @@ function row(shape: string, subject: string, cpuUs: number, perSecond: number, p
     cpuUs: [],
     cpuSumUs: flat(cpuUs),
     perSecond: flat(perSecond),
+    instructions: null,
     wireBytes: flat(1),
     p50Us: flat(1),
     p99Us: flat(p99Us),

@@ -20,7 +20,7 @@ import type { MemoryUsed } from "./process-cost.ts";
 const scaled = ({ min, median, max }: Row["p50Us"], by: number, digits: number): string =>
   showSpread({ min: min / by, median: median / by, max: max / by }, digits);
 
-export const SHAPE_HEAD: readonly string[] = [
+const SHAPE_HEAD: readonly string[] = [
   "CPU client",
   "CPU server",
   "user",
@@ -33,8 +33,17 @@ export const SHAPE_HEAD: readonly string[] = [
   "failed",
 ];
 
-/** One line of a shape's table, under `SHAPE_HEAD`, the subject first. */
-export function shapeCells(row: Row, rows: readonly Row[]): string[] {
+/** … with instructions where the machine counted them. */
+function shapeHead(rows: readonly Row[]): string[] {
+  return [...SHAPE_HEAD, ...(areCounted(rows) ? ["instructions"] : [])];
+}
+
+function areCounted(rows: readonly Row[]): boolean {
+  return rows.some((row) => row.instructions !== null);
+}
+
+/** One line of a shape's table, under its head, the subject first. */
+function shapeCells(row: Row, rows: readonly Row[]): string[] {
   const ratio = ratioToPeer(row, rows);
   const digits = row.cpuSumUs !== null && row.cpuSumUs.median > 1_000 ? 0 : 1;
   const cpu = row.cpuUs.map(({ total }) => showSpread(total, digits));
@@ -51,6 +60,7 @@ export function shapeCells(row: Row, rows: readonly Row[]): string[] {
     isTimed ? (row.p999Us.median === 0 ? "" : (row.p999Us.median / 1_000).toFixed(2)) : "",
     row.wireBytes.median.toFixed(0),
     String(row.failed),
+    ...(areCounted(rows) ? [row.instructions === null ? "" : showSpread(row.instructions, 0)] : []),
   ];
 }
 
@@ -190,7 +200,7 @@ export function markdownOf(
   const parts = shapes.map(({ name, unit, about }) => {
     const rows = results.rows.filter((row) => row.shape === name);
     return `### ${name}\n\n${about} Per ${unit}.\n\n${markdownTable(
-      ["", ...SHAPE_HEAD],
+      ["", ...shapeHead(results.rows)],
       rows.map((row) => shapeCells(row, results.rows)),
     )}`;
   });
@@ -258,7 +268,13 @@ export function markdownOf(
         markdownTable(WATCHED_HEAD, watched.map(watchedCells)),
       ),
       "## How it is chosen",
-      "- Envoy's pair is configured as a sidecar's data path is: HTTP in, HTTP/2 over one connection of mutual TLS 1.3, out as it came in; one worker, no access log, no policy. linkerd2-proxy runs under Pillion's control plane, one worker. Pillion runs with all features on and is intercepted by nftables as linkerd2-proxy is; Envoy is dialled.\n- Instructions are not in these tables: where a hypervisor gives no counters `perf stat` has none, and `npm run gate` counts them on the protocol machines and a whole pair instead.\n- CPU's split into user and system comes from the kernel's ticks of 10 ms, and is rough where a burst costs little.",
+      [
+        "- Envoy's pair is configured as a sidecar's data path is: HTTP in, HTTP/2 over one connection of mutual TLS 1.3, out as it came in; one worker, no access log, no policy. linkerd2-proxy runs under Pillion's control plane, one worker. Pillion runs with all features on and is intercepted by nftables as linkerd2-proxy is; Envoy is dialled.",
+        areCounted(results.rows)
+          ? "- Instructions are those of all processes of a subject, user and system, by `perf stat`."
+          : "- Instructions are not in these tables: this machine gives `perf stat` no counter for them. `npm run gate` counts them on the protocol machines and a whole pair.",
+        "- CPU's split into user and system comes from the kernel's ticks of 10 ms, and is rough where a burst costs little.",
+      ].join("\n"),
     ].join("\n\n") + "\n"
   );
 }
@@ -308,7 +324,7 @@ export function textOf(results: Results): string {
   const tables = shapes.map(({ name, unit }) => {
     const rows = results.rows.filter((row) => row.shape === name);
     return table(
-      [`${name}, per ${unit}`, ...SHAPE_HEAD],
+      [`${name}, per ${unit}`, ...shapeHead(results.rows)],
       rows.map((row) => shapeCells(row, results.rows)),
     );
   });

@@ -17,7 +17,12 @@ function subject(name: string, roles: readonly ("client" | "server" | "hop")[]):
 /** `cpuUs`: of each process, for 100 units. */
 function sample(...cpuUs: number[]): Sample {
   const burst = { done: 100, failed: 0, perSecond: 10, p50Us: 1_000, p99Us: 2_000, p999Us: 3_000 };
-  return { burst, cpu: cpuUs.map((us) => ({ userUs: us * 0.75, systemUs: us * 0.25 })), wireBytes: 5_000 };
+  return {
+    burst,
+    cpu: cpuUs.map((us) => ({ userUs: us * 0.75, systemUs: us * 0.25 })),
+    wireBytes: 5_000,
+    instructions: null,
+  };
 }
 
 const ours = rowOf(shape, subject("Pillion pair, mTLS", ["client", "server"]), [
@@ -134,6 +139,18 @@ test("the page has what was measured beside the shapes, and no path of the machi
   assert.match(page, /^\| 200 routes \| 1.10 .* \| ≤ 1.15 \|$/m);
   assert.match(page, /^\| h1-1 \| 40.0 \| 0.50 \| 1.00 \| 0.80 \| 1.00 \|$/m, "at a glance");
   assert.doesNotMatch(page + textOf(all), /NaN|Infinity|undefined|null/);
+});
+
+test("instructions have a column where the machine counts them, and a word where not", () => {
+  const counted = rowOf(shape, subject("Pillion pair, mTLS", ["client", "server"]), [
+    { ...sample(1, 1), instructions: 500_000 },
+  ]);
+  const command = "npm run bench";
+  assert.match(
+    markdownOf({ ...results, rows: [counted] }, command, PLOTS),
+    /\| instructions \|[^]*\| 5000 \/ 5000 \/ 5000 \|/,
+  );
+  assert.match(markdownOf(results, command, PLOTS), /gives `perf stat` no counter/);
 });
 
 test("a picture of rates is against the quickest peer", () => {

@@ -13,6 +13,8 @@ export interface Sample {
   readonly burst: Burst;
   readonly cpu: readonly CpuUsed[];
   readonly wireBytes: number;
+  /** Of all processes together; null where the machine does not count them. */
+  readonly instructions: number | null;
 }
 
 /** What one subject cost and gave under one shape, over all rounds; costs are per unit of the shape. */
@@ -25,6 +27,8 @@ export interface Row {
   /** Of the sum of all processes. Null where there is none. */
   readonly cpuSumUs: Spread | null;
   readonly perSecond: Spread;
+  /** Of all processes together; null where the machine does not count them. */
+  readonly instructions: Spread | null;
   /** Between the two pods, both ways. */
   readonly wireBytes: Spread;
   readonly p50Us: Spread;
@@ -94,6 +98,9 @@ export function rowOf(shape: Shape, subject: Subject, samples: readonly Sample[]
     })),
     cpuSumUs: subject.processes.length === 0 ? null : of((s) => sum(s) / s.burst.done),
     perSecond: of((s) => s.burst.perSecond),
+    instructions: samples.some((s) => s.instructions === null)
+      ? null
+      : of((s) => (s.instructions ?? 0) / s.burst.done),
     wireBytes: of((s) => s.wireBytes / s.burst.done),
     p50Us: of((s) => s.burst.p50Us),
     p99Us: of((s) => s.burst.p99Us),
