@@ -6,7 +6,14 @@ import type { SocketAddress } from "./address.ts";
  * After `onClose` nothing follows; it comes exactly once.
  */
 export interface ConnHandler {
-  /** Bytes from the remote side. The receiver owns `bytes` from here on. Not called while paused. */
+  /**
+   * True: `bytes` may be lent to `onData` for the call only, which costs least; the memory holds another connection's bytes
+   * afterwards. Only for whoever keeps no view of them, as by `writeLent`. The same value for its whole life.
+   */
+  readonly borrows?: boolean;
+  /**
+   * Bytes from the remote side. The receiver owns `bytes` from here on, unless it `borrows`. Not called while paused.
+   */
   onData(bytes: Uint8Array): void;
   /** The remote side ended its half cleanly (FIN; close_notify under TLS; END mark under `pillion/1`). */
   onEnd(): void;
@@ -30,6 +37,8 @@ export interface Conn {
    * meanwhile are still sent. Writes of one turn are joined into one system call. Ignored after `end`, `reset`, close.
    */
   write(bytes: Uint8Array): boolean;
+  /** As `write`, but `bytes` stay the caller's: whatever cannot be sent before it returns is copied. */
+  writeLent(bytes: Uint8Array): boolean;
   /** Bytes accepted by `write` and not yet given to the kernel. */
   readonly bufferedBytes: number;
   /** Bytes that the kernel has taken so far, as near as can be told: grows while the remote side, or its buffer, takes them. */

@@ -49,3 +49,16 @@ test("single bytes share memory and do not keep what they came in", () => {
   assert.ok(kept.chunks.length < 20, `${kept.chunks.length} chunks`);
   assert.ok(kept.chunks.filter((chunk) => chunk.buffer === big.buffer).length <= 4);
 });
+
+test("pieces that follow each other in memory are one", () => {
+  const kept = new KeptBytes();
+  const memory = Uint8Array.from({ length: 30 }, (_, at) => at);
+  kept.push(memory, 2, 10);
+  kept.push(memory, 10, 20);
+  kept.push(memory.subarray(20, 25), 0, 5);
+  kept.push(memory, 26, 30);
+  assert.deepEqual(
+    kept.take().map((chunk) => [...chunk].join()),
+    [[...memory.subarray(2, 25)].join(), [...memory.subarray(26)].join()],
+  );
+});

@@ -24,6 +24,16 @@ export class KeptBytes {
     const { chunks } = this;
     const size = stop - start;
     const view = start === 0 && stop === bytes.length ? bytes : bytes.subarray(start, stop);
+    // What was read in several pieces lies in one, as a rule: one view of it costs its taker less.
+    const before = chunks.length === 0 ? undefined : chunks[chunks.length - 1];
+    if (
+      before !== undefined &&
+      before.byteOffset + before.length === view.byteOffset &&
+      before.buffer === view.buffer
+    ) {
+      chunks[chunks.length - 1] = new Uint8Array(before.buffer, before.byteOffset, before.length + size);
+      return;
+    }
     if (size >= SMALL_BYTES || chunks.length < VIEWS_MAX) {
       // The next small chunk must not be joined to one before this.
       this.#block = EMPTY;

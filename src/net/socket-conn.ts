@@ -5,6 +5,8 @@ import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
+import { BLOCK_BYTES, copyOf, giveBlock, takeBlock } from "./blocks.ts";
+import { isConnected, lendReads, queuedBytesOf, stopLending } from "./node-socket.ts";
 
 /** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
 const BUFFERED_BYTES_HIGH = 256 * 1024;
@@ -16,6 +18,8 @@ const RESET_TURNS_MAX = 3;
 const HALF_CLOSED_LOOK_MS = 15_000;
 /** Writes of one turn are copied together up to here, and given as a list beyond. */
 const JOIN_BYTES_MAX = 16 * 1024;
+/** What is lent from here on goes into blocks that are used again. */
+const LENT_BLOCK_BYTES_MIN = 2 * 1024;
 
 /**
  * A TCP connection, or the TLS connection on top of one, as a `Conn`. Nothing is read before the first handler is set.
@@ -46,6 +50,11 @@ export class SocketConn implements Conn {
   #lostBytes = 0;
   /** Bytes given to the socket whose write has not completed. */
   #flyingBytes = 0;
+  /** What `writeLent` copied to and is pending; the last may have room. */
+  #blocks: Buffer[] = [];
+  #lastBlockBytes = 0;
+  /** … and those whose write has not completed. Nobody else has a view of either. */
+  #flyingBlocks: Buffer[] = [];
   #flushScheduled = false;
   #wantsDrain = false;
   #front: Uint8Array[] = [];
@@ -92,8 +101,10 @@ export class SocketConn implements Conn {
     this.#handler = handler;
     this.#endTold = false;
     if (isFirst) {
-      this.#socket.on("data", this.#onData);
       this.#socket.on("end", this.#onEnd);
+      const before = lendReads(this.#socket, this.#onLent);
+      if (before === null) this.#socket.on("data", this.#onData);
+      else this.#front.push(...before);
     }
     this.#scheduleDelivery();
   }
@@ -103,8 +114,31 @@ export class SocketConn implements Conn {
     if (this.#isClosed && !this.#isEnded) this.#lostBytes += bytes.length;
     if (this.#isEnded || this.#isClosed || bytes.length === 0) return true;
     this.#pending.push(bytes, 0, bytes.length);
-    this.#pendingBytes += bytes.length;
-    this.bytesWritten += bytes.length;
+    return this.#hasQueued(bytes.length);
+  }
+
+  writeLent(bytes: Uint8Array): boolean {
+    if (this.#isEnded || this.#isClosed || bytes.length < LENT_BLOCK_BYTES_MIN)
+      return this.write(copyOf(bytes));
+    for (let at = 0; at < bytes.length;) {
+      if (this.#blocks.length === 0 || this.#lastBlockBytes === BLOCK_BYTES) {
+        this.#blocks.push(takeBlock());
+        this.#lastBlockBytes = 0;
+      }
+      const block = this.#blocks[this.#blocks.length - 1] as Buffer;
+      const start = this.#lastBlockBytes;
+      const size = Math.min(bytes.length - at, BLOCK_BYTES - start);
+      block.set(size === bytes.length ? bytes : bytes.subarray(at, at + size), start);
+      this.#pending.push(block, start, start + size);
+      this.#lastBlockBytes += size;
+      at += size;
+    }
+    return this.#hasQueued(bytes.length);
+  }
+
+  #hasQueued(bytes: number): boolean {
+    this.#pendingBytes += bytes;
+    this.bytesWritten += bytes;
     if (!this.#flushScheduled && this.#flyingBytes === 0) {
       this.#flushScheduled = true;
       this.#clock.soon(this.#flush);
@@ -118,6 +152,7 @@ export class SocketConn implements Conn {
     if (this.#isClosed) return bytes <= this.#lostBytes;
     if (this.#pendingBytes !== bytes) return false;
     this.#pending.take();
+    this.#blocks = [];
     this.#pendingBytes = 0;
     this.bytesWritten -= bytes;
     return true;
@@ -138,6 +173,7 @@ export class SocketConn implements Conn {
     // answers and then resets is heard in full by a client without a proxy, too.
     if (this.#flyingBytes === 0 && this.#pendingBytes > 0 && !this.#isFinished) this.#writePending();
     this.#pending.take();
+    this.#blocks = [];
     this.#pendingBytes = 0;
     this.#isEnded = true;
     this.#error ??= new ConnError("ABORTED", "the connection was reset by this side");
@@ -202,6 +238,7 @@ export class SocketConn implements Conn {
       "a connection with unsent bytes cannot be detached",
     );
     const socket = this.#socket;
+    stopLending(socket);
     socket.pause();
     this.#look?.cancel();
     socket.off("data", this.#onData);
@@ -249,6 +286,20 @@ export class SocketConn implements Conn {
       this.#isReading = true;
       this.#socket.resume();
     }
+  };
+
+  readonly #onLent = (bytes: Uint8Array): void => {
+    const handler = this.#handler;
+    if (
+      handler?.borrows === true &&
+      this.inspectFirst === null &&
+      this.#front.length === 0 &&
+      !this.#isPaused &&
+      !this.#isReset
+    ) {
+      this.bytesRead += bytes.length;
+      handler.onData(bytes);
+    } else this.#onData(copyOf(bytes));
   };
 
   readonly #onData = (bytes: Uint8Array): void => {
@@ -305,6 +356,7 @@ export class SocketConn implements Conn {
     this.#isClosed = true;
     this.#look?.cancel();
     this.#pending.take();
+    this.#blocks = [];
     this.#lostBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
     this.#flyingBytes = 0;
@@ -340,6 +392,8 @@ export class SocketConn implements Conn {
     const pending = this.#pending.take();
     this.#flyingBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
+    this.#flyingBlocks = this.#blocks;
+    this.#blocks = [];
     const socket = this.#socket;
     if (pending.length === 1) {
       socket.write(pending[0] as Uint8Array, this.#written);
@@ -357,30 +411,14 @@ export class SocketConn implements Conn {
   readonly #written = (): void => {
     this.#flyingBytes = 0;
     if (this.#isClosed || this.#isReset) return;
+    for (const block of this.#flyingBlocks) giveBlock(block);
+    this.#flyingBlocks = [];
     if (this.#pendingBytes > 0 || this.#isEnded) this.#flush();
     if (this.#wantsDrain && this.#pendingBytes + this.#flyingBytes <= BUFFERED_BYTES_LOW) {
       this.#wantsDrain = false;
       this.#handler?.onDrain();
     }
   };
-}
-
-/** The file descriptor of an accepted socket, or -1. Node has no public word for it; this file is the one place that knows. */
-export function descriptorOf(socket: Socket): number {
-  const { _handle } = socket as unknown as { _handle?: { fd?: number } | null };
-  return _handle?.fd ?? -1;
-}
-
-/** Bytes of a write that the kernel has not taken. Node itself looks there for its timeouts, and has no public word for it. */
-function queuedBytesOf(socket: Socket): number {
-  const { _handle } = socket as unknown as { _handle?: { writeQueueSize?: number } | null };
-  return _handle?.writeQueueSize ?? 0;
-}
-
-/** Whether the kernel still has a connection there. `remoteAddress` will not do: it says what it said before. */
-function isConnected(socket: Socket): boolean {
-  const { _handle } = socket as unknown as { _handle?: { getpeername?(out: object): number } | null };
-  return _handle?.getpeername?.({}) === 0;
 }
 
 /** Unknown ends (a socket that was closed before it could be asked) are all zeros. */

@@ -4,7 +4,8 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import { ConnError, MeshError, type Blame } from "#/base/errors.ts";
 import type { Cancel } from "#/stack/discovery.ts";
-import { descriptorOf, SocketConn } from "./socket-conn.ts";
+import { descriptorOf } from "./node-socket.ts";
+import { SocketConn } from "./socket-conn.ts";
 import type { Accepted, ConnectOptions, Listener } from "./transport.ts";
 
 export interface TcpConnectOptions extends ConnectOptions {

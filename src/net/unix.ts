@@ -2,7 +2,8 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
-import { descriptorOf, SocketConn } from "./socket-conn.ts";
+import { descriptorOf } from "./node-socket.ts";
+import { SocketConn } from "./socket-conn.ts";
 import { ListenError } from "./tcp.ts";
 
 export interface UnixListenOptions {

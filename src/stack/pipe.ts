@@ -33,6 +33,7 @@ interface PipeState {
 }
 
 class Half implements ConnHandler {
+  readonly borrows = true;
   readonly #own: Conn;
   readonly #other: Conn;
   readonly #side: "a" | "b";
@@ -51,7 +52,7 @@ class Half implements ConnHandler {
       this.#state.spoke = null;
       spoke();
     }
-    if (!this.#other.write(bytes)) this.#own.pause();
+    if (!this.#other.writeLent(bytes)) this.#own.pause();
   }
 
   onEnd(): void {

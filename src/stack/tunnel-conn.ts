@@ -67,12 +67,21 @@ export class TunnelConn implements Conn, ConnHandler {
   }
 
   write(bytes: Uint8Array): boolean {
+    return this.#frame(bytes, false);
+  }
+
+  writeLent(bytes: Uint8Array): boolean {
+    return this.#frame(bytes, true);
+  }
+
+  #frame(bytes: Uint8Array, isLent: boolean): boolean {
     if (this.#isEnded || this.#over !== null || bytes.length === 0) return true;
     for (let at = 0; at < bytes.length; at += OPAQUE_PAYLOAD_BYTES_MAX) {
       const part =
         bytes.length <= OPAQUE_PAYLOAD_BYTES_MAX ? bytes : bytes.subarray(at, at + OPAQUE_PAYLOAD_BYTES_MAX);
       this.#carrier.write(encodeOpaqueHead(part.length));
-      if (!this.#carrier.write(part) && at + OPAQUE_PAYLOAD_BYTES_MAX >= bytes.length) return false;
+      const goesOn = isLent ? this.#carrier.writeLent(part) : this.#carrier.write(part);
+      if (!goesOn && at + OPAQUE_PAYLOAD_BYTES_MAX >= bytes.length) return false;
     }
     return true;
   }

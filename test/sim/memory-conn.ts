@@ -66,6 +66,10 @@ export class MemoryConn implements MeteredConn {
     return this.bytesWritten - this.#sendBytes;
   }
 
+  writeLent(bytes: Uint8Array): boolean {
+    return this.write(bytes.slice());
+  }
+
   unsend(bytes: number): boolean {
     if (this.#sendBytes !== bytes) return false;
     this.#sendQueue = [];

@@ -122,6 +122,10 @@ export class MemoryConn implements Conn {
   get isClosed(): boolean {
     return this.#closed;
   }
+  writeLent(bytes: Uint8Array): boolean {
+    return this.write(bytes.slice());
+  }
+
   unsend(bytes: number): boolean {
     if (this.#outBytes !== bytes) return false;
     this.#out = [];

@@ -1,0 +1,89 @@
+/**
+ * The one place that knows what Node has no public word for. Whatever is used is looked for first: with a Node that has
+ * changed, everything goes on by public ways.
+ */
+import { Socket } from "node:net";
+
+/** What one read may bring. TLS brings a record at most, 16 KiB. */
+const READ_BYTES_MAX = 64 * 1024;
+
+interface Handle {
+  readonly fd?: number;
+  readonly writeQueueSize?: number;
+  getpeername?(out: object): number;
+  useUserBuffer?(buffer: Uint8Array): void;
+}
+
+function handleOf(socket: Socket): Handle | null {
+  return (socket as unknown as { _handle?: Handle | null })._handle ?? null;
+}
+
+/** The file descriptor of an accepted socket, or -1. */
+export function descriptorOf(socket: Socket): number {
+  return handleOf(socket)?.fd ?? -1;
+}
+
+/** Bytes of a write that the kernel has not taken. Node itself looks there for its timeouts. */
+export function queuedBytesOf(socket: Socket): number {
+  return handleOf(socket)?.writeQueueSize ?? 0;
+}
+
+/** Whether the kernel still has a connection there. `remoteAddress` will not do: it says what it said before. */
+export function isConnected(socket: Socket): boolean {
+  return handleOf(socket)?.getpeername?.({}) === 0;
+}
+
+/**
+ * All sockets of this thread read into this one buffer. Node's own way allocates 64 KiB for each read, which costs more than
+ * the read of a small message, and idle connections hold nothing so. What was read is lent for one call, and nothing else
+ * can be read before that returns. Never replaced, for sockets know its address.
+ */
+const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES_MAX);
+
+/** Node's names for what its public option `onread` sets. Null: not this Node. */
+const keys = ((): { buffer: keyof Socket; callback: keyof Socket } | null => {
+  const callback = (): boolean => true;
+  const probe = new Socket({ onread: { buffer: readBuffer, callback } });
+  const found: symbol[] = [];
+  for (const value of [readBuffer, callback])
+    for (const symbol of Object.getOwnPropertySymbols(probe))
+      if ((probe as unknown as Record<symbol, unknown>)[symbol] === value) found.push(symbol);
+  probe.destroy();
+  if (found.length !== 2) return null;
+  return { buffer: found[0] as never, callback: found[1] as never };
+})();
+
+/**
+ * Makes an open socket lend what it reads to `receive`, for the call, instead of emitting `data`: `onread` for a socket that
+ * is there already. The socket must be paused; what it had read before is returned. Null: this socket cannot, and is
+ * unchanged. From within `receive` the socket may be paused, ended and destroyed.
+ */
+export function lendReads(socket: Socket, receive: (bytes: Uint8Array) => void): Uint8Array[] | null {
+  const handle = handleOf(socket);
+  if (keys === null || handle === null || typeof handle.useUserBuffer !== "function") return null;
+  const before: Uint8Array[] = [];
+  for (let bytes = take(socket); bytes !== null; bytes = take(socket)) before.push(bytes);
+  const fields = socket as unknown as Record<keyof Socket, unknown>;
+  fields[keys.buffer] = readBuffer;
+  fields[keys.callback] = (size: number): boolean => {
+    receive(size === READ_BYTES_MAX ? readBuffer : readBuffer.subarray(0, size));
+    return true;
+  };
+  handle.useUserBuffer(readBuffer);
+  // Taking what was there may have begun to read.
+  socket.pause();
+  return before;
+}
+
+function take(socket: Socket): Uint8Array | null {
+  return socket.readableLength === 0 ? null : (socket.read() as Uint8Array | null);
+}
+
+/** Undoes `lendReads`: the socket is an ordinary one again, paused. */
+export function stopLending(socket: Socket): void {
+  if (keys === null) return;
+  socket.pause();
+  const fields = socket as unknown as Record<keyof Socket, unknown>;
+  fields[keys.buffer] = null;
+  fields[keys.callback] = null;
+}
