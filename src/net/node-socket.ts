@@ -87,3 +87,31 @@ export function stopLending(socket: Socket): void {
   fields[keys.buffer] = null;
   fields[keys.callback] = null;
 }
+
+/** What streams call to have something written; the part below Node's queue. */
+interface Sink {
+  _write(bytes: Uint8Array, encoding: "buffer", done: (error?: Error | null) => void): void;
+  _writev(
+    pieces: { chunk: Uint8Array }[] & { allBuffers?: boolean },
+    done: (error?: Error | null) => void,
+  ): void;
+}
+
+/**
+ * Writes past Node's own queue, which costs more than the system call of a small message. One write at a time: the caller waits for
+ * `done`, which may come from within, before the next, and before `end`. The memory must stay as it is until then.
+ */
+export function writeDirectly(socket: Socket, bytes: Uint8Array, done: (error?: Error | null) => void): void {
+  (socket as unknown as Sink)._write(bytes, "buffer", done);
+}
+
+/** As `writeDirectly`, in one system call. Uses up the list. */
+export function writeAllDirectly(
+  socket: Socket,
+  pieces: readonly Uint8Array[],
+  done: (error?: Error | null) => void,
+): void {
+  const list: { chunk: Uint8Array }[] & { allBuffers?: boolean } = pieces.map((chunk) => ({ chunk }));
+  list.allBuffers = true;
+  (socket as unknown as Sink)._writev(list, done);
+}

@@ -6,7 +6,14 @@ import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import { BLOCK_BYTES, copyOf, giveBlock, takeBlock } from "./blocks.ts";
-import { isConnected, lendReads, queuedBytesOf, stopLending } from "./node-socket.ts";
+import {
+  isConnected,
+  lendReads,
+  queuedBytesOf,
+  stopLending,
+  writeAllDirectly,
+  writeDirectly,
+} from "./node-socket.ts";
 
 /** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
 const BUFFERED_BYTES_HIGH = 256 * 1024;
@@ -16,10 +23,12 @@ const BUFFERED_BYTES_LOW = 64 * 1024;
 const RESET_TURNS_MAX = 3;
 /** A half-closed connection is asked so often whether the remote side is still there. */
 const HALF_CLOSED_LOOK_MS = 15_000;
-/** Writes of one turn are copied together up to here, and given as a list beyond. */
+/** Writes of one turn are copied together up to here, and given as a list beyond. TLS would copy a list itself, to memory of its own. */
 const JOIN_BYTES_MAX = 16 * 1024;
 /** What is lent from here on goes into blocks that are used again. */
 const LENT_BLOCK_BYTES_MIN = 2 * 1024;
+/** … and this much, by TLS with nothing else to send, into no block at all: a record's worth. */
+const LENT_AT_ONCE_BYTES_MIN = 16 * 1024;
 
 /**
  * A TCP connection, or the TLS connection on top of one, as a `Conn`. Nothing is read before the first handler is set.
@@ -43,6 +52,7 @@ export class SocketConn implements Conn {
   readonly #socket: Socket;
   /** The TCP socket below: `#socket` itself without TLS. Only it can send RST. */
   readonly #tcp: Socket;
+  readonly #isTls: boolean;
   #handler: ConnHandler | null = null;
   readonly #pending = new KeptBytes();
   #pendingBytes = 0;
@@ -76,6 +86,7 @@ export class SocketConn implements Conn {
     this.#clock = clock;
     this.#socket = socket;
     this.#tcp = tcp;
+    this.#isTls = tcp !== socket;
     this.local = addressOf(tcp.localAddress, tcp.localPort);
     this.remote = addressOf(tcp.remoteAddress, tcp.remotePort);
     socket.on("error", this.#onError);
@@ -120,6 +131,17 @@ export class SocketConn implements Conn {
   writeLent(bytes: Uint8Array): boolean {
     if (this.#isEnded || this.#isClosed || bytes.length < LENT_BLOCK_BYTES_MIN)
       return this.write(copyOf(bytes));
+    // OpenSSL has encrypted or copied everything before the call returns, while the kernel would read from this memory later.
+    if (
+      this.#isTls &&
+      bytes.length >= LENT_AT_ONCE_BYTES_MIN &&
+      this.#pendingBytes + this.#flyingBytes === 0
+    ) {
+      this.#flyingBytes = bytes.length;
+      this.bytesWritten += bytes.length;
+      writeDirectly(this.#socket, bytes, this.#written);
+      return true;
+    }
     for (let at = 0; at < bytes.length;) {
       if (this.#blocks.length === 0 || this.#lastBlockBytes === BLOCK_BYTES) {
         this.#blocks.push(takeBlock());
@@ -171,15 +193,15 @@ export class SocketConn implements Conn {
     if (this.#isClosed || this.#isReset) return;
     // What was written before the reset goes first, as far as the kernel takes it at once: an application that
     // answers and then resets is heard in full by a client without a proxy, too.
+    this.#isReset = true;
     if (this.#flyingBytes === 0 && this.#pendingBytes > 0 && !this.#isFinished) this.#writePending();
     this.#pending.take();
     this.#blocks = [];
     this.#pendingBytes = 0;
     this.#isEnded = true;
     this.#error ??= new ConnError("ABORTED", "the connection was reset by this side");
-    this.#isReset = true;
     // The TCP socket must not go while OpenSSL is calling us from inside its own work on it (Node 26 crashes).
-    if (this.#tcp !== this.#socket || this.#isShuttingDown) this.#clock.soon(this.#resetBelow);
+    if (this.#isTls || this.#isShuttingDown) this.#clock.soon(this.#resetBelow);
     else this.#tcp.resetAndDestroy();
   }
 
@@ -392,27 +414,31 @@ export class SocketConn implements Conn {
     const pending = this.#pending.take();
     this.#flyingBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
-    this.#flyingBlocks = this.#blocks;
-    this.#blocks = [];
-    const socket = this.#socket;
-    if (pending.length === 1) {
-      socket.write(pending[0] as Uint8Array, this.#written);
-    } else if (this.#flyingBytes <= JOIN_BYTES_MAX) {
-      socket.write(Buffer.concat(pending, this.#flyingBytes), this.#written);
-    } else {
-      const last = pending.length - 1;
-      socket.cork();
-      for (let i = 0; i < last; i++) socket.write(pending[i] as Uint8Array);
-      socket.write(pending[last] as Uint8Array, this.#written);
-      socket.uncork();
+    if (this.#blocks.length > 0) {
+      this.#flyingBlocks = this.#blocks;
+      this.#blocks = [];
     }
+    if (pending.length === 1) writeDirectly(this.#socket, pending[0] as Uint8Array, this.#written);
+    else if (this.#flyingBytes <= (this.#isTls ? BLOCK_BYTES : JOIN_BYTES_MAX)) {
+      const block = takeBlock();
+      this.#flyingBlocks.push(block);
+      let size = 0;
+      for (let i = 0; i < pending.length; i++) {
+        const piece = pending[i] as Uint8Array;
+        block.set(piece, size);
+        size += piece.length;
+      }
+      writeDirectly(this.#socket, block.subarray(0, size), this.#written);
+    } else writeAllDirectly(this.#socket, pending, this.#written);
   }
 
-  readonly #written = (): void => {
+  readonly #written = (error?: Error | null): void => {
     this.#flyingBytes = 0;
-    if (this.#isClosed || this.#isReset) return;
-    for (const block of this.#flyingBlocks) giveBlock(block);
-    this.#flyingBlocks = [];
+    if (error) this.#socket.destroy(error);
+    if (error || this.#isClosed || this.#isReset) return;
+    const blocks = this.#flyingBlocks;
+    for (let i = 0; i < blocks.length; i++) giveBlock(blocks[i] as Buffer);
+    blocks.length = 0;
     if (this.#pendingBytes > 0 || this.#isEnded) this.#flush();
     if (this.#wantsDrain && this.#pendingBytes + this.#flyingBytes <= BUFFERED_BYTES_LOW) {
       this.#wantsDrain = false;
