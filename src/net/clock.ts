@@ -4,9 +4,17 @@ import type { Clock, Timer } from "#/base/clock.ts";
 const COARSE_FROM_MS = 400;
 const COARSE_STEP_MS = 50;
 
+/**
+ * What a `soon` task puts off in turn is still done in the same turn, so often: a turn more costs two system calls and would part
+ * a connection's machine from its socket. The rest waits for the next turn, so that no task can keep the loop from its sockets.
+ */
+export const SOON_ROUNDS_MAX = 4;
+
 /** Real time. `soon` tasks run once per turn of the event loop, after all sockets that were ready have been read. */
 export class SystemClock implements Clock {
   #tasks: (() => void)[] = [];
+  /** The list of the round before, empty again. */
+  #spare: (() => void)[] = [];
   #isScheduled = false;
 
   nowMs(): number {
@@ -31,10 +39,18 @@ export class SystemClock implements Clock {
   }
 
   readonly #run = (): void => {
-    const tasks = this.#tasks;
-    this.#tasks = [];
-    this.#isScheduled = false;
-    for (let i = 0; i < tasks.length; i++) (tasks[i] as () => void)();
+    try {
+      for (let round = 0; round < SOON_ROUNDS_MAX && this.#tasks.length > 0; round++) {
+        const tasks = this.#tasks;
+        this.#tasks = this.#spare;
+        for (let i = 0; i < tasks.length; i++) (tasks[i] as () => void)();
+        tasks.length = 0;
+        this.#spare = tasks;
+      }
+    } finally {
+      this.#isScheduled = this.#tasks.length > 0;
+      if (this.#isScheduled) setImmediate(this.#run);
+    }
   };
 }
 

@@ -6,6 +6,7 @@ import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import { BLOCK_BYTES, copyOf, giveBlock, takeBlock } from "./blocks.ts";
+import { SOON_ROUNDS_MAX } from "./clock.ts";
 import {
   isConnected,
   lendReads,
@@ -19,8 +20,8 @@ import {
 const BUFFERED_BYTES_HIGH = 256 * 1024;
 /** … until it is down to this. */
 const BUFFERED_BYTES_LOW = 64 * 1024;
-/** Turns of the event loop that a reset waits for a FIN under way. */
-const RESET_TURNS_MAX = 3;
+/** So often a reset looks whether a FIN under way is gone: in three turns of the event loop. */
+const RESET_LOOKS_MAX = 3 * SOON_ROUNDS_MAX;
 /** A half-closed connection is asked so often whether the remote side is still there. */
 const HALF_CLOSED_LOOK_MS = 15_000;
 /** Writes of one turn are copied together up to here, and given as a list beyond. TLS would copy a list itself, to memory of its own. */
@@ -74,7 +75,7 @@ export class SocketConn implements Conn {
   #isEnded = false;
   #isFinished = false;
   #isReset = false;
-  #resetTurns = 0;
+  #resetLooks = 0;
   #remoteEnded = false;
   #endTold = false;
   #isClosed = false;
@@ -212,7 +213,7 @@ export class SocketConn implements Conn {
 
   readonly #resetBelow = (): void => {
     // The FIN goes in the next turn, unless bytes that TLS still holds stand before it: those do not hinder a reset.
-    if (this.#isShuttingDown && this.#resetTurns++ < RESET_TURNS_MAX) {
+    if (this.#isShuttingDown && this.#resetLooks++ < RESET_LOOKS_MAX) {
       this.#clock.soon(this.#resetBelow);
       return;
     }
