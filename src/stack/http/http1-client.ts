@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "#/base/clock.ts";
+import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
@@ -46,7 +46,7 @@ export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
 
 /** Who owns a client connection: the pool that it returns to, or whoever opened it for one request. */
 export interface Http1ClientOwner {
-  /** The connection can take another request. */
+  /** The connection can take another request, and is to be closed at `idleUntilMs` if none has come. */
   idle(client: Http1Client): void;
   /**
    * The connection is over, or will take no further request. `isStale`: it was used before and ended under a request without a
@@ -69,8 +69,9 @@ export class Http1Client implements ConnHandler {
   #requests = 0;
   /** Of the request under way. */
   #writtenBytes = 0;
-  /** When it became free last. */
+  /** When it became free last, and until when the server keeps it. */
   idleSinceMs = 0;
+  idleUntilMs = 0;
   /** How long it had been free when the last request came. */
   idledMs = 0;
   /** The server ended it while it was free. */
@@ -80,7 +81,6 @@ export class Http1Client implements ConnHandler {
   #blocked = false;
   #owedBytes = 0;
   #paused = false;
-  #idleTimer: Timer | null = null;
   #keepAliveMs: number;
 
   constructor(
@@ -108,13 +108,11 @@ export class Http1Client implements ConnHandler {
     const target = http1Target(head);
     if (!isMethod(head.method) || !isRequestTarget(target)) {
       // HTTP/2 may carry what HTTP/1 cannot say; the connection stays as it was. A fresh one never was idle, so nothing ends it.
-      if (this.#idleTimer === null) this.close();
+      if (this.#requests === 0) this.close();
       else this.#owner.idle(this);
       reply.fail(fault("BAD_REQUEST", "the request's method or path cannot be written in HTTP/1"));
       return SPENT;
     }
-    this.#idleTimer?.cancel();
-    this.#idleTimer = null;
     this.idledMs = this.#clock.nowMs() - this.idleSinceMs;
     this.#requests++;
     this.#writtenBytes = 0;
@@ -130,7 +128,6 @@ export class Http1Client implements ConnHandler {
 
   /** Ends an idle connection. */
   close(): void {
-    this.#idleTimer?.cancel();
     if (!this.#gone) {
       this.#gone = true;
       this.#conn.end();
@@ -350,12 +347,11 @@ export class Http1Client implements ConnHandler {
     }
     if (this.#paused) this.#steer();
     this.idleSinceMs = this.#clock.nowMs();
-    this.#idleTimer = this.#clock.after(this.#keepAliveMs, () => this.close());
+    this.idleUntilMs = this.idleSinceMs + this.#keepAliveMs;
     this.#owner.idle(this);
   }
 
   #leave(isStale: boolean = false): void {
-    this.#idleTimer?.cancel();
     if (this.#gone) return;
     this.#gone = true;
     this.#owner.gone(this, isStale);

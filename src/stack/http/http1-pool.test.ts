@@ -100,6 +100,28 @@ test("a connection is idle for less than the server promises, and for 3 s where 
   }
 });
 
+test("idle connections of one server end each at its own time, by one timer, which does not outlive them", () => {
+  const scene = new Scene();
+  for (let i = 0; i < 3; i++) {
+    // At once, so that each takes a connection of its own.
+    scene.call("GET");
+  }
+  scene.clock.settle();
+  assert.equal(scene.servers.length, 3);
+  scene.clock.advance(1_000);
+  scene.call("GET");
+  scene.clock.settle();
+  assert.equal(scene.clock.timersLeft, 1);
+  scene.clock.advance(2_000);
+  assert.deepEqual(
+    scene.servers.map(({ isClosed }) => isClosed),
+    [true, true, false],
+  );
+  scene.clock.advance(1_000);
+  assert.ok(scene.servers.every(({ isClosed }) => isClosed));
+  assert.equal(scene.clock.timersLeft, 0);
+});
+
 test("a server that leaves connections sooner than that is not trusted with what must not be sent twice, for a while", () => {
   const scene = new Scene();
   const used = (method: string): number => {

@@ -1,4 +1,4 @@
-import type { Clock } from "#/base/clock.ts";
+import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { BackendBounds } from "../balance/backend-bounds.ts";
@@ -31,7 +31,11 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   readonly #settings: Http1ClientSettings;
   readonly #idleMax: number;
   readonly #backend: BackendBounds;
+  /** In the order in which they became idle. */
   readonly #idle: Http1Client[] = [];
+  /** For whichever of them the server keeps the shortest: one for all, since one for each would be set anew with each request. */
+  #timer: Timer | null = null;
+  #timerAtMs = Infinity;
   #closed = false;
   /** How long an idle connection is good for what must not be sent twice, and until when that was learned. */
   #trustMs = UNREPEATABLE_IDLE_MS;
@@ -88,8 +92,30 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   /** Ends idle connections; busy ones end with their request. */
   close(): void {
     this.#closed = true;
+    this.#stopTimer();
     for (const client of this.#idle.splice(0)) client.close();
   }
+
+  #setTimer(atMs: number): void {
+    if (atMs >= this.#timerAtMs) return;
+    this.#timer?.cancel();
+    this.#timerAtMs = atMs;
+    this.#timer = this.#clock.after(Math.max(0, atMs - this.#clock.nowMs()), this.#closeOld);
+  }
+
+  #stopTimer(): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+    this.#timerAtMs = Infinity;
+  }
+
+  readonly #closeOld = (): void => {
+    this.#stopTimer();
+    const nowMs = this.#clock.nowMs();
+    const old = this.#idle.filter(({ idleUntilMs }) => idleUntilMs <= nowMs);
+    for (const client of old) client.close();
+    for (const { idleUntilMs } of this.#idle) this.#setTimer(idleUntilMs);
+  };
 
   /** The server ended a connection that it had said nothing of ending. */
   #distrust(client: Http1Client): void {
@@ -102,8 +128,12 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   }
 
   idle(client: Http1Client): void {
-    if (this.#closed || this.#idle.length >= this.#idleMax) client.close();
-    else this.#idle.push(client);
+    if (this.#closed || this.#idle.length >= this.#idleMax) {
+      client.close();
+      return;
+    }
+    this.#idle.push(client);
+    this.#setTimer(client.idleUntilMs);
   }
 
   /** Where one was stale the others may be, so a request that is sent again gets a fresh connection and is sent twice at most. */
@@ -112,5 +142,6 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     if (at !== -1) this.#idle.splice(at, 1);
     if (isStale || client.isLeft) this.#distrust(client);
     if (isStale) for (const idle of this.#idle.splice(0)) idle.close();
+    if (this.#idle.length === 0) this.#stopTimer();
   }
 }

@@ -25,6 +25,10 @@ export class ManualClock implements Clock {
     this.#timers.push(entry);
     return { cancel: () => (this.#timers = this.#timers.filter((other) => other !== entry)) };
   }
+  /** Timers that neither fired nor were cancelled. */
+  get timersLeft(): number {
+    return this.#timers.length;
+  }
   soon(task: () => void): void {
     this.#turns.push(task);
   }
