@@ -5,13 +5,7 @@ import type { Fields } from "#/base/fields.ts";
 import { latin1Bytes } from "../latin1.ts";
 import { Event, Http1Reader } from "./reader.ts";
 import { readAll } from "./testing.ts";
-import {
-  HeadEncoder,
-  encodeChunk,
-  encodeLastChunk,
-  encodeRequestHead,
-  encodeResponseHead,
-} from "./writer.ts";
+import { encodeChunk, encodeLastChunk, encodeRequestHead, encodeResponseHead } from "./writer.ts";
 
 type Role = "request" | "response";
 
@@ -196,26 +190,4 @@ test("single bytes of a large head cost no more than its lines", () => {
   const bytes = latin1Bytes(`GET / HTTP/1.1\r\nHost: a\r\nX: ${"a".repeat(60_000)}\r\n\r\n`);
   const events = read("request", split(bytes, [1]));
   assert.equal(events.length, 2);
-});
-
-test("a head encoder gives what the pure functions give, also again", () => {
-  const requestEncoder = new HeadEncoder();
-  const responseEncoder = new HeadEncoder();
-  fc.assert(
-    fc.property(fc.array(fc.tuple(token, target, fields), { maxLength: 3 }), (heads) => {
-      for (const [method, path, list] of heads) {
-        for (const suffix of ["", "", "x", "x"]) {
-          const request = { method, target: path + suffix, version: "1.1" as const, fields: list.slice() };
-          assert.deepEqual(requestEncoder.request(request), encodeRequestHead(request));
-          const response = {
-            version: "1.0" as const,
-            status: 200,
-            reason: method + suffix,
-            fields: list.slice(),
-          };
-          assert.deepEqual(responseEncoder.response(response), encodeResponseHead(response));
-        }
-      }
-    }),
-  );
 });

@@ -1,6 +1,6 @@
 import { assert } from "#/base/assert.ts";
 import type { Fields } from "#/base/fields.ts";
-import { copyBytes, latin1Bytes, latin1Message, putLatin1 } from "../latin1.ts";
+import { latin1Bytes, latin1Message } from "../latin1.ts";
 import { IS_TARGET, IS_TOKEN, IS_VALUE } from "./tables.ts";
 
 export interface RequestHead {
@@ -29,75 +29,6 @@ export function encodeRequestHead(head: RequestHead): Uint8Array {
 /** A response head, ready to be sent; see `encodeRequestHead`. */
 export function encodeResponseHead(head: ResponseHead): Uint8Array {
   return encodeHead(statusLine(head), head.fields);
-}
-
-/**
- * Encodes the heads of one direction of one connection. The head before is kept (when short): the same again gives the same
- * bytes, which nobody may write to, and the same fields after another start line are copied and not encoded.
- */
-export class HeadEncoder {
-  #bytes: Uint8Array = new Uint8Array(0);
-  /** Where the fields begin in #bytes; 0 when nothing is kept. */
-  #lineBytes = 0;
-  /** The start line's parts: method, target, version, or status, reason, version. */
-  #first: string | number = "";
-  #second = "";
-  #version = "";
-  #fields: Fields = [];
-
-  request(head: RequestHead): Uint8Array {
-    const sameFields = this.#hasFields(head.fields);
-    if (sameFields && this.#hasLine(head.method, head.target, head.version)) return this.#bytes;
-    return this.#encode(requestLine(head), head.fields, sameFields, head.method, head.target, head.version);
-  }
-
-  response(head: ResponseHead): Uint8Array {
-    const sameFields = this.#hasFields(head.fields);
-    if (sameFields && this.#hasLine(head.status, head.reason, head.version)) return this.#bytes;
-    return this.#encode(statusLine(head), head.fields, sameFields, head.status, head.reason, head.version);
-  }
-
-  #hasLine(first: string | number, second: string, version: string): boolean {
-    return this.#second === second && this.#first === first && this.#version === version;
-  }
-
-  #hasFields(fields: Fields): boolean {
-    const kept = this.#fields;
-    if (this.#lineBytes === 0 || kept.length !== fields.length) return false;
-    // Values differ more often than names, and the last fields more often than the first.
-    for (let i = kept.length - 1; i >= 0; i--) if (kept[i] !== fields[i]) return false;
-    return true;
-  }
-
-  #encode(
-    startLine: string,
-    fields: Fields,
-    sameFields: boolean,
-    first: string | number,
-    second: string,
-    version: string,
-  ): Uint8Array {
-    const bytes = sameFields ? this.#withKeptFields(startLine) : encodeHead(startLine, fields);
-    if (bytes.length > KEPT_BYTES_MAX) {
-      this.#lineBytes = 0;
-      return bytes;
-    }
-    this.#bytes = bytes;
-    this.#lineBytes = startLine.length;
-    this.#first = first;
-    this.#second = second;
-    this.#version = version;
-    if (!sameFields) this.#fields = fields.slice();
-    return bytes;
-  }
-
-  #withKeptFields(startLine: string): Uint8Array {
-    const kept = this.#bytes;
-    const bytes = Buffer.allocUnsafe(startLine.length + kept.length - this.#lineBytes);
-    putLatin1(bytes, startLine, 0);
-    copyBytes(kept, this.#lineBytes, kept.length, bytes, startLine.length);
-    return bytes;
-  }
 }
 
 /** What goes before the data of a chunk. `CHUNK_TAIL` goes after it. 0 < dataBytes. */
@@ -168,9 +99,6 @@ function encodeHead(startLine: string, fields: Fields): Uint8Array {
 
 const CR = 0x0d;
 const LF = 0x0a;
-
-/** A longer head is not kept: an idle connection would hold it. */
-const KEPT_BYTES_MAX = 2048;
 
 /** How many CRLF there are; -1 when CR, LF or NUL stand anywhere else. */
 function lineCount(bytes: Uint8Array): number {
