@@ -3,25 +3,18 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { Event, Http1Reader } from "#/wire/http1/reader.ts";
-import {
-  CHUNK_TAIL,
-  encodeChunkHead,
-  encodeLastChunk,
-  encodeRequestHead,
-  isMethod,
-  isRequestTarget,
-} from "#/wire/http1/writer.ts";
+import { CHUNK_TAIL, encodeChunkHead, encodeLastChunk } from "#/wire/http1/writer.ts";
 import type { HeadBound } from "./head-bound.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import { IDEMPOTENT, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { Fault } from "./fault.ts";
+import type { Response } from "./translate.ts";
 import {
   answerTrailersFromHttp1,
-  http1Target,
+  encodeRequest,
   keepAliveTimeoutSeconds,
-  requestToHttp1,
   responseFromHttp1,
   switchingFromHttp1,
   trailersToHttp1,
@@ -66,6 +59,8 @@ export class Http1Client implements ConnHandler {
   readonly #settings: Http1ClientSettings;
   readonly #reader: Http1Reader;
   #exchange: Exchange | null = null;
+  /** The answer before, shared with the next one when the bytes of its head were the same. */
+  #lastAnswer: Response | null = null;
   #requests = 0;
   /** Of the request under way. */
   #writtenBytes = 0;
@@ -105,9 +100,9 @@ export class Http1Client implements ConnHandler {
 
   /** Sends a request. Only while idle. */
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
-    const target = http1Target(head);
-    if (!isMethod(head.method) || !isRequestTarget(target)) {
-      // HTTP/2 may carry what HTTP/1 cannot say; the connection stays as it was. A fresh one never was idle, so nothing ends it.
+    const message = encodeRequest(head, last);
+    if (message === null) {
+      // The connection stays as it was. A fresh one never was idle, so nothing ends it.
       if (this.#requests === 0) this.close();
       else this.#owner.idle(this);
       reply.fail(fault("BAD_REQUEST", "the request's method or path cannot be written in HTTP/1"));
@@ -116,13 +111,10 @@ export class Http1Client implements ConnHandler {
     this.idledMs = this.#clock.nowMs() - this.idleSinceMs;
     this.#requests++;
     this.#writtenBytes = 0;
-    const message = requestToHttp1(head, last);
     const exchange = new Exchange(this, head, reply, message.chunked, last);
     this.#exchange = exchange;
     this.#reader.responseTo(head.method, head.upgrade !== null);
-    // RFC 9112 §6.1: HTTP/1.0 knows no chunks. A body of unknown length came over HTTP/2 here.
-    const version = head.version === "1.0" && !message.chunked ? "1.0" : "1.1";
-    this.#write(encodeRequestHead({ method: head.method, target, version, fields: message.fields }), 0);
+    this.#write(message.bytes, 0);
     return exchange;
   }
 
@@ -230,6 +222,7 @@ export class Http1Client implements ConnHandler {
   #head(exchange: Exchange): void {
     const reader = this.#reader;
     if (reader.status < 200 && reader.status !== 101) {
+      this.#lastAnswer = null;
       exchange.reply.informational(responseFromHttp1(reader, this.#settings.meshed));
       return;
     }
@@ -257,15 +250,26 @@ export class Http1Client implements ConnHandler {
       );
       return;
     }
-    const seconds = keepAliveTimeoutSeconds(reader.fields);
-    // Short of what the server promises, so that it never closes while our next request is on its way.
-    if (seconds >= 0) this.#keepAliveMs = Math.max(seconds * 1000 - 1000, seconds * 500);
+    const answer = this.#answer();
     // A tunnel was asked for and not granted: whatever was sent into it the server may read as requests, whose answers
     // nobody awaits. The next request gets another connection (RFC 9110 §9.3.6).
     if (exchange.request.upgrade !== null || exchange.request.method === "CONNECT") this.#reusable = false;
     const last = reader.framing === "none";
     if (last) exchange.answered = true;
-    exchange.reply.head(responseFromHttp1(reader, this.#settings.meshed), last);
+    exchange.reply.head(answer, last);
+  }
+
+  /** The final answer just read: the one before it where its head had the same bytes, and means the same. */
+  #answer(): Response {
+    const reader = this.#reader;
+    const known = this.#lastAnswer;
+    if (reader.headRepeated && known !== null && known.endsWithConnection === (reader.framing === "close"))
+      return known;
+    const seconds = keepAliveTimeoutSeconds(reader.fields);
+    // Short of what the server promises, so that it never closes while our next request is on its way.
+    if (seconds >= 0) this.#keepAliveMs = Math.max(seconds * 1000 - 1000, seconds * 500);
+    this.#lastAnswer = responseFromHttp1(reader, this.#settings.meshed);
+    return this.#lastAnswer;
   }
 
   #steer(): void {

@@ -15,7 +15,6 @@ import {
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
 import { SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
-import { isTransferEncoding } from "./field-names.ts";
 import { fault } from "./fault.ts";
 import type { Guard } from "./guard.ts";
 import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
@@ -26,7 +25,13 @@ import { closesAfter, explain, meshAnswer, UNNAMED } from "./mesh-answer.ts";
 import type { Patrolled } from "../patrol.ts";
 import { Lag } from "../patrol.ts";
 import type { Request } from "./translate.ts";
-import { requestFromHttp1, trailersToHttp1 } from "./translate.ts";
+import {
+  Added,
+  encodeResponse,
+  requestFromHttp1,
+  trailersToHttp1,
+  withoutTransferEncoding,
+} from "./translate.ts";
 
 export interface Http1ServerSettings {
   /** Name of the proven client, to be told to the application; null for none. */
@@ -334,7 +339,6 @@ export class Http1Server implements ConnHandler, Patrolled {
         version: "1.1",
         status,
         reason: reason ?? reasonOf(status),
-        // RFC 9112 §6.1: no transfer coding in a 1xx.
         fields: withoutTransferEncoding(fields),
       }),
     );
@@ -343,14 +347,15 @@ export class Http1Server implements ConnHandler, Patrolled {
   sendHead(exchange: Exchange, head: ResponseHead, last: boolean): void {
     const request = exchange.request;
     const version10 = request.version === "1.0";
-    let fields: Fields = head.fields.slice();
     let close =
       this.#draining || !exchange.keepAlive || (this.#clientEnded && this.#reader.bufferedBytes === 0);
+    let added: number = Added.NOTHING;
     if (head.status === 101 || (request.method === "CONNECT" && head.status >= 200 && head.status < 300)) {
       exchange.awaitsSwitch = false;
       exchange.tunnelling = true;
       exchange.requestDone = false;
       this.#reader.switchToRaw();
+      added = Added.CODING_STAYS;
     } else {
       if (exchange.awaitsSwitch) {
         // Declined: the request ends with its head. After a CONNECT whatever follows was meant for a tunnel.
@@ -361,30 +366,19 @@ export class Http1Server implements ConnHandler, Patrolled {
       }
       // RFC 9110 §6.4.1: these never have a body, whatever their fields say.
       exchange.bodiless = request.method === "HEAD" || head.status === 204 || head.status === 304;
-      let mayBeChunked = request.method === "HEAD" || head.status === 304;
-      if (!exchange.bodiless && fieldCount(fields, "content-length") === 0) {
-        if (last) fields.push("Content-Length", "0");
+      if (!version10 && (request.method === "HEAD" || head.status === 304)) added |= Added.CODING_STAYS;
+      if (!exchange.bodiless && fieldCount(head.fields, "content-length") === 0) {
+        if (last) added |= Added.NO_LENGTH;
         // RFC 9112 §6.3: a client of HTTP/1.0 has no other way to learn where the body ends, and another may expect it.
         else if (version10 || head.endsWithConnection === true) close = true;
-        else mayBeChunked = exchange.chunked = true;
+        else exchange.chunked = true;
       }
-      fields = placeTransferEncoding(fields, exchange.chunked, mayBeChunked && !version10);
-      if (close) fields.push("Connection", "close");
-      else if (version10 || head.version === "1.0") fields.push("Connection", "keep-alive");
+      if (exchange.chunked) added |= Added.CHUNKED;
+      if (close) added |= Added.CLOSE;
+      else if (version10 || head.version === "1.0") added |= Added.KEEP_ALIVE;
     }
     exchange.closeAfter = close;
-    // RFC 9110 §6.2: a version is the sender's own, whatever the client's: the application's word goes on.
-    const version = head.version === "1.0" && !exchange.chunked ? "1.0" : "1.1";
-    this.#write(
-      exchange,
-      encodeResponseHead({
-        version,
-        status: head.status,
-        reason: head.reason ?? reasonOf(head.status),
-        fields,
-      }),
-      0,
-    );
+    this.#write(exchange, encodeResponse(head, added), 0);
     if (exchange.tunnelling) this.#beginTunnel();
   }
 
@@ -619,22 +613,6 @@ class Exchange implements ResponseSink {
   requestConsumed(bytes: number): void {
     if (this.live) this.server.requestConsumed(this, bytes);
   }
-}
-
-/**
- * Transfer-Encoding where the application had it, if it may be there at all; at the end where a chunked answer came without.
- * It changes nothing where there is none and none is needed.
- */
-function placeTransferEncoding(fields: Fields, isNeeded: boolean, mayBe: boolean): Fields {
-  let isThere = false;
-  for (let i = 0; i < fields.length && !isThere; i += 2) isThere = isTransferEncoding(fields[i] as string);
-  if (isThere && !mayBe) return withoutTransferEncoding(fields);
-  if (!isThere && isNeeded) fields.push("Transfer-Encoding", "chunked");
-  return fields;
-}
-
-function withoutTransferEncoding(fields: Fields): Fields {
-  return fields.filter((_, i) => !isTransferEncoding(fields[i - (i % 2)] as string));
 }
 
 const LINGER_BYTES_MAX = 1_048_576;

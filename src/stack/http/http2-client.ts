@@ -3,6 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
+import { REMEMBERED_BLOCKS } from "#/wire/hpack/decoder.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEADERS_TOO_LARGE } from "#/wire/http2/connection.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
@@ -19,7 +20,7 @@ import type { Http2LinkOwner } from "./http2-link.ts";
 import { Http2Link, Http2Stream } from "./http2-link.ts";
 import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
-import type { FarSide } from "./translate.ts";
+import type { FarSide, Response } from "./translate.ts";
 import {
   answerTrailersFromHttp2,
   carriageTo,
@@ -80,6 +81,9 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #heads: HeadBound;
   readonly #withoutConnect: HttpService["call"];
   readonly #backend: BackendBounds | null;
+  /** By `Http2Connection.place`: the list that was there last, and what was read in it. */
+  readonly #lists: (Fields | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+  readonly #answers: (Response | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
   #requests = 0;
   #resets = 0;
   #ageing: Timer | null = null;
@@ -151,6 +155,18 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   close(): void {
     this.#retire();
     this.#link.drain();
+  }
+
+  /** A final answer's head, just read. One that repeats is read once. */
+  answerOf(fields: Fields): Response {
+    const { place } = this.#link.machine;
+    if (place >= 0 && this.#lists[place] === fields) return this.#answers[place] as Response;
+    const answer = responseFromHttp2(fields, this.#far);
+    if (place >= 0) {
+      this.#lists[place] = fields;
+      this.#answers[place] = answer;
+    }
+    return answer;
   }
 
   #start(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
@@ -279,7 +295,7 @@ class ClientStream extends Http2Stream implements RequestSink {
         return;
       }
     }
-    reply.head(responseFromHttp2(fields, this.#far), last);
+    reply.head(this.#client.answerOf(fields), last);
     this.leaveIfDone();
   }
 

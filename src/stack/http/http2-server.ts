@@ -1,7 +1,8 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
-import { fieldValue } from "#/base/fields.ts";
+import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
+import { REMEMBERED_BLOCKS } from "#/wire/hpack/decoder.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
@@ -58,6 +59,9 @@ export class Http2Server implements Http2LinkOwner {
   speaksGrpc = false;
   readonly #clientId: string | null;
   readonly #answerer: Answerer;
+  /** By `Http2Connection.place`: the list that was there last, and what was read in it. */
+  readonly #lists: (Fields | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+  readonly #requests: (Request | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
 
   constructor(
     conn: Conn,
@@ -115,16 +119,23 @@ export class Http2Server implements Http2LinkOwner {
   }
 
   opened(streamId: number, fields: Fields, last: boolean): void {
-    const stream = new ServerStream(
-      this,
-      this.#link,
-      streamId,
-      requestFromHttp2(fields, this.far, this.#clientId),
-    );
+    const stream = new ServerStream(this, this.#link, streamId, this.#requestOf(fields));
     this.#link.add(stream);
     stream.begin(this.#service, last);
     // Uploads that nobody takes may soon hold up those of other programs, and a sidecar can easily go over to another connection.
     if (this.far !== "foreign" && this.#link.machine.isCrowded) this.drain();
+  }
+
+  /** A head that repeats is read once. */
+  #requestOf(fields: Fields): Request {
+    const { place } = this.#link.machine;
+    if (place >= 0 && this.#lists[place] === fields) return this.#requests[place] as Request;
+    const request = requestFromHttp2(fields, this.far, this.#clientId);
+    if (place >= 0) {
+      this.#lists[place] = fields;
+      this.#requests[place] = request;
+    }
+    return request;
   }
 
   goingAway(): void {}
@@ -132,6 +143,13 @@ export class Http2Server implements Http2LinkOwner {
   closed(): void {
     this.#closed();
   }
+}
+
+/** The fields may be a memo that is shared, so they are copied. */
+function withTrace(fields: Fields, trace: string): Fields {
+  const traced: Fields = [...fields, FAR_TRACE_FIELD, trace];
+  keepNeverIndexed(fields, traced);
+  return traced;
 }
 
 class ServerStream extends Http2Stream implements ResponseSink {
@@ -284,9 +302,9 @@ class ServerStream extends Http2Stream implements ResponseSink {
     if (this.gone || this.#headSent) return;
     this.#headSent = true;
     const carriage = this.#request.version === "2" ? "native" : carriageTo(this.#server.far);
-    const fields = responseToHttp2(head, carriage);
+    let fields = responseToHttp2(head, carriage);
     // After the spelling, which is of the application's fields.
-    if (head.trace !== undefined && this.#server.far === "pillion") fields.push(FAR_TRACE_FIELD, head.trace);
+    if (head.trace !== undefined && this.#server.far === "pillion") fields = withTrace(fields, head.trace);
     this.link.machine.respond(this.id, fields, last);
     this.link.touch();
     if (!last) this.#confirm(head);

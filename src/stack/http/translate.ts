@@ -1,7 +1,13 @@
 import type { Fields } from "#/base/fields.ts";
 import { fieldCount, fieldValue, keepNeverIndexed } from "#/base/fields.ts";
 import type { Framing } from "#/wire/http1/reader.ts";
-import { reasonOf } from "#/wire/http1/writer.ts";
+import {
+  encodeRequestHead,
+  encodeResponseHead,
+  isMethod,
+  isRequestTarget,
+  reasonOf,
+} from "#/wire/http1/writer.ts";
 import type { HttpVersion, RequestHead, ResponseHead } from "./exchange.ts";
 import type { RequestTrace } from "../trace/request-trace.ts";
 import { DEBUG_FIELD } from "../trace/request-trace.ts";
@@ -39,6 +45,9 @@ export class Request implements RequestHead {
   /** What `requestToHttp2` made of it, or null. */
   http2Memo: Fields | null = null;
   http2MemoKind: Http2Carriage | null = null;
+  /** What `encodeRequest` made of it when it came a second time, or null. */
+  http1Memo: Http1Request | null = null;
+  wasEncoded = false;
 
   constructor(head: RequestHead) {
     this.method = head.method;
@@ -51,6 +60,36 @@ export class Request implements RequestHead {
     this.fields = head.fields;
     this.asksTrace = head.asksTrace ?? null;
     this.trace = head.trace ?? null;
+  }
+}
+
+/** A `ResponseHead` that remembers its other forms, since equal answers on a connection share one head. */
+export class Response implements ResponseHead {
+  readonly status: number;
+  readonly version: HttpVersion;
+  readonly reason: string | null;
+  readonly fields: Fields;
+  readonly endsWithConnection: boolean;
+  /** What `responseToHttp2` made of it, or null. */
+  http2Memo: Fields | null = null;
+  http2MemoKind: Http2Carriage | null = null;
+  /** What `encodeResponse` made of it when it came a second time, or null. */
+  http1Memo: Uint8Array | null = null;
+  http1MemoKind = 0;
+  wasEncoded = false;
+
+  constructor(
+    status: number,
+    version: HttpVersion,
+    reason: string | null,
+    fields: Fields,
+    endsWithConnection: boolean,
+  ) {
+    this.status = status;
+    this.version = version;
+    this.reason = reason;
+    this.fields = fields;
+    this.endsWithConnection = endsWithConnection;
   }
 }
 
@@ -389,15 +428,97 @@ export function requestToHttp1(head: RequestHead, last: boolean): Http1Message {
   return { fields: out, chunked };
 }
 
+/** A request's head as it goes out over HTTP/1. */
+export interface Http1Request {
+  /** Not to be written to: the same head again gives the same bytes. */
+  readonly bytes: Uint8Array;
+  readonly chunked: boolean;
+  /** It has no body. */
+  readonly last: boolean;
+}
+
+/** Longer heads are encoded anew each time. */
+const HTTP1_MEMO_BYTES_MAX = 2_048;
+
+/** Null: HTTP/2 may carry what HTTP/1 cannot say. */
+export function encodeRequest(head: RequestHead, last: boolean): Http1Request | null {
+  const known = head instanceof Request ? head : null;
+  if (known !== null && known.http1Memo !== null && known.http1Memo.last === last) return known.http1Memo;
+  const { method } = head;
+  const target = http1Target(head);
+  if (!isMethod(method) || !isRequestTarget(target)) return null;
+  const { fields, chunked } = requestToHttp1(head, last);
+  // RFC 9112 §6.1: HTTP/1.0 knows no chunks. A body of unknown length came over HTTP/2 here.
+  const version = head.version === "1.0" && !chunked ? "1.0" : "1.1";
+  const bytes = encodeRequestHead({ method, target, version, fields });
+  if (known !== null && known.wasEncoded && bytes.length <= HTTP1_MEMO_BYTES_MAX)
+    known.http1Memo = { bytes: new Uint8Array(bytes), chunked, last };
+  else if (known !== null) known.wasEncoded = true;
+  return { bytes, chunked, last };
+}
+
+/** What an answer's head says over HTTP/1 beside its own fields, in sum. */
+export const Added = {
+  NOTHING: 0,
+  /** `Content-Length: 0`. */
+  NO_LENGTH: 1,
+  /** Transfer-Encoding, where the application had it, else at the end. */
+  CHUNKED: 2,
+  /** Transfer-Encoding stays where it is, though nothing is chunked; without this and `CHUNKED` it goes. */
+  CODING_STAYS: 4,
+  CLOSE: 8,
+  KEEP_ALIVE: 16,
+} as const;
+
+/** `added`: a sum of `Added`. The result is not to be written to: the same head again may give the same bytes. */
+export function encodeResponse(head: ResponseHead, added: number): Uint8Array {
+  const known = head instanceof Response ? head : null;
+  if (known !== null && known.http1Memo !== null && known.http1MemoKind === added) return known.http1Memo;
+  const isChunked = (added & Added.CHUNKED) !== 0;
+  let fields: Fields = head.fields.slice();
+  if ((added & Added.NO_LENGTH) !== 0) fields.push("Content-Length", "0");
+  fields = placeTransferEncoding(fields, isChunked, isChunked || (added & Added.CODING_STAYS) !== 0);
+  if ((added & Added.CLOSE) !== 0) fields.push("Connection", "close");
+  else if ((added & Added.KEEP_ALIVE) !== 0) fields.push("Connection", "keep-alive");
+  const bytes = encodeResponseHead({
+    // RFC 9110 §6.2: a version is the sender's own, whatever the client's: the application's word goes on.
+    version: head.version === "1.0" && !isChunked ? "1.0" : "1.1",
+    status: head.status,
+    reason: head.reason ?? reasonOf(head.status),
+    fields,
+  });
+  if (known !== null && known.wasEncoded && bytes.length <= HTTP1_MEMO_BYTES_MAX) {
+    known.http1Memo = new Uint8Array(bytes);
+    known.http1MemoKind = added;
+  } else if (known !== null) known.wasEncoded = true;
+  return bytes;
+}
+
+/**
+ * Transfer-Encoding where the application had it, if it may be there at all; at the end where a chunked answer came without.
+ * It changes nothing where there is none and none is needed.
+ */
+function placeTransferEncoding(fields: Fields, isNeeded: boolean, mayBe: boolean): Fields {
+  let isThere = false;
+  for (let i = 0; i < fields.length && !isThere; i += 2) isThere = isTransferEncoding(fields[i] as string);
+  if (isThere && !mayBe) return withoutTransferEncoding(fields);
+  if (!isThere && isNeeded) fields.push("Transfer-Encoding", "chunked");
+  return fields;
+}
+
+/** RFC 9112 §6.1: no transfer coding in a 1xx. */
+export function withoutTransferEncoding(fields: Fields): Fields {
+  return fields.filter((_, i) => !isTransferEncoding(fields[i - (i % 2)] as string));
+}
+
 /** Fields of an answer that came over HTTP/1, less what belonged to that hop. Only another sidecar may name an error of the mesh. */
 export function responseFromHttp1(
   parts: { status: number; reason: string; version: "1.0" | "1.1"; fields: Fields; framing: Framing },
   meshed: boolean,
-): ResponseHead {
+): Response {
   const fields = passedFields(parts.fields, false, meshed);
   if (!meshed) signForeignStatus(fields, parts.status);
-  const endsWithConnection = parts.framing === "close";
-  return { status: parts.status, reason: parts.reason, version: parts.version, fields, endsWithConnection };
+  return new Response(parts.status, parts.version, parts.reason, fields, parts.framing === "close");
 }
 
 /**
@@ -430,7 +551,7 @@ export function switchingFromHttp1(
 }
 
 /** An answer that arrived over HTTP/2. Only another sidecar may name the version, the spelling or an error of the mesh. */
-export function responseFromHttp2(fields: Fields, server: FarSide): ResponseHead {
+export function responseFromHttp2(fields: Fields, server: FarSide): Response {
   const status = Number(fields[1]);
   let version: HttpVersion = "2";
   let spelled = "";
@@ -450,14 +571,18 @@ export function responseFromHttp2(fields: Fields, server: FarSide): ResponseHead
   }
   keepNeverIndexed(fields, rest);
   if (server === "foreign") signForeignStatus(rest, status);
-  if (spelled === "" || version === "2") return { status, version, reason: null, fields: rest };
+  if (spelled === "" || version === "2") return new Response(status, version, null, rest, false);
   const known = spellingOf(spelled);
-  const { reason, endsWithConnection } = known;
-  return { status, version, reason, fields: known.restore(rest, ""), endsWithConnection };
+  return new Response(status, version, known.reason, known.restore(rest, ""), known.endsWithConnection);
 }
 
-/** `carriage` other than "native": the request came as HTTP/1, so the answer says its version too (facts §8.1). */
+/**
+ * `carriage` other than "native": the request came as HTTP/1, so the answer says its version too (facts §8.1). The result is
+ * shared: never changed.
+ */
 export function responseToHttp2(head: ResponseHead, carriage: Http2Carriage): Fields {
+  if (head instanceof Response && head.http2MemoKind === carriage && head.http2Memo !== null)
+    return head.http2Memo;
   const { status, version, reason } = head;
   const out: Fields = [":status", String(status)];
   const isSpelled = carriage === "spelled" && version !== "2";
@@ -465,6 +590,10 @@ export function responseToHttp2(head: ResponseHead, carriage: Http2Carriage): Fi
   pushHttp1Fields(head.fields, out, isSpelled, head.endsWithConnection === true, oddReason);
   if (carriage !== "native") out.push("l5d-orig-proto", version === "1.0" ? "HTTP/1.0" : "HTTP/1.1");
   keepNeverIndexed(head.fields, out);
+  if (head instanceof Response) {
+    head.http2Memo = out;
+    head.http2MemoKind = carriage;
+  }
   return out;
 }
 

@@ -19,7 +19,7 @@ export const Decoded = {
  * list of `listBytesMax`, and a scratch buffer for Huffman text.
  */
 export class HpackDecoder {
-  /** The list last decoded. A fresh array each time, the receiver's to keep. */
+  /** The list last decoded, which nobody may change: a block that repeats gives the very same list (`isRepeat`). */
   fields: Fields = [];
   /** `FieldKind` (with `BAD_VALUE`) of each field, same order; valid up to `fields.length / 2` until the next block. */
   kinds: Uint8Array = new Uint8Array(64);
@@ -95,7 +95,7 @@ export class HpackDecoder {
       if (block !== null && this.#blockAdded[place] === this.#added && isSame(block, bytes, start, stop)) {
         this.place = place;
         this.isRepeat = true;
-        this.fields = this.#blockFields[place]!.slice();
+        this.fields = this.#blockFields[place]!;
         this.kinds = this.#blockKinds[place]!;
         return Decoded.OK;
       }
@@ -117,7 +117,7 @@ export class HpackDecoder {
     }
     this.place = place;
     this.#blocks[place] = Buffer.from(block);
-    this.#blockFields[place] = this.fields.slice();
+    this.#blockFields[place] = this.fields;
     this.#blockKinds[place] = this.kinds.slice(0, this.fields.length >>> 1);
     this.#blockAdded[place] = this.#added;
   }

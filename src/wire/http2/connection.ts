@@ -72,7 +72,10 @@ export type Limit = FloodName | "continuations" | "header_bytes" | "unread_answe
  */
 export class Http2Connection {
   streamId = 0;
+  /** Of the decoder's, and never changed: see `place`. */
   fields: Fields = [];
+  /** Where the block of `fields` is remembered, 0 to `REMEMBERED_BLOCKS` - 1, or -1. A block that repeats gives the same list there. */
+  place = -1;
   endStream = false;
   /** `:status` of HEADERS (client) and INFORMATIONAL, else 0. */
   status = 0;
@@ -779,6 +782,7 @@ export class Http2Connection {
   #section(event: number, streamId: number, endStream: boolean): number {
     this.streamId = streamId;
     this.fields = this.#decoder.fields;
+    this.place = this.#decoder.place;
     this.endStream = endStream;
     this.status = this.#rules.status;
     this.contentLength = this.#rules.contentLength;
