@@ -187,8 +187,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   /** Sends what is left, and our end. */
   #leave(): void {
     this.#patience?.cancel();
-    const out = this.machine.takeOutput();
-    if (out !== null) this.#write(out);
+    this.#writeOut();
     this.#conn.end();
     if (this.#isPaused) this.#conn.resume();
     this.#linger ??= linger(this.#conn, this.#clock, this.#guard);
@@ -362,9 +361,8 @@ export class Http2Link implements ConnHandler, Patrolled {
       }
       // What the socket has no room for stays in the machine, which then bounds what a remote that does not read can provoke.
       if (!this.#flowing) break;
-      const out = this.machine.takeOutput();
-      if (out === null) break;
-      const isFlowing = this.#write(out);
+      if (this.machine.outputBytes === 0) break;
+      const isFlowing = this.#writeOut();
       this.#owner.roomier();
       if (!isFlowing) {
         this.#flowing = false;
@@ -388,9 +386,15 @@ export class Http2Link implements ConnHandler, Patrolled {
     else this.#conn.resume();
   }
 
-  #write(out: Uint8Array): boolean {
+  /** False when the socket asks us to wait. */
+  #writeOut(): boolean {
+    const { machine } = this;
+    if (machine.outputBytes === 0) return true;
     this.#writes++;
-    return this.#conn.write(out);
+    if (!machine.passesData) return this.#conn.write(machine.takeOutput() as Uint8Array);
+    let isFlowing = true;
+    for (const out of machine.takeOutputs()) isFlowing = this.#conn.write(out);
+    return isFlowing;
   }
 
   #offerStalled(): void {

@@ -6,6 +6,7 @@ import { ByteWriter } from "./byte-writer.ts";
 test("what was written is what is taken, in any rhythm, and never changes afterwards", () => {
   const step = fc.record({
     bytes: fc.integer({ min: 0, max: 300 }),
+    isPassed: fc.boolean(),
     take: fc.constantFrom("no", "one", "list"),
   });
   fc.assert(
@@ -15,9 +16,15 @@ test("what was written is what is taken, in any rhythm, and never changes afterw
       const copies: Buffer[] = [];
       let next = 0;
       let pending = 0;
-      for (const { bytes, take } of steps) {
-        writer.reserve(bytes);
-        for (let i = 0; i < bytes; i++) writer.bytes[writer.at++] = next++;
+      for (const { bytes, isPassed, take } of steps) {
+        if (isPassed) {
+          const own = Buffer.from(Array.from({ length: bytes + 2 }, (_, i) => next + i - 1));
+          next += bytes;
+          writer.pass(own, 1, bytes + 1);
+        } else {
+          writer.reserve(bytes);
+          for (let i = 0; i < bytes; i++) writer.bytes[writer.at++] = next++;
+        }
         pending += bytes;
         assert.equal(writer.pendingBytes, pending);
         if (take === "no") continue;
@@ -48,4 +55,17 @@ test("a frame being written stays in one piece", () => {
   assert.deepEqual(writer.bytes.subarray(moved, writer.at), Buffer.alloc(50, 7));
   assert.equal(writer.take()!.length, 4050);
   assert.equal(writer.take(), null);
+});
+
+test("what is passed is not copied", () => {
+  const writer = new ByteWriter(64);
+  writer.reserve(3);
+  writer.at += 3;
+  const own = Buffer.alloc(20_000);
+  writer.pass(own, 100, 20_000);
+  writer.reserve(3);
+  writer.at += 3;
+  const [before, passed, after] = writer.takeAll();
+  assert.deepEqual([before?.length, passed?.length, after?.length], [3, 19_900, 3]);
+  assert.equal(passed?.buffer, own.buffer);
 });

@@ -35,6 +35,17 @@ export class ByteWriter {
     return this.bytes.length - this.at >= count ? keepFrom : this.#next(count, keepFrom);
   }
 
+  /** `bytes[start, stop)` behind what was written, as they are: they must not change any more. */
+  pass(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.at > this.#start) {
+      this.#full.push(this.bytes.subarray(this.#start, this.at));
+      this.#fullBytes += this.at - this.#start;
+      this.#start = this.at;
+    }
+    this.#full.push(bytes.subarray(start, stop) as Buffer);
+    this.#fullBytes += stop - start;
+  }
+
   /** Everything written since the last take in one buffer, or null. */
   take(): Buffer | null {
     if (this.#fullBytes > 0) return Buffer.concat(this.takeAll());

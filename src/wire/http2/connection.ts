@@ -107,6 +107,8 @@ export class Http2Connection {
   /** The remote's SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441). */
   remoteConnectProtocol = false;
 
+  /** Our own setting: what is taken are `takeOutputs`. */
+  readonly passesData: boolean;
   readonly #settings: Http2Settings;
   readonly #isServer: boolean;
   readonly #reader: FrameReader;
@@ -189,6 +191,8 @@ export class Http2Connection {
     this.#writer = new FrameWriter(
       new HpackEncoder({ tableBytesMax: all.hpackTableBytes, huffman: all.hpackHuffman }),
     );
+    this.#writer.passesData = all.passesData;
+    this.passesData = all.passesData;
     this.#flood = new FloodBudget(
       [
         all.pingBurst,
@@ -326,6 +330,11 @@ export class Http2Connection {
   /** Streams that nobody reads hold half of the connection's window or more: the others may soon be unable to send. */
   get isCrowded(): boolean {
     return 2 * this.#recvWindow.unreadBytes >= this.#recvWindow.windowBytes;
+  }
+
+  /** The shortest round trip seen so far; 0: none was. */
+  get rttMs(): number {
+    return this.#tuner.rttMs;
   }
 
   /** Queued and not taken. */
@@ -907,8 +916,7 @@ export class Http2Connection {
         if (value < FRAME_BYTES_DEFAULT || value > FRAME_BYTES_MOST) {
           return this.#fail(ErrorCode.PROTOCOL_ERROR, `SETTINGS_MAX_FRAME_SIZE = ${value}`);
         }
-        // Larger frames would let one stream hold up the others for longer.
-        this.#writer.frameBytesMax = Math.min(value, FRAME_BYTES_DEFAULT);
+        this.#writer.frameBytesMax = Math.min(value, this.#settings.sendFrameBytesMost);
         return Event.NOTHING;
       case Setting.SETTINGS_ENABLE_CONNECT_PROTOCOL:
         // RFC 8441 §3: 0 or 1.
@@ -1124,7 +1132,7 @@ export class Http2Connection {
     // One stream whose reader stops must leave the others room in the connection's window.
     const mostBytes = Math.min(this.#settings.streamWindowBytesMost, this.#recvWindow.windowBytes >> 1);
     const moreBytes = tuner.received(stream, bytes, mostBytes, nowMs);
-    if (moreBytes > 0) {
+    if (moreBytes > 0 && this.#mayGrow(moreBytes)) {
       stream.windowBytes += moreBytes;
       this.#update(stream, stream.id, moreBytes);
     }
@@ -1133,6 +1141,15 @@ export class Http2Connection {
       tuner.asked(nowMs);
       this.#writer.ping(RTT_MARK, 0);
     }
+  }
+
+  /** Whether windows may grow by so much more, all together. */
+  #mayGrow(moreBytes: number): boolean {
+    const { windowGrowthBytesMost } = this.#settings;
+    if (windowGrowthBytesMost === Infinity) return true;
+    let grownBytes = moreBytes;
+    for (const { windowBytes } of this.#streams.all()) grownBytes += windowBytes - this.#streamWindowBytes;
+    return grownBytes <= windowGrowthBytesMost;
   }
 
   /**

@@ -174,6 +174,8 @@ const settings = fc.record({
   connectionWindowBytes: fc.constantFrom(65535, 70_000, 1 << 20),
   maxFrameBytes: fc.constantFrom(16384, 20_000),
   outputBytesMax: fc.constantFrom(100, 20_000, 1 << 18),
+  sendFrameBytesMost: fc.constantFrom(16384, 100_000),
+  passesData: fc.boolean(),
 });
 const bodies = fc.array(
   fc.record({

@@ -11,6 +11,8 @@ import { CLIENT_PREFACE, Flag, Frame, FRAME_BYTES_DEFAULT, FRAME_HEAD_BYTES } fr
 export class FrameWriter {
   /** Largest payload of HEADERS and DATA: what the remote allows, and no more than we find fair to other streams. */
   frameBytesMax: number = FRAME_BYTES_DEFAULT;
+  /** Long DATA goes out as it was given, without a copy. */
+  passesData = false;
   readonly encoder: HpackEncoder;
   readonly #out = new ByteWriter();
 
@@ -81,7 +83,7 @@ export class FrameWriter {
     out.at += (parts - 1) * FRAME_HEAD_BYTES;
   }
 
-  /** `bytes[start, stop)` in as many frames as it takes, at least one; END_STREAM on the last. Copies. */
+  /** `bytes[start, stop)` in as many frames as it takes, at least one; END_STREAM on the last. Copies, unless it passes long ones. */
   data(streamId: number, bytes: Uint8Array, start: number, stop: number, endStream: boolean): void {
     const out = this.#out;
     const most = this.frameBytesMax;
@@ -89,9 +91,14 @@ export class FrameWriter {
     do {
       const length = stop - at < most ? stop - at : most;
       const flags = endStream && at + length === stop ? Flag.END_STREAM : 0;
-      this.#head(length, Frame.DATA, flags, streamId);
-      copy(bytes, at, at + length, out.bytes, out.at);
-      out.at += length;
+      if (this.passesData && length >= PASSED_BYTES_MIN) {
+        this.#head(0, Frame.DATA, flags, streamId, length);
+        out.pass(bytes, at, at + length);
+      } else {
+        this.#head(length, Frame.DATA, flags, streamId);
+        copy(bytes, at, at + length, out.bytes, out.at);
+        out.at += length;
+      }
       at += length;
     } while (at < stop);
   }
@@ -145,10 +152,10 @@ export class FrameWriter {
     this.#uint32(bytes);
   }
 
-  /** Writes a frame head and makes room for its payload. */
-  #head(length: number, type: number, flags: number, streamId: number): void {
+  /** Writes a frame head and makes room for its payload, or for as much of it as is written here. */
+  #head(reserved: number, type: number, flags: number, streamId: number, length: number = reserved): void {
     const out = this.#out;
-    out.reserve(FRAME_HEAD_BYTES + length);
+    out.reserve(FRAME_HEAD_BYTES + reserved);
     fillHead(out.bytes, out.at, length, type, flags, streamId);
     out.at += FRAME_HEAD_BYTES;
   }
@@ -163,6 +170,8 @@ export class FrameWriter {
   }
 }
 
+/** Shorter DATA costs less to copy than to write as a piece of its own. */
+const PASSED_BYTES_MIN = 8192;
 const GOAWAY_DEBUG_BYTES_MAX = 1024;
 /** Below this a loop beats the call into native code. */
 const NATIVE_COPY_BYTES_MIN = 32;

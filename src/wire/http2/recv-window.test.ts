@@ -122,6 +122,16 @@ test("a reader that stops finds half the connection's window at most: the rest i
   );
 });
 
+test("all windows together grow no further than they may", () => {
+  const download = new Download(40_000, 25, { windowGrowthBytesMost: MIB / 2 });
+  download.run(2000, Infinity);
+  download.run(1000, 0);
+  assert.ok(
+    download.unreadBytes > MIB / 4 && download.unreadBytes <= (3 * MIB) / 4,
+    `${download.unreadBytes} bytes unread`,
+  );
+});
+
 test("a link that needs no more gets no more", () => {
   // 1 MB/s over 2 ms: 2 kB are under way.
   const download = new Download(1000, 1);

@@ -9,6 +9,11 @@ export interface Http2Settings {
   /** How far that may grow; no effect below `streamWindowBytes`, nor above half of `connectionWindowBytes`. */
   streamWindowBytesMost: number;
   /**
+   * How far all streams' windows together may grow beyond where they began. Where the connection's window has room for that and for all
+   * windows as they begin, no stream that nobody reads can stall another.
+   */
+  windowGrowthBytesMost: number;
+  /**
    * The same for the whole connection, at least 65,535 (RFC 9113 §6.9.2: it cannot begin lower): all DATA that a peer can make
    * one connection hold. Many times a stream's, so that streams that nobody reads leave room for the others.
    */
@@ -17,6 +22,10 @@ export interface Http2Settings {
   maxConcurrentStreams: number;
   /** Largest frame that we accept, 16,384 to 2^24 - 1. */
   maxFrameBytes: number;
+  /** Largest frame that we send, if the remote takes it. Larger ones let one stream hold up the others for longer. */
+  sendFrameBytesMost: number;
+  /** Bytes given to `sendData` are the machine's from then on, so that long ones leave without a copy. Then take `takeOutputs`. */
+  passesData: boolean;
   /** Largest decoded header list that we accept (RFC 9113 §6.5.2: name + value + 32 each). Over it: 431 or a reset. */
   headerBytesMax: number;
   /** Further fields of the 431, in lower case: who refuses, and why. Server only. */
@@ -62,9 +71,12 @@ export interface Http2Settings {
 export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   streamWindowBytes: 256 * 1024,
   streamWindowBytesMost: 4 * 1024 * 1024,
+  windowGrowthBytesMost: Infinity,
   connectionWindowBytes: 16 * 1024 * 1024,
   maxConcurrentStreams: 1024,
   maxFrameBytes: FRAME_BYTES_DEFAULT,
+  sendFrameBytesMost: FRAME_BYTES_DEFAULT,
+  passesData: false,
   headerBytesMax: 65536,
   tooLargeFields: [],
   hpackTableBytes: 4096,
