@@ -15,7 +15,7 @@ export interface ConnHandler {
    * Bytes from the remote side. The receiver owns `bytes` from here on, unless it `borrows`. Not called while paused.
    */
   onData(bytes: Uint8Array): void;
-  /** The remote side ended its half cleanly (FIN; close_notify under TLS; END mark under `pillion/1`). */
+  /** The remote side ended its half cleanly (FIN; close_notify under TLS; END_STREAM on a carrier). */
   onEnd(): void;
   /** The write buffer fell below its mark after `write` had returned false. */
   onDrain(): void;

@@ -5,7 +5,6 @@ import moduleOfTls, { connect } from "node:tls";
 import type { Conn } from "#/base/conn.ts";
 import { addressKey, type IpAddress } from "#/base/address.ts";
 import type { ConnError } from "#/base/errors.ts";
-import { TunnelConn } from "#/stack/tunnel-conn.ts";
 import { readRefusalNote } from "#/wire/refusal-note.ts";
 import { SystemClock } from "./clock.ts";
 import { NodeTransport } from "./node-transport.ts";
@@ -298,43 +297,4 @@ test("a reset under TLS arrives as a reset", async () => {
   new Seen(client.conn);
   client.conn.reset();
   assert.equal((await seen.closed.promise)?.code, "RESET");
-});
-
-test("a tunnel keeps half-close, and tells a cut carrier from an end", async () => {
-  const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"]);
-  assert("conn" in client && "conn" in server);
-  const near = new TunnelConn(clock, client.conn);
-  const far = new TunnelConn(clock, server.conn);
-  const answer = new Seen(near);
-  const seen = new Seen(far, () => {
-    far.write(Buffer.from("after your end"));
-    far.end();
-  });
-  near.write(Buffer.from("x".repeat(300_000)));
-  near.end();
-  assert.equal(await answer.closed.promise, null);
-  assert.equal(await seen.closed.promise, null);
-  assert.equal(answer.text, "after your end");
-  assert.equal(seen.text.length, 300_000);
-
-  const second = await pair(NAME, ["pillion/1"], ["pillion/1"]);
-  assert("conn" in second.client && "conn" in second.server);
-  const cut = new Seen(new TunnelConn(clock, second.server.conn));
-  new Seen(second.client.conn);
-  second.client.conn.end();
-  second.client.conn.pause();
-  assert.equal((await cut.closed.promise)?.code, "RESET");
-});
-
-test("a tunnel delivers what was written before its reset", async () => {
-  const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"]);
-  assert("conn" in client && "conn" in server);
-  const near = new TunnelConn(clock, client.conn);
-  const seen = new Seen(new TunnelConn(clock, server.conn));
-  new Seen(near);
-  near.write(Buffer.from("y".repeat(200_000)));
-  near.reset();
-  assert.equal((await seen.closed.promise)?.code, "RESET");
-  assert.equal(seen.text.length, 200_000);
-  assert.equal(seen.ended, false);
 });

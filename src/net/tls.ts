@@ -16,8 +16,8 @@ import { assert } from "#/base/assert.ts";
 import { ConnError } from "#/base/errors.ts";
 import { parseIdentity, sameIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
-import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { encodeRefusalNote, readRefusalNote } from "#/wire/refusal-note.ts";
+import { PILLION_ALPN } from "#/wire/transport-header.ts";
 import { provePeer, refusalOf, type PeerProof, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type {

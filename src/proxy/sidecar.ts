@@ -7,7 +7,7 @@ import type { Accepted, Listener, Transport } from "#/net/transport.ts";
 import type { AccessObserver } from "#/stack/access/observer.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import type { InboundHttp } from "#/stack/discovery.ts";
-import { Guard } from "#/stack/http/guard.ts";
+import { Guard, keepAlive } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import { RetryCounters } from "#/stack/metrics/retry-series.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
@@ -91,6 +91,7 @@ export class Sidecar {
       keepAliveMs: KEEP_ALIVE_MS,
       localIps: config.inboundIps,
       random,
+      carrierMachine: keepAlive(config.limits),
       trusts: (root) => parts.trusts(root),
     });
     this.#outboundProofs = dialler.proofs;

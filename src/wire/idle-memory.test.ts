@@ -4,7 +4,6 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Event as Http1Event, Http1Reader } from "./http1/reader.ts";
 import { Event as Http2Event, Http2Connection } from "./http2/connection.ts";
-import { encodeOpaqueHead, OpaqueFound, OpaqueReader } from "./opaque-frames.ts";
 
 /**
  * A connection may be idle for hours. What it read last is a view of a buffer of Node's, of 64 KiB under TLS, so that one
@@ -32,17 +31,6 @@ function feed(
   view.set(bytes);
   return { machine: read(view), memory: new WeakRef(memory) };
 }
-
-test("an opaque reader keeps nothing of what it has passed on", async () => {
-  const frame = Buffer.concat([encodeOpaqueHead(5), Buffer.from("hello")]);
-  const held = await isHeld(frame, (bytes) => {
-    const reader = new OpaqueReader();
-    reader.feed(bytes);
-    while (reader.next() !== OpaqueFound.NOTHING);
-    return reader;
-  });
-  assert.equal(held, false);
-});
 
 test("an HTTP/1 reader keeps nothing of a request that is over", async () => {
   const held = await isHeld(

@@ -19,6 +19,12 @@ export type TransportHeaderResult =
 /** ALPN under which the header is sent. */
 export const TRANSPORT_ALPN = "transport.l5d.io/v1";
 
+/**
+ * ALPN between two of our own sidecars. There opaque connections are streams of one that carries them all, and HTTP/2 that carries HTTP/1
+ * says how it was spelled (docs/protocol/pillion-1.md).
+ */
+export const PILLION_ALPN = "pillion/1";
+
 /** Preface, length and message: everything that goes before the application's bytes. */
 export function encodeTransportHeader(header: TransportHeader): Uint8Array {
   const name = header.name ?? "";

@@ -8,13 +8,6 @@ import { Http1Reader } from "#/wire/http1/reader.ts";
 import { readAll } from "#/wire/http1/testing.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import { CLIENT_PREFACE } from "#/wire/http2/frame.ts";
-import {
-  encodeOpaqueEnd,
-  encodeOpaqueHead,
-  encodeOpaqueReset,
-  OpaqueFound,
-  OpaqueReader,
-} from "#/wire/opaque-frames.ts";
 import { ProtoReader } from "#/wire/proto.ts";
 import { inspectClientHello } from "#/wire/tls-hello.ts";
 import { encodeTransportHeader, TransportHeaderReader } from "#/wire/transport-header.ts";
@@ -251,34 +244,6 @@ function clientHello(): Uint8Array {
   return parseBytes(`160301 ${vector(2, `01 ${vector(3, body)}`)}`);
 }
 
-const opaque: FuzzMachine = {
-  name: "opaque-frames",
-  seeds: () => [
-    joined([
-      encodeOpaqueHead(3),
-      Buffer.from("abc"),
-      encodeOpaqueHead(1),
-      Buffer.from("d"),
-      encodeOpaqueEnd(),
-    ]),
-    joined([encodeOpaqueHead(200), Buffer.alloc(200, "x"), encodeOpaqueReset()]),
-  ],
-  parts: (bytes) => framesOf(bytes, 0, 4, 0, 4),
-  run(pieces) {
-    const reader = new OpaqueReader();
-    let data = "";
-    for (const piece of [...pieces, null]) {
-      if (piece === null) reader.end();
-      else reader.feed(piece);
-      for (let kind = reader.next(); kind !== OpaqueFound.NOTHING; kind = reader.next()) {
-        if (kind === OpaqueFound.DATA) data += text(reader.bytes.subarray(reader.start, reader.stop));
-        else return [`data ${data}`, `${kind} ${reader.error?.code ?? ""}`];
-      }
-    }
-    return [`data ${data}`];
-  },
-};
-
 const transportHeader: FuzzMachine = {
   name: "transport-header",
   seeds: () => [
@@ -354,6 +319,5 @@ export const MACHINES: readonly FuzzMachine[] = [
     },
   ),
   transportHeader,
-  opaque,
   proto,
 ];

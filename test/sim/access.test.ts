@@ -9,11 +9,16 @@ import type { Protocol } from "#/model/policy.ts";
 import type { AccessObserver } from "#/stack/access/observer.ts";
 import { accessOf, conditionOf, ruleOfAction } from "#/stack/access/testing.ts";
 import type { RequestHead, ResponseHead } from "#/stack/http/exchange.ts";
+import { ClientCarrier } from "#/stack/carrier/client-carrier.ts";
 import { UNHEARD } from "#/stack/http/exchange.ts";
 import { Http2Client } from "#/stack/http/http2-client.ts";
 import { headOf } from "#/stack/route/testing.ts";
-import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
-import { encodeTransportHeader, TRANSPORT_ALPN, type TransportHeader } from "#/wire/transport-header.ts";
+import {
+  encodeTransportHeader,
+  PILLION_ALPN,
+  TRANSPORT_ALPN,
+  type TransportHeader,
+} from "#/wire/transport-header.ts";
 import { clientHello, SimTransport } from "./memory-net.ts";
 import { ALLOW_ALL, at, identityOf, SimMesh, type SimPod } from "./sim-mesh.ts";
 
@@ -119,6 +124,16 @@ class Scene {
     const talk = this.#talk(this.secured(name, 4143, [alpn]));
     talk.conn.write(encodeTransportHeader(header));
     return talk;
+  }
+
+  /** A proven client of this project: a stream of a carrier to that address. */
+  carried(name: string, to: string = `${WEB_IP}:${PORT}`): Talk {
+    const conn = this.secured(name, 4143, [PILLION_ALPN]);
+    conn.write(encodeTransportHeader({ port: 4143, name: null, protocol: null }));
+    const events = { retired() {}, roomier() {}, closed() {} };
+    const carrier = new ClientCarrier(conn, this.mesh.clock, {}, events);
+    conn.resume();
+    return this.#talk(carrier.open([":method", "CONNECT", ":authority", to]));
   }
 
   /** TLS with the sidecar, by a client that proves who it is. */
@@ -415,9 +430,17 @@ test("attack: the sidecar's own port, the application's, TLS or none: the same r
   direct.say(get("/"));
   assert.match(direct.heard, /^HTTP\/1\.1 403 /);
   assert.equal(one.http2("mallory").ask(over2("/")).status, "403");
-  for (const alpn of [TRANSPORT_ALPN, PILLION_ALPN]) {
-    const opaque = one.direct("mallory", TO_OPAQUE, alpn);
-    opaque.say("\0\0\0\x05hello");
+  for (const opaque of [
+    one.direct("mallory", TO_OPAQUE),
+    one.direct("mallory", TO_OPAQUE, PILLION_ALPN),
+    one.carried("mallory"),
+    // Whatever address is asked for, it is a port of this pod.
+    one.carried("mallory", `127.0.0.1:${PORT}`),
+    one.carried("mallory", `10.1.0.99:${PORT}`),
+    one.carried("friend", `${WEB_IP}:4143`),
+    one.carried("friend", `localhost:${PORT}`),
+  ]) {
+    opaque.say("hello");
     assert.notEqual(opaque.ended, "open");
   }
   const redirected = one.secured("mallory", PORT, []);
@@ -445,6 +468,7 @@ test("attack: what looks like no request gets round no rule about requests", () 
     const admin = get("/admin");
     const tries: Record<string, () => Talk> = {
       "announced as opaque": () => one.direct("mallory", TO_OPAQUE),
+      "a stream of a carrier": () => one.carried("mallory"),
       "bytes before the request": () => one.plain(`\r\n\0${admin}`),
       "a line that is no request": () => one.plain(`x\r\n${admin}`),
       "a method that nobody knows, broken": () => one.plain(`G\tET /admin HTTP/1.1\r\n\r\n`),
@@ -571,10 +595,14 @@ test("an opaque connection is reset when policy takes its permission, or gets a 
     const one = new Scene(accessOf([EVERYBODY]), "opaque");
     const talk = one.plain("hello");
     assert.equal(one.heard, "hello");
+    const carried = one.carried("friend");
+    carried.say("hello");
+    assert.equal(one.heard, "hellohello");
     one.allow(next, "opaque");
     one.mesh.clock.run(1_000);
-    assert.equal(talk.ended, "reset");
+    assert.deepEqual([talk.ended, carried.ended], ["reset", "reset"]);
     assert.equal(one.metric("inbound_tcp_authz_terminate_total", 'tls="no_identity"'), 1);
+    assert.equal(one.metric("inbound_tcp_authz_terminate_total", 'tls="true"'), 1);
   }
 });
 
@@ -617,31 +645,36 @@ test("what is refused names the rule to the client", () => {
 });
 
 test("a connection for a client that is slow to begin is not refused while it is silent, where requests may be allowed", () => {
+  for (const isCarried of [false, true]) slowToBegin(isCarried);
+});
+
+function slowToBegin(isCarried: boolean): void {
   const scene = new Scene(PUBLIC);
   const told: string[] = [];
   scene.told = (decision) => void told.push(decision.verdict);
   scene.greeting = "220 hello\r\n";
+  const open = (): Talk => (isCarried ? scene.carried("friend") : scene.direct("friend", TO_OPAQUE));
   // Dropped unused, as another sidecar does once a request comes.
-  const unused = scene.direct("friend", TO_OPAQUE);
+  const unused = open();
   scene.mesh.clock.run(2_000);
   assert.deepEqual([unused.heard, unused.ended, scene.accepted.length], ["", "open", 0]);
   unused.conn.reset();
   scene.mesh.clock.run(1_000);
   assert.deepEqual(told, []);
   // Whoever says a word, or nothing for too long, is refused all the same.
-  const talker = scene.direct("friend", TO_OPAQUE);
+  const talker = open();
   talker.say(get("/public"));
   assert.deepEqual([talker.heard, talker.ended], ["", "reset"]);
-  const mute = scene.direct("friend", TO_OPAQUE);
+  const mute = open();
   scene.mesh.clock.run(20_000);
   assert.equal(mute.ended, "reset");
   assert.deepEqual([told, scene.heard, scene.accepted.length], [["denied", "denied"], "", 0]);
   // Of whom no request is allowed either, at once.
   scene.allow(only("somebody-else"));
-  const nobody = scene.direct("friend", TO_OPAQUE);
+  const nobody = open();
   scene.mesh.clock.run(100);
   assert.equal(nobody.ended, "reset");
-});
+}
 
 test("an opaque connection that says nothing is not told of", () => {
   const scene = new Scene(accessOf([EVERYBODY]));

@@ -103,7 +103,7 @@ for (const seed of [1, 2, 3]) {
     assert.ok(proofs >= 4 && proofs <= 15, String(proofs));
     // A handshake that carries nothing is nobody's error, and leaves nothing open.
     assert.equal(metric(one.server, /^inbound_tcp_errors_total/), 0);
-    assert.equal(one.server.sidecar?.inbound.connections.count, 1);
+    assert.equal(one.server.sidecar?.inbound.connections.count, 2, "a stream and its carrier");
   });
 
   test(`a tunnel whose client's certificate is not renewed is cut in the grace after its end, by both sides (seed ${seed})`, () => {

@@ -67,7 +67,7 @@ export class MemoryConn implements MeteredConn {
   }
 
   writeLent(bytes: Uint8Array): boolean {
-    return this.write(bytes.slice());
+    return this.write(new Uint8Array(bytes));
   }
 
   unsend(bytes: number): boolean {

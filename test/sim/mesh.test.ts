@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import { CARRIER_IDLE_MS } from "#/stack/carrier/client-carrier.ts";
 import { SeededRandom, type Random } from "#/base/random.ts";
 import type { Accepted } from "#/net/transport.ts";
 import type { HttpService } from "#/stack/http/exchange.ts";
@@ -132,6 +133,9 @@ forSeeds("opaque bytes come back whole, and ends stay ends", (mesh) => {
   }
   mesh.clock.run(200);
   assert.equal(client.sidecar?.outbound.connections.count, 0, "nothing is left open");
+  // One carrier to each that was asked, for a while.
+  for (const { sidecar } of servers) assert.ok((sidecar?.inbound.connections.count ?? 0) <= 1);
+  mesh.clock.run(CARRIER_IDLE_MS + 1_000);
   for (const { sidecar } of servers) assert.equal(sidecar?.inbound.connections.count ?? 0, 0);
 });
 

@@ -2,12 +2,13 @@ import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.t
 import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
-import type { PeerIdentity } from "#/model/identity.ts";
+import type { Labels, PeerIdentity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
 import type { AccessDecision } from "#/model/access.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
 import { reachOf } from "#/stack/access/what-if.ts";
+import { ServerCarrier } from "#/stack/carrier/server-carrier.ts";
 import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
@@ -16,11 +17,14 @@ import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { pipe } from "#/stack/pipe.ts";
-import { TunnelConn } from "#/stack/tunnel-conn.ts";
 import { detectHttp } from "#/wire/detect.ts";
-import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
-import { TRANSPORT_ALPN, TransportHeaderReader, type TransportHeader } from "#/wire/transport-header.ts";
+import {
+  PILLION_ALPN,
+  TRANSPORT_ALPN,
+  TransportHeaderReader,
+  type TransportHeader,
+} from "#/wire/transport-header.ts";
 import { Connections, type Connection } from "../connections.ts";
 import { answerProbe, isInboundProbe } from "../intercept-probe.ts";
 import type { Proofs } from "../identity/proofs.ts";
@@ -64,6 +68,7 @@ const DIRECT_ALPN: readonly string[] = [PILLION_ALPN, TRANSPORT_ALPN];
  * Connections to the workload:
  *
  *     accepted → own port:   mutual TLS → transport header ──▶ that port's policy → HTTP | opaque bytes
+ *                                                           └▶ carrier → each stream: that port's policy → opaque bytes
  *              → any other:  that port's policy → TLS for us? protocol? ───────────▶ HTTP | opaque bytes
  */
 export class Inbound {
@@ -95,7 +100,10 @@ export class Inbound {
       guard.reached(limit);
       refuse("too_many_connections", `the bound on ${limit} is reached`);
     } else if (this.#parts.memoryGuard.refuses()) this.#refusals.turnAway(conn, originalDestination.port);
-    else new InboundConnection(this.#parts, this.#refusals, this.connections, conn, originalDestination);
+    else {
+      const { connections } = this;
+      new InboundConnection(this.#parts, this.#refusals, connections, conn, originalDestination, null);
+    }
   };
 }
 
@@ -112,7 +120,8 @@ class InboundConnection implements ConnHandler {
   readonly #client: string;
   readonly #clientAddress: SocketAddress;
   readonly #isDirect: boolean;
-  /** The client's connection, then the TLS connection on it, then the tunnel in that. */
+  readonly #connections: Connections;
+  /** The client's connection, then the TLS connection on it; or a stream of a carrier. */
   #conn: Conn;
   #target: SocketAddress;
   #peer: PeerIdentity | null = null;
@@ -123,23 +132,32 @@ class InboundConnection implements ConnHandler {
   #early: EarlyDialled | null = null;
   /** Of an opaque connection that was held back until then. */
   #hasSpoken = false;
-  #step: Cancel;
+  /** Of a carrier: what its streams lead to. */
+  readonly #carried = new Set<InboundConnection>();
+  readonly #carrier: InboundConnection | null;
+  /** Of its bytes' counters, once the peer is proven. */
+  #labels: Labels = {};
+  #step: Cancel = NOTHING;
   #isClosed = false;
 
+  /** `carrier`: what `conn` is a stream of; null where it is a connection of its own. */
   constructor(
     parts: InboundParts,
     refusals: Refusals,
     connections: Connections,
     conn: Conn,
     target: SocketAddress,
+    carrier: InboundConnection | null,
   ) {
     this.#parts = parts;
     this.#refusals = refusals;
+    this.#connections = connections;
+    this.#carrier = carrier;
     this.#conn = conn;
     this.#target = target;
     this.#client = clientOf(conn);
     this.#clientAddress = conn.remote;
-    this.#isDirect = target.port === parts.inboundPort;
+    this.#isDirect = carrier !== null || target.port === parts.inboundPort;
     this.#connection = connections.add(conn.remote.ip, () => {
       this.#step.cancel();
       this.#conn.reset();
@@ -148,7 +166,11 @@ class InboundConnection implements ConnHandler {
     });
     conn.pause();
     conn.setHandler(this);
-    if (this.#isDirect) this.#step = this.#expectHello();
+    if (carrier !== null) {
+      carrier.#carried.add(this);
+      this.#peer = carrier.#peer;
+      this.#direct({ port: target.port, name: null, protocol: null }, false);
+    } else if (this.#isDirect) this.#step = this.#expectHello();
     else this.#step = this.#lookupPort((port) => this.#redirected(port));
   }
 
@@ -212,7 +234,7 @@ class InboundConnection implements ConnHandler {
   }
 
   #secure(alpn: readonly string[], secured: (result: SecureResult) => void): void {
-    const { transport, handshakeTimeoutMs: timeoutMs, metrics, proofs } = this.#parts;
+    const { transport, handshakeTimeoutMs: timeoutMs, proofs } = this.#parts;
     this.#conn.resume();
     this.#step = transport.secureServer(this.#conn, { alpn, timeoutMs }, (failure, result) => {
       if (result === null) {
@@ -228,15 +250,15 @@ class InboundConnection implements ConnHandler {
       }
       this.#conn = result.conn;
       this.#peer = result.peer;
-      metrics.opened(result.conn, {
+      this.#labels = {
         direction: "inbound",
         peer: "src",
         target_addr: addressKey(this.#target),
         ...tlsLabels(result.peer, "client", "", result.crypto),
-      });
+      };
       this.#unproven = proofs.hold(result.peer.name, this.#clientAddress.ip, null, result.proof, {
         renew: () => this.#serving?.drain(),
-        expire: (detail) => this.#refuse("expired_identity", detail),
+        expire: (detail) => this.#expire(detail),
       });
       secured(result);
     });
@@ -266,7 +288,13 @@ class InboundConnection implements ConnHandler {
         }
         conn.unread(found.rest);
         conn.setHandler(this);
-        this.#direct(found.header, alpn === PILLION_ALPN);
+        const { name, protocol } = found.header;
+        const isOurs = alpn === PILLION_ALPN;
+        if (isOurs && protocol === null && name === null) this.#carry();
+        else {
+          this.#parts.metrics.opened(conn, this.#labels);
+          this.#direct(found.header, isOurs);
+        }
       },
       onEnd: () => {
         if (isDone) return;
@@ -285,7 +313,7 @@ class InboundConnection implements ConnHandler {
 
   /** `isOurs`: the peer is a sidecar of this project and agreed to `pillion/1`. */
   #direct({ port: number, name, protocol }: TransportHeader, isOurs: boolean): void {
-    const { registry, inboundPort, clock } = this.#parts;
+    const { registry, inboundPort } = this.#parts;
     registry.count(FAMILIES.transportHeaderConnections, {
       session_protocol: protocol === null ? "" : protocol === "http2" ? "http/2" : "http/1",
       target_port: String(number),
@@ -306,15 +334,52 @@ class InboundConnection implements ConnHandler {
         this.#serve(protocol, true, isOurs);
         return;
       }
-      if (isOurs) {
-        const carrier = this.#conn;
-        carrier.resume();
-        this.#conn = new TunnelConn(clock, carrier);
-        this.#conn.pause();
-        this.#conn.setHandler(this);
-      }
       this.#forward();
     });
+  }
+
+  // --- direct: streams of opaque connections -------------------------------------------------------------------
+
+  /** The peer is a sidecar of this project: each stream is a connection with a target, a permission and an end of its own. */
+  #carry(): void {
+    const { clock, guard } = this.#parts;
+    this.#conn.resume();
+    const carrier = new ServerCarrier(this.#conn, clock, guard, {
+      opened: (stream, target) => this.#accept(stream, target),
+      refused: (detail) =>
+        this.#refusals.refuse(null, this.#client, this.#target.port, "bad_transport_header", detail),
+      closed: () => this.#close(),
+    });
+    this.#serving = carrier;
+    this.#connection.serve(carrier, false);
+  }
+
+  /** As `Inbound.accept`, one level up. The port counts: a NAT in between may have given us another address. */
+  #accept(stream: Conn, target: SocketAddress): void {
+    const { guard, memoryGuard, metrics } = this.#parts;
+    const limit = this.#connections.limitFor(this.#clientAddress.ip);
+    const refuse = (reason: InboundRefusal, detail: string): void =>
+      this.#refusals.refuse(stream, this.#client, target.port, reason, detail);
+    if (limit !== null) {
+      guard.reached(limit);
+      refuse("too_many_connections", `the bound on ${limit} is reached`);
+    } else if (memoryGuard.refuses()) this.#refusals.turnAway(stream, target.port);
+    else {
+      metrics.opened(stream, this.#labels);
+      const at = { ip: this.#target.ip, port: target.port };
+      new InboundConnection(this.#parts, this.#refusals, this.#connections, stream, at, this);
+    }
+  }
+
+  /** Nobody has proven anew who the peer is. Of a carrier that is told for each connection on it. */
+  #expire(detail: string): void {
+    const carried = [...this.#carried];
+    for (const one of carried) one.#refuse("expired_identity", detail);
+    if (carried.length === 0) this.#refuse("expired_identity", detail);
+    else {
+      this.#conn.reset();
+      this.#close();
+    }
   }
 
   // --- redirected: whatever comes to one of the workload's ports ----------------------------------------------
@@ -352,7 +417,10 @@ class InboundConnection implements ConnHandler {
         } else if (hello.resumes) {
           this.#refuse("resumed_session", "a session was offered for resumption; show a certificate instead");
         } else {
-          this.#secure(PLAIN_ALPN, () => this.#securedRedirected(port));
+          this.#secure(PLAIN_ALPN, ({ conn }) => {
+            this.#parts.metrics.opened(conn, this.#labels);
+            this.#securedRedirected(port);
+          });
         }
       },
     );
@@ -615,12 +683,15 @@ class InboundConnection implements ConnHandler {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unproven?.();
+    if (this.#carrier !== null) this.#carrier.#carried.delete(this);
     this.#connection.remove();
     this.#port?.release();
     this.#early?.conn.reset();
     this.#early = null;
   }
 }
+
+const NOTHING: Cancel = { cancel: () => undefined };
 
 /** Label values of facts §17.2. */
 const RESULTS: Readonly<Record<string, string>> = { http1: "http/1", http2: "http/2" };

@@ -12,10 +12,10 @@ import type { Cancel, DialDone, DialProtocol } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { isMetered, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
-import { TunnelConn } from "#/stack/tunnel-conn.ts";
-import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
-import { encodeTransportHeader, TRANSPORT_ALPN } from "#/wire/transport-header.ts";
+import type { Http2Settings } from "#/wire/http2/settings.ts";
+import { encodeTransportHeader, PILLION_ALPN, TRANSPORT_ALPN } from "#/wire/transport-header.ts";
 import { Proofs } from "../identity/proofs.ts";
+import { Carriers } from "./carriers.ts";
 
 export interface DiallerParts {
   readonly transport: Transport;
@@ -29,6 +29,8 @@ export interface DiallerParts {
   /** The pod's own addresses: an endpoint there is the application beside us and is reached in plaintext (facts §12). */
   readonly localIps: readonly IpAddress[];
   readonly random: Random;
+  /** What carriers keep to beyond what they always do: how a silent server is asked whether it is alive. */
+  readonly carrierMachine: Partial<Http2Settings>;
   /** Whether chains that end in this root prove anything. */
   trusts(root: string): boolean;
 }
@@ -46,10 +48,20 @@ export class Dialler {
   /** For how long servers are who they have proven to be. */
   readonly proofs: Proofs<Endpoint>;
   readonly #parts: DiallerParts;
+  readonly #carriers: Carriers;
 
   constructor(parts: DiallerParts) {
     const { clock, random } = parts;
     this.#parts = parts;
+    this.#carriers = new Carriers({
+      clock,
+      machine: parts.carrierMachine,
+      secure: (endpoint, alpn, timeoutMs, done) => this.#secure(endpoint, alpn, timeoutMs, done),
+      alone: (endpoint, result, done) => this.#secured(endpoint, "opaque", result, done),
+      carries: (endpoint, { conn, peer, proof }) => this.#hold(endpoint, conn, peer.name, proof),
+      opened: (endpoint, stream, { peer, crypto }) =>
+        parts.metrics.opened(stream, this.#labels(endpoint, tlsLabels(peer, "server", "", crypto))),
+    });
     this.proofs = new Proofs({
       clock,
       random,
@@ -65,54 +77,72 @@ export class Dialler {
     done: DialDone,
     connectTimeoutMs: number | null = null,
   ): Cancel => {
-    const { transport, keepAliveMs } = this.#parts;
     const timeoutMs = connectTimeoutMs ?? this.#parts.connectTimeoutMs;
-    const { identity, originatedTls, tunnelPort } = endpoint;
+    const { identity, originatedTls } = endpoint;
     const isLocal = this.#parts.localIps.includes(endpoint.address.ip);
-    const isPlain = identity === null || isLocal;
-    const address: SocketAddress =
-      isPlain || tunnelPort === null ? endpoint.address : { ip: endpoint.address.ip, port: tunnelPort };
-    let current: Cancel = transport.connect(address, { timeoutMs, keepAliveMs }, (error, conn) => {
-      if (error !== null || conn === null) {
-        this.#failed(endpoint, error?.code ?? "", error);
-        done(error, null, null);
-        return;
-      }
-      if (originatedTls !== undefined) {
+    if (originatedTls === undefined && identity !== null && !isLocal) {
+      if (isCarried(endpoint, protocol)) return this.#carriers.dial(endpoint, timeoutMs, done);
+      return this.#secure(endpoint, alpnFor(endpoint, protocol), timeoutMs, (error, result) => {
+        if (result === null) done(error, null, null);
+        else this.#secured(endpoint, protocol, result, done);
+      });
+    }
+    let current = this.#connect(endpoint, endpoint.address, timeoutMs, (error, conn) => {
+      if (conn === null) done(error, null, null);
+      else if (originatedTls !== undefined) {
         current = this.#originate(endpoint, originatedTls, protocol, conn, done);
-        return;
-      }
-      if (isPlain) {
-        this.#parts.metrics.opened(
-          conn,
-          this.#labels(
-            endpoint,
-            tlsLabels(null, "server", isLocal ? "loopback" : "not_provided_by_service_discovery"),
-          ),
-        );
+      } else {
+        const why = isLocal ? "loopback" : "not_provided_by_service_discovery";
+        this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(null, "server", why)));
         done(null, conn, null);
-        return;
       }
-      current = transport.secureClient(
-        conn,
-        {
-          serverName: identity.serverName,
-          expected: identity.name,
-          alpn: alpnFor(endpoint, protocol),
-          timeoutMs: this.#parts.handshakeTimeoutMs,
-          isAnonymous: false,
-          refusedByPeer: (reason, detail) => this.#refusedByPeer(endpoint, reason, detail),
-        },
-        (failure, result) => {
-          if (failure !== null || result === null) {
-            this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
-            done(failure?.error ?? null, null, null);
-          } else this.#secured(endpoint, protocol, result, done);
-        },
-      );
     });
     return { cancel: () => current.cancel() };
   };
+
+  #connect(
+    endpoint: Endpoint,
+    address: SocketAddress,
+    timeoutMs: number,
+    done: (error: ConnError | null, conn: Conn | null) => void,
+  ): Cancel {
+    const { transport, keepAliveMs } = this.#parts;
+    return transport.connect(address, { timeoutMs, keepAliveMs }, (error, conn) => {
+      if (conn === null) this.#failed(endpoint, error?.code ?? "", error);
+      done(error, conn);
+    });
+  }
+
+  /** Connects to the endpoint's sidecar, and has it prove itself. Failures are told of. */
+  #secure(
+    endpoint: Endpoint,
+    alpn: readonly string[],
+    connectTimeoutMs: number,
+    done: (error: ConnError | null, result: SecureResult | null) => void,
+  ): Cancel {
+    const { transport, handshakeTimeoutMs: timeoutMs } = this.#parts;
+    const { address, identity, tunnelPort } = endpoint;
+    const at: SocketAddress = { ip: address.ip, port: tunnelPort ?? address.port };
+    let current = this.#connect(endpoint, at, connectTimeoutMs, (error, conn) => {
+      if (conn === null) {
+        done(error, null);
+        return;
+      }
+      const options = {
+        serverName: identity?.serverName ?? "",
+        expected: identity?.name ?? "",
+        alpn,
+        timeoutMs,
+        isAnonymous: false,
+        refusedByPeer: (reason: string, detail: string) => this.#refusedByPeer(endpoint, reason, detail),
+      };
+      current = transport.secureClient(conn, options, (failure, result) => {
+        if (result === null) this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
+        done(failure?.error ?? null, result);
+      });
+    });
+    return { cancel: () => current.cancel() };
+  }
 
   #originate(
     endpoint: Endpoint,
@@ -143,14 +173,10 @@ export class Dialler {
     });
   }
 
-  #secured(
-    endpoint: Endpoint,
-    protocol: DialProtocol,
-    { conn, peer, alpn, crypto, proof }: SecureResult,
-    done: DialDone,
-  ): void {
+  #secured(endpoint: Endpoint, protocol: DialProtocol, result: SecureResult, done: DialDone): void {
+    const { conn, peer, alpn, crypto, proof } = result;
     this.#parts.metrics.opened(conn, this.#labels(endpoint, tlsLabels(peer, "server", "", crypto)));
-    this.#hold(endpoint, conn, peer.name, proof);
+    if (isMetered(conn)) whenClosed(conn, this.#hold(endpoint, conn, peer.name, proof));
     if (alpn === null) {
       // An endpoint of a mesh without transport headers: the connection is for the port that was dialled.
       if (endpoint.tunnelPort !== null) {
@@ -167,25 +193,24 @@ export class Dialler {
       return;
     }
     const override = endpoint.authorityOverride === null ? null : parseAuthority(endpoint.authorityOverride);
-    const isOpaque = protocol === "opaque" || endpoint.protocolHint === "opaque";
     conn.write(
       encodeTransportHeader({
         port: override?.port ?? endpoint.address.port,
         name: override?.host ?? null,
-        protocol: isOpaque ? null : protocol,
+        protocol: protocol === "opaque" || endpoint.protocolHint === "opaque" ? null : protocol,
       }),
     );
-    const isOurs = alpn === PILLION_ALPN;
-    const carried = isOurs && isOpaque ? new TunnelConn(this.#parts.clock, conn) : conn;
-    done(null, carried, peer, isOurs && protocol === "http2");
+    done(null, conn, peer, alpn === PILLION_ALPN && protocol === "http2");
   }
 
-  /** HTTP/2 is moved by the server (GOAWAY), which reckons with the same end. */
-  #hold(endpoint: Endpoint, conn: Conn, name: string, proof: Proof): void {
-    if (!isMetered(conn)) return;
+  /**
+   * Ends the connection when its proof has, unless what is returned was called. HTTP/2, carriers too, is moved by the server (GOAWAY),
+   * which reckons with the same end.
+   */
+  #hold(endpoint: Endpoint, conn: Conn, name: string, proof: Proof): () => void {
     const { log, registry } = this.#parts;
     const target_addr = addressKey(endpoint.address);
-    const over = this.proofs.hold(name, endpoint.address.ip, endpoint, proof, {
+    return this.proofs.hold(name, endpoint.address.ip, endpoint, proof, {
       renew: () => undefined,
       expire: (detail) => {
         const error: OutboundExpiry = "expired_identity";
@@ -194,14 +219,12 @@ export class Dialler {
         conn.reset();
       },
     });
-    whenClosed(conn, over);
   }
 
   /** A handshake and nothing more: it shows the server our leaf in force, and us the server's. */
   #prove(endpoint: Endpoint, done: () => void): void {
-    const { clock, handshakeTimeoutMs, keepAliveMs, registry, transport } = this.#parts;
-    const { identity, tunnelPort } = endpoint;
-    if (identity === null) {
+    const { clock, registry } = this.#parts;
+    if (endpoint.identity === null) {
       done();
       return;
     }
@@ -209,40 +232,22 @@ export class Dialler {
       registry.count(FAMILIES.identityProofs, { result });
       done();
     };
-    const address = { ip: endpoint.address.ip, port: tunnelPort ?? endpoint.address.port };
-    const timeoutMs = this.#parts.connectTimeoutMs;
-    transport.connect(address, { timeoutMs, keepAliveMs }, (error, tcp) => {
-      if (tcp === null) {
-        this.#failed(endpoint, error?.code ?? "", error);
+    this.#secure(endpoint, alpnFor(endpoint, "opaque"), this.#parts.connectTimeoutMs, (_error, result) => {
+      if (result === null) {
         finish("failed");
         return;
       }
-      const options = {
-        serverName: identity.serverName,
-        expected: identity.name,
-        alpn: alpnFor(endpoint, "opaque"),
-        timeoutMs: handshakeTimeoutMs,
-        isAnonymous: false,
-        refusedByPeer: (reason: string, detail: string) => this.#refusedByPeer(endpoint, reason, detail),
-      };
-      transport.secureClient(tcp, options, (failure, result) => {
-        if (result === null) {
-          this.#failed(endpoint, failure?.refusal ?? "", failure?.error ?? null);
-          finish("failed");
-          return;
-        }
-        const { conn, peer, proof } = result;
-        this.proofs.proven(peer.name, endpoint.address.ip, proof);
-        const timer = clock.after(PROVEN_CLOSE_MS, () => conn.reset());
-        conn.setHandler({
-          onData: () => undefined,
-          onEnd: () => undefined,
-          onDrain: () => undefined,
-          onClose: () => timer.cancel(),
-        });
-        conn.end();
-        finish("proven");
+      const { conn, peer, proof } = result;
+      this.proofs.proven(peer.name, endpoint.address.ip, proof);
+      const timer = clock.after(PROVEN_CLOSE_MS, () => conn.reset());
+      conn.setHandler({
+        onData: () => undefined,
+        onEnd: () => undefined,
+        onDrain: () => undefined,
+        onClose: () => timer.cancel(),
       });
+      conn.end();
+      finish("proven");
     });
   }
 
@@ -288,6 +293,15 @@ const OUTSIDE_ALPN: Readonly<Record<DialProtocol, readonly string[]>> = {
   http2: ["h2"],
   opaque: [],
 };
+
+function isOpaque(endpoint: Endpoint, protocol: DialProtocol): boolean {
+  return protocol === "opaque" || endpoint.protocolHint === "opaque";
+}
+
+/** A gateway resolves names itself and is not one of ours today; without a tunnel port there are no transport headers. */
+function isCarried(endpoint: Endpoint, protocol: DialProtocol): boolean {
+  return isOpaque(endpoint, protocol) && endpoint.tunnelPort !== null && endpoint.authorityOverride === null;
+}
 
 /** `pillion/1` is ours alone, so Linkerd's name is offered beside it; without a header port nothing is (facts §4). */
 function alpnFor(endpoint: Endpoint, protocol: DialProtocol): readonly string[] {

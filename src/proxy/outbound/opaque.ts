@@ -7,6 +7,7 @@ import type { Endpoint } from "#/model/endpoint.ts";
 import { BACKEND_TRAFFIC_DEFAULTS, type BackendTraffic } from "#/model/traffic.ts";
 import type { BackendLimit } from "#/stack/balance/backend-bounds.ts";
 import { type BalancedClient, Balancer, type Member } from "#/stack/balance/balancer.ts";
+import { isCarried } from "#/stack/carrier/carrier-conn.ts";
 import { RECONNECT_WAIT_MS, ReconnectWait } from "#/stack/balance/reconnect-wait.ts";
 import type { Cancel, Dial, DialDone, EndpointSource } from "#/stack/discovery.ts";
 
@@ -32,6 +33,10 @@ export interface OpaqueDialled {
 
 /** Endpoints that one connection tries without a pause. */
 const ATTEMPTS_MAX = 4;
+/** Differences below this say more of the processors than of the endpoint. */
+const LATENCY_MS_LEAST = 5;
+/** A connection of its own is there after as many round trips: TCP's and that of TLS. */
+const ROUND_TRIPS = 2;
 /** Balancers that nobody uses are kept so long, with what they learned of their endpoints. */
 const IDLE_MS = 30_000;
 
@@ -249,7 +254,8 @@ class OpaqueAttempt implements Cancel {
         this.#next(false);
         return;
       }
-      balancer.observe(member, clock.nowMs() - startedAtMs, false, clock.nowMs());
+      const nowMs = clock.nowMs();
+      balancer.observe(member, latencyOf(conn, nowMs - startedAtMs), false, nowMs);
       if (!this.#finish()) return;
       this.#done(null, {
         conn,
@@ -299,4 +305,12 @@ class OpaqueAttempt implements Cancel {
     this.#pause?.cancel();
     return true;
   }
+}
+
+/**
+ * What an endpoint is measured by. A stream of a carrier that is there takes no time to open, which would let an endpoint look far quicker
+ * than one that has to be connected to: it counts as what a connection would have taken.
+ */
+function latencyOf(conn: Conn, tookMs: number): number {
+  return Math.max(LATENCY_MS_LEAST, isCarried(conn) ? ROUND_TRIPS * conn.rttMs : tookMs);
 }

@@ -14,6 +14,8 @@ import { linger } from "./linger.ts";
 
 /** What a link tells the side that owns it. */
 export interface Http2LinkOwner {
+  /** Its streams keep no view of the bytes that they are given (`ConnHandler.borrows`). */
+  readonly borrows?: boolean;
   /** The remote side opened a stream (server role only). The owner makes the stream, or resets it. */
   opened(streamId: number, fields: Fields, last: boolean): void;
   /** No new streams can be opened; those that will not be served are told after this call. */
@@ -40,6 +42,7 @@ const EMPTY = new Uint8Array(0);
  * turn, and the machine's timers. Streams queue here, at most a window each, while flow control or the socket holds them.
  */
 export class Http2Link implements ConnHandler, Patrolled {
+  readonly borrows: boolean;
   readonly machine: Http2Connection;
   readonly #conn: Conn;
   readonly #clock: Clock;
@@ -89,6 +92,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#clock = clock;
     this.#owner = owner;
     this.#isServer = settings.role === "server";
+    this.borrows = owner.borrows === true;
     this.machine = new Http2Connection(settings);
     this.machine.wake(clock.nowMs());
     this.#guard = guard;
@@ -131,6 +135,16 @@ export class Http2Link implements ConnHandler, Patrolled {
 
   get flowing(): boolean {
     return this.#flowing && this.machine.outputBytes < OUTPUT_BYTES_MAX;
+  }
+
+  /** Sends bytes that stay the caller's, at once. Gives how many were sent; the stream keeps the rest, and is offered when it may go on. */
+  sendLent(stream: Http2Stream, bytes: Uint8Array): number {
+    if (!this.flowing) return 0;
+    const sent = this.machine.announceData(stream.id, bytes.length);
+    if (sent === 0) return 0;
+    this.#writeOut();
+    this.#flowing = this.#conn.writeLent(sent === bytes.length ? bytes : bytes.subarray(0, sent));
+    return sent;
   }
 
   stalled(stream: Http2Stream): void {

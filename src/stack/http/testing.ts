@@ -127,7 +127,7 @@ export class MemoryConn implements Conn {
     return this.#closed;
   }
   writeLent(bytes: Uint8Array): boolean {
-    return this.write(bytes.slice());
+    return this.write(new Uint8Array(bytes));
   }
 
   unsend(bytes: number): boolean {

@@ -415,6 +415,28 @@ export class Http2Connection {
     return accepted;
   }
 
+  /**
+   * Writes the head of one DATA frame for as many of `wantedBytes` as windows and its size allow, and gives how many that is. The owner
+   * sends that payload itself, right behind what `takeOutput` gives then. When it is less than all, WRITABLE will come; 0 also for a
+   * stream that is over.
+   */
+  announceData(streamId: number, wantedBytes: number): number {
+    const stream = this.#openStream(streamId);
+    if (stream === null) return 0;
+    if (nextState(stream.state, Input.SEND_DATA) === ILLEGAL) bug(`stream ${streamId} was ended already`);
+    if (!stream.isHeadSent) bug(`DATA before the header section of stream ${streamId}`);
+    const windowBytes = Math.min(this.#sendWindowBytes, stream.sendWindowBytes);
+    const accepted = Math.max(0, Math.min(wantedBytes, windowBytes, this.#writer.frameBytesMax));
+    if (accepted > 0) {
+      this.#writer.dataHead(streamId, accepted);
+      this.#sendWindowBytes -= accepted;
+      stream.sendWindowBytes -= accepted;
+      this.#flood.earn(Flood.WINDOW_UPDATE, WINDOW_UPDATES_PER_DATA);
+    }
+    if (accepted < wantedBytes) this.#wait(stream);
+    return accepted;
+  }
+
   /** Sends the trailer section, which ends our half. */
   sendTrailers(streamId: number, fields: Fields): void {
     const stream = this.#openStream(streamId);

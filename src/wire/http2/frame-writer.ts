@@ -103,6 +103,11 @@ export class FrameWriter {
     } while (at < stop);
   }
 
+  /** Of a frame whose payload does not come this way. */
+  dataHead(streamId: number, length: number): void {
+    this.#head(0, Frame.DATA, 0, streamId, length);
+  }
+
   reset(streamId: number, errorCode: number): void {
     this.#head(4, Frame.RST_STREAM, 0, streamId);
     this.#uint32(errorCode);

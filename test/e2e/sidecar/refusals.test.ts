@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { testCertificate, type TestCertificate } from "#/net/testing.ts";
-import { PILLION_ALPN } from "#/wire/opaque-frames.ts";
 import { readRefusalNote } from "#/wire/refusal-note.ts";
+import { PILLION_ALPN } from "#/wire/transport-header.ts";
 import { cannotRun, identityName, Mesh, until, type Pod } from "./rig/mesh.ts";
 import type { WorkerContext } from "./rig/worker.ts";
 
