@@ -23,7 +23,8 @@ import { applicationsUs } from "./applications.ts";
 
 const [rounds = 3, seconds = 2] = process.argv.slice(2).map(Number);
 const CORES = 2;
-const CONNECTIONS = 64;
+/** Of the load: what is busy for 1 ms a request has so many waiting that none is late (wrk gives up after 2 s). */
+const CONNECTIONS = { hop: 16, sidecar: 64 };
 /** About 1 ms: what the load takes of the cores is little beside it. */
 const STEPS = 750_000;
 const REPORT = join(import.meta.dirname, "../lib/wrk-report.lua");
@@ -32,6 +33,7 @@ interface Subject {
   name: string;
   world: Namespaces;
   place: string;
+  connections: number;
   pids: number[];
   freshPssMb: number;
   stop: () => Promise<void>;
@@ -103,7 +105,15 @@ async function startHop(world: Namespaces, kind: string, count: number, port: nu
   await settled();
   const pids = workersOf(child.pid ?? 0, kind);
   const name = `busy plain hop, ${count} ${kind}`;
-  return { name, world, place: `127.0.0.1:${port}`, pids, freshPssMb: pssMb(pids), stop: () => end(child) };
+  return {
+    name,
+    world,
+    place: `127.0.0.1:${port}`,
+    connections: CONNECTIONS.hop,
+    pids,
+    freshPssMb: pssMb(pids),
+    stop: () => end(child),
+  };
 }
 
 /** The server's sidecar alone, by unmeshed clients: no TLS, all else as it is. */
@@ -127,6 +137,7 @@ async function startSidecars(count: number): Promise<Subject> {
     name: `sidecar, ${count} processes`,
     world,
     place: `${SERVER}:${PORTS.http1.pod}`,
+    connections: CONNECTIONS.sidecar,
     pids,
     freshPssMb: pssMb(pids),
     stop: async () => {
@@ -170,13 +181,13 @@ function settled(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 1500));
 }
 
-async function burst({ world, place, pids }: Subject, runSeconds: number): Promise<Sample> {
+async function burst({ world, place, connections, pids }: Subject, runSeconds: number): Promise<Sample> {
   const used = (): number[] =>
     pids.map((pid) => cpuUsed(pid)).map(({ userUs, systemUs }) => userUs + systemUs);
   const before = used();
   const applicationsBefore = applicationsUs(world);
   // As the sidecar's user, so that nothing takes the load to the client's sidecar.
-  const wrk = ["wrk", "-t1", `-c${CONNECTIONS}`, `-d${runSeconds}`, "-s", REPORT, `http://${place}/`];
+  const wrk = ["wrk", "-t1", `-c${connections}`, `-d${runSeconds}`, "-s", REPORT, `http://${place}/`];
   const out = await world.run("client", wrk, { uid: SIDECAR_UID });
   const said = JSON.parse(/^REPORT (.*)$/m.exec(out)?.[1] ?? "{}") as {
     requests: number;
