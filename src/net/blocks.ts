@@ -1,32 +1,57 @@
-/** Pieces below this share blocks: a piece that is kept keeps its block. */
-const SHARED_BYTES_MAX = 2 * 1024;
-const SHARED_BLOCK_BYTES = 16 * 1024;
+/** Pieces up to here share blocks of memory. One that is kept keeps its block, so tiny ones share small blocks. */
+const SHARED_BYTES_MAX = 8 * 1024;
+const SHARED_BLOCK_BYTES = 64 * 1024;
+const TINY_BYTES_MAX = 1024;
+const TINY_BLOCK_BYTES = 16 * 1024;
 
-let shared = new Uint8Array(0);
-let usedBytes = 0;
+/** Memory that pieces are cut from, one after the other. */
+class Shared {
+  readonly #blockBytes: number;
+  #block: Uint8Array = new Uint8Array(0);
+  #usedBytes = 0;
+
+  constructor(blockBytes: number) {
+    this.#blockBytes = blockBytes;
+  }
+
+  copyOf(bytes: Uint8Array): Uint8Array {
+    if (bytes.length > this.#block.length - this.#usedBytes) {
+      this.#block = Buffer.allocUnsafeSlow(this.#blockBytes);
+      this.#usedBytes = 0;
+    }
+    const start = this.#usedBytes;
+    this.#usedBytes += bytes.length;
+    this.#block.set(bytes, start);
+    return this.#block.subarray(start, this.#usedBytes);
+  }
+}
+
+const shared = new Shared(SHARED_BLOCK_BYTES);
+const tiny = new Shared(TINY_BLOCK_BYTES);
 
 /** A copy that is the caller's. Small ones that follow each other lie side by side in memory, so that they can be joined. */
 export function copyOf(bytes: Uint8Array): Uint8Array {
-  const size = bytes.length;
-  if (size > SHARED_BYTES_MAX) {
-    const copy = Buffer.allocUnsafeSlow(size);
-    copy.set(bytes);
-    return copy;
+  if (bytes.length <= TINY_BYTES_MAX) return tiny.copyOf(bytes);
+  if (bytes.length <= SHARED_BYTES_MAX) return shared.copyOf(bytes);
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
+/** Copies pieces that follow each other into memory that takes them all. */
+export function join(pieces: readonly Uint8Array[], into: Uint8Array): void {
+  let at = 0;
+  for (let i = 0; i < pieces.length; i++) {
+    const piece = pieces[i] as Uint8Array;
+    into.set(piece, at);
+    at += piece.length;
   }
-  if (size > shared.length - usedBytes) {
-    shared = Buffer.allocUnsafeSlow(SHARED_BLOCK_BYTES);
-    usedBytes = 0;
-  }
-  const start = usedBytes;
-  usedBytes += size;
-  shared.set(bytes, start);
-  return shared.subarray(start, usedBytes);
 }
 
 /** What a `Block` holds; about what the kernel takes at once. */
 export const BLOCK_BYTES = 64 * 1024;
 /** So many wait to be used again; more are left to the garbage collector. */
-const FREE_BLOCKS_MAX = 8;
+const FREE_BLOCKS_MAX = 16;
 const free: Buffer[] = [];
 
 /** Memory of `BLOCK_BYTES` with anything in it, the caller's until it is given back, if ever. */

@@ -5,7 +5,7 @@
 import { Socket } from "node:net";
 
 /** What one read may bring. TLS brings a record at most, 16 KiB. */
-const READ_BYTES_MAX = 64 * 1024;
+const READ_BYTES_MAX = 128 * 1024;
 
 interface Handle {
   readonly fd?: number;

@@ -5,7 +5,7 @@ import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
-import { BLOCK_BYTES, copyOf, giveBlock, takeBlock } from "./blocks.ts";
+import { BLOCK_BYTES, copyOf, giveBlock, join, takeBlock } from "./blocks.ts";
 import { SOON_ROUNDS_MAX } from "./clock.ts";
 import {
   isConnected,
@@ -26,9 +26,9 @@ const RESET_LOOKS_MAX = 3 * SOON_ROUNDS_MAX;
 const HALF_CLOSED_LOOK_MS = 15_000;
 /** Writes of one turn are copied together up to here, and given as a list beyond. TLS would copy a list itself, to memory of its own. */
 const JOIN_BYTES_MAX = 16 * 1024;
-/** What is lent from here on goes into blocks that are used again. */
-const LENT_BLOCK_BYTES_MIN = 2 * 1024;
-/** … and this much, by TLS with nothing else to send, into no block at all: a record's worth. */
+/** From here on blocks that are used again are worth it: many connections may have one under way each. */
+const BLOCK_USE_BYTES_MIN = 8 * 1024;
+/** What is lent to TLS that has nothing else to send is not copied at all from here on: a record's worth. */
 const LENT_AT_ONCE_BYTES_MIN = 16 * 1024;
 
 /**
@@ -130,7 +130,7 @@ export class SocketConn implements Conn {
   }
 
   writeLent(bytes: Uint8Array): boolean {
-    if (this.#isEnded || this.#isClosed || bytes.length < LENT_BLOCK_BYTES_MIN)
+    if (this.#isEnded || this.#isClosed || bytes.length < BLOCK_USE_BYTES_MIN)
       return this.write(copyOf(bytes));
     // OpenSSL has encrypted or copied everything before the call returns, while the kernel would read from this memory later.
     if (
@@ -423,23 +423,24 @@ export class SocketConn implements Conn {
     else if (this.#flyingBytes <= (this.#isTls ? BLOCK_BYTES : JOIN_BYTES_MAX)) {
       const block = takeBlock();
       this.#flyingBlocks.push(block);
-      let size = 0;
-      for (let i = 0; i < pending.length; i++) {
-        const piece = pending[i] as Uint8Array;
-        block.set(piece, size);
-        size += piece.length;
-      }
-      writeDirectly(this.#socket, block.subarray(0, size), this.#written);
+      join(pending, block);
+      writeDirectly(this.#socket, block.subarray(0, this.#flyingBytes), this.#written);
     } else writeAllDirectly(this.#socket, pending, this.#written);
+    // OpenSSL has encrypted or copied it all by now.
+    if (this.#isTls) this.#giveBlocks();
+  }
+
+  #giveBlocks(): void {
+    const blocks = this.#flyingBlocks;
+    for (let i = 0; i < blocks.length; i++) giveBlock(blocks[i] as Buffer);
+    blocks.length = 0;
   }
 
   readonly #written = (error?: Error | null): void => {
     this.#flyingBytes = 0;
     if (error) this.#socket.destroy(error);
     if (error || this.#isClosed || this.#isReset) return;
-    const blocks = this.#flyingBlocks;
-    for (let i = 0; i < blocks.length; i++) giveBlock(blocks[i] as Buffer);
-    blocks.length = 0;
+    this.#giveBlocks();
     if (this.#pendingBytes > 0 || this.#isEnded) this.#flush();
     if (this.#wantsDrain && this.#pendingBytes + this.#flyingBytes <= BUFFERED_BYTES_LOW) {
       this.#wantsDrain = false;
