@@ -16,6 +16,7 @@ import { readStories } from "../conformance/hpack/stories.ts";
 import { readCases } from "../conformance/http1/cases.ts";
 import { makeMachine } from "../wire/http2.machine.ts";
 import { parseBytes, parseTranscript, type MakeMachine } from "../wire/transcript.ts";
+import { carrier } from "./carrier.ts";
 import { framesOf, lines, type FuzzMachine } from "./fuzz-machine.ts";
 import { hostileApplication, hostileClient } from "./pair.ts";
 
@@ -319,5 +320,6 @@ export const MACHINES: readonly FuzzMachine[] = [
     },
   ),
   transportHeader,
+  carrier,
   proto,
 ];
