@@ -62,6 +62,7 @@ export class SimMesh {
       tracesRequests?: boolean;
       accessObserver?: AccessObserver;
       leafEndsAtMs?: () => number;
+      environment?: Readonly<Record<string, string>>;
     },
   ): SimPod {
     const host = this.net.host(ip);
@@ -79,6 +80,7 @@ export class SimMesh {
       LINKERD2_PROXY_INBOUND_IPS: ip,
       LINKERD2_PROXY_METRICS_RETAIN_IDLE: "100d",
       PILLION_DEBUG_REQUESTS: options.tracesRequests === true ? "enabled" : "disabled",
+      ...options.environment,
     });
     const transport = new SimTransport(this.net, host, {
       name: identityOf(name),
