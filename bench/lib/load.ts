@@ -95,13 +95,13 @@ async function runH2load(
 ): Promise<Burst> {
   const sized = ["-c", String(connections), "-m", String(streams), "-D", String(seconds), "-t", "1"];
   const call: string[] = [];
+  const message = join(tmpdir(), `pillion-bench-message-${process.pid}`);
   if (messageBytes !== null) {
-    const file = join(tmpdir(), `pillion-bench-message-${process.pid}`);
-    const message = Buffer.alloc(5 + messageBytes, "m");
-    message.writeUInt8(0, 0);
-    message.writeUInt32BE(messageBytes, 1);
-    writeFileSync(file, message);
-    call.push("-d", file, "-H", "content-type: application/grpc", "-H", "te: trailers");
+    const bytes = Buffer.alloc(5 + messageBytes, "m");
+    bytes.writeUInt8(0, 0);
+    bytes.writeUInt32BE(messageBytes, 1);
+    writeFileSync(message, bytes);
+    call.push("-d", message, "-H", "content-type: application/grpc", "-H", "te: trailers");
   }
   const path = messageBytes === null ? "/" : "/bench.Echo/Unary";
   const log = join(tmpdir(), `pillion-bench-h2load-${process.pid}`);
@@ -109,7 +109,7 @@ async function runH2load(
     core: LOAD_CORE,
   });
   const out = readFileSync(log, "latin1");
-  rmSync(log);
+  for (const file of [log, message]) rmSync(file, { force: true });
   // One line a request: start in µs, status, duration in µs.
   const durations = [...out.matchAll(/^\d{10,}\t(-?\d+)\t(\d+)$/gm)].map((m) => ({
     ok: m[1] === "200",

@@ -1,4 +1,4 @@
-import { aimsOf, OURS, verdictOf } from "./aims.ts";
+import { aimsOf, OURS, verdictOf, type Aim } from "./aims.ts";
 import { CROWD, type CrowdRow } from "./crowd.ts";
 import type { LetThrough } from "./let-through.ts";
 import { eachKib, MESHES } from "./mesh-size.ts";
@@ -97,8 +97,8 @@ export function shownArguments(given: readonly string[]): string[] {
 
 const AIMS_HEAD = ["", "aim", "reached", ""] as const;
 
-function aimRows(results: Results): string[][] {
-  return aimsOf(results).map((aim) => [aim.what, aim.wanted, aim.reached, verdictOf(aim)]);
+function aimRows(aims: readonly Aim[]): string[][] {
+  return aims.map((aim) => [aim.what, aim.wanted, aim.reached, verdictOf(aim)]);
 }
 
 const CROWD_HEAD = ["", "ready ms", "RSS MiB", "PSS MiB", "private MiB", "idle CPU ms/s"] as const;
@@ -221,7 +221,7 @@ export function markdownOf(
       glanceTable(results),
       `Median CPU of the pair and requests a second, ×: Pillion's ÷ the peer's. CPU below 1 and rates above 1 are where Pillion wins.`,
       `## Aims: ${met} of ${measured} met`,
-      markdownTable(AIMS_HEAD, aimRows(results)),
+      markdownTable(AIMS_HEAD, aimRows(aims)),
       ...Object.entries(plots).map(
         ([what, file]) => `![${PLOTTED[what as Plotted].title}, against the best peer's](${file})`,
       ),
@@ -343,6 +343,7 @@ export function textOf(results: Results): string {
       `${table(["let through", ...THROUGH_HEAD.slice(1)], throughRows(letThrough))}\n${throughCount(letThrough)}`,
     );
   if (policy.length > 0) tables.push(policyText(policy));
-  if (results.rows.length > 0) tables.push(table(["aims", ...AIMS_HEAD.slice(1)], aimRows(results)));
+  const aims = aimsOf(results).filter(({ isMet }) => isMet !== null);
+  if (aims.length > 0) tables.push(table(["aims", ...AIMS_HEAD.slice(1)], aimRows(aims)));
   return tables.join("\n\n");
 }
