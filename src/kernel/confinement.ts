@@ -30,11 +30,16 @@ export function confine(options: Confinement): void {
   if (filter === null)
     throw new Error(`there is no filter of system calls for ${process.arch}: run the mesh on x64 or arm64`);
   if (hasRing()) {
-    install(ringlessFilter());
+    refuseRings();
     beginAgain([0, 1, 2, ...(options.handed ?? [])]);
   }
   forbidDumping();
   install(filter);
+}
+
+/** What this process starts from here on makes no ring, and need not begin again. Throws when the kernel refuses. */
+export function refuseRings(): void {
+  install(ringlessFilter());
 }
 
 /** execv(3), because Node's own word for it closes what we were handed. Throws when the kernel refuses. */
