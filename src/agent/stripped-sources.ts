@@ -2,11 +2,18 @@ import { createHash } from "node:crypto";
 import { globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync, existsSync } from "node:fs";
 import { stripTypeScriptTypes } from "node:module";
 import { dirname, join } from "node:path";
+import { oneFile } from "./one-file.ts";
+
+const ENTRY = "main.ts";
+/** What the entry loads to be a sidecar: in one file with it. Of the other roles a machine has one process each. */
+const IN_ONE_FILE: readonly string[] = ["kernel/confinement.ts", "proxy/main.ts"];
 
 /**
  * Makes JavaScript of the package's `src` in a folder below `into`, and returns that folder: the same files, `.js` for
  * `.ts`, and the data (`.json`) that they read. Shown to a process in the place of `src`, it runs as the sources would, without the compiler that stripping types
  * inside the process would load and keep: 22 MB in each of many sidecars (docs/decisions/0004-runtime.md).
+ *
+ * `main.js` is also all that a sidecar runs, in one file (`oneFile`).
  *
  * The folder is named for its content, so a running process never sees its files change, and doing it again is a look.
  */
@@ -27,6 +34,13 @@ export function strippedSources(packageRoot: string, into: string): string {
   const partial = `${target}.partial-${process.pid}`;
   rmSync(partial, { recursive: true, force: true });
   for (const [index, file] of files.entries()) writeJavaScript(texts[index]!, join(partial, file));
+  if (IN_ONE_FILE.every((file) => files.includes(file))) {
+    const modules = files.flatMap((file, index) =>
+      file.endsWith(".ts") ? [[javaScriptName(file), javaScriptOf(texts[index]!)] as const] : [],
+    );
+    const text = oneFile(new Map(modules), javaScriptName(ENTRY), IN_ONE_FILE.map(javaScriptName));
+    writeFileSync(join(partial, javaScriptName(ENTRY)), text, { mode: 0o644 });
+  }
   renameSync(partial, target);
   return target;
 }
@@ -35,7 +49,11 @@ export function strippedSources(packageRoot: string, into: string): string {
 export function writeJavaScript(text: string, path: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   const written = path.endsWith(".ts") ? javaScriptOf(text) : text;
-  writeFileSync(path.replace(/\.ts$/, ".js"), written, { mode: 0o644 });
+  writeFileSync(javaScriptName(path), written, { mode: 0o644 });
+}
+
+function javaScriptName(path: string): string {
+  return path.replace(/\.ts$/, ".js");
 }
 
 /** Lines and columns stay, so the places in a stack trace are those of the source. */
