@@ -3,7 +3,7 @@ import { closeSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
-import { originalDestination } from "#/kernel/libc.ts";
+import { originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
@@ -14,12 +14,14 @@ import { FlowRecorder } from "#/stack/access/flows.ts";
 import { Guard } from "#/stack/http/guard.ts";
 import { Registry } from "#/stack/metrics/registry.ts";
 import { Admin } from "./admin/admin.ts";
+import { collectGarbage } from "./collect-garbage.ts";
 import { ConfigError, readConfig, workloadName, type SidecarConfig } from "./config.ts";
 import { Channel, type ChannelParts } from "./control/channel.ts";
 import { ControlClient } from "./control/client.ts";
 import { IdentityClient } from "./identity/identity-client.ts";
 import { TrustExpiry } from "./identity/trust-expiry.ts";
 import { TrustClient } from "./identity/trust-client.ts";
+import { MemoryReturn } from "./memory-return.ts";
 import { processMemory } from "./process-memory.ts";
 import { addProcessMetrics } from "./process-metrics.ts";
 import { Sidecar } from "./sidecar.ts";
@@ -247,6 +249,15 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
   }
   isListening = true;
   log.info("ready", { identity: config.localName, intercept: config.intercept });
+  new MemoryReturn({
+    clock,
+    cpuMs: () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1_000;
+    },
+    collect: () => collectGarbage("everything"),
+    giveBack: returnFreeMemory,
+  }).start();
 }
 
 /** The address that a connection was meant for: told by the kernel, or without interception where it arrived. */

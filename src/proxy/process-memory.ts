@@ -1,5 +1,6 @@
 import { openSync, readSync } from "node:fs";
 import { returnFreeMemory } from "#/kernel/libc.ts";
+import { collectGarbage } from "./collect-garbage.ts";
 import type { ProcessMemory } from "./memory-guard.ts";
 
 /** What stands before `RssAnon` is a third of that, apart from the groups of the user. */
@@ -24,7 +25,7 @@ export function processMemory(limitBytes: number): ProcessMemory {
     usedBytes,
     giveBack(): void {
       // Buffers of closed connections are freed by the collector, and glibc then keeps their memory for the next ones.
-      globalThis.gc?.();
+      collectGarbage("garbage");
       returnFreeMemory();
     },
   };

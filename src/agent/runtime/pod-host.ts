@@ -83,7 +83,7 @@ export const SIDECAR_NODE_FLAGS: readonly string[] = [...NODE_FLAGS, "--max-semi
  */
 export function memoryLimitNodeFlags(limitBytes: number | null): readonly string[] {
   if (limitBytes === null) return [];
-  return [`--max-old-space-size=${Math.max(16, Math.floor((limitBytes * 0.75) / (1 << 20)))}`, "--expose-gc"];
+  return [`--max-old-space-size=${Math.max(16, Math.floor((limitBytes * 0.75) / (1 << 20)))}`];
 }
 
 /** Lets `limit` holders in at a time, in order of arrival. */

@@ -11,6 +11,7 @@ import net from "node:net";
 import { getHeapStatistics } from "node:v8";
 import { Worker } from "node:worker_threads";
 import { confine } from "#/kernel/confinement.ts";
+import { collectGarbage } from "#/proxy/collect-garbage.ts";
 
 const [isLocked = "", attempt = ""] = process.argv.slice(2);
 const { functions: libc } = ffi.dlopen(null, {
@@ -115,7 +116,7 @@ async function needed(): Promise<string> {
       .on("error", failed);
   });
   server.close();
-  globalThis.gc?.();
+  collectGarbage("everything");
   return `${text} ${/^Seccomp:\s*(\d)/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1]}`;
 }
 

@@ -73,7 +73,7 @@ describe("a program in a sidecar's place", () => {
   }
 
   test("does all that a sidecar needs: names, threads, listeners, clients, the collector", () => {
-    assert.equal(attempt("what a sidecar needs", true, "--expose-gc"), "hello 2");
+    assert.equal(attempt("what a sidecar needs", true), "hello 2");
   });
 
   test("ends at once when it tries what only somebody does who has taken it over", () => {

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { VirtualClock } from "#/base/virtual-clock.ts";
+import { MemoryReturn } from "./memory-return.ts";
+
+/** Of the two seconds between looks. */
+const QUIET_MS = 10;
+const SOME_MS = 50;
+const BUSY_MS = 200;
+
+function played(cpuMsOfLooks: readonly number[]): string[] {
+  const clock = new VirtualClock();
+  const done: string[] = [];
+  let usedMs = 1_000;
+  const memory = new MemoryReturn({
+    clock,
+    cpuMs: () => usedMs,
+    collect: () => {
+      done.push("collect");
+      // What that takes is no work of anybody's.
+      usedMs += BUSY_MS;
+    },
+    giveBack: () => done.push("give back"),
+  });
+  memory.start();
+  for (const cpuMs of cpuMsOfLooks) {
+    usedMs += cpuMs;
+    clock.run(2_000);
+    done.push("look");
+  }
+  return done;
+}
+
+test("what the start needed goes at the first quiet look, and nothing while it stays quiet", () => {
+  assert.deepEqual(played([QUIET_MS, QUIET_MS]), ["collect", "give back", "look", "look"]);
+});
+
+test("nothing goes while there is something to do, from the start on", () => {
+  assert.deepEqual(played([BUSY_MS, SOME_MS, QUIET_MS]), [
+    ...["look", "look", "collect", "give back", "look"],
+  ]);
+});
+
+test("what a burst has left goes once it has been quiet for ten seconds", () => {
+  const quiet = Array.from({ length: 5 }, () => QUIET_MS);
+  assert.deepEqual(played([QUIET_MS, BUSY_MS, ...quiet.slice(1), SOME_MS, ...quiet, ...quiet]), [
+    ...["collect", "give back", "look", "look"],
+    ...["look", "look", "look", "look", "look"],
+    ...["look", "look", "look", "look", "collect", "give back", "look"],
+    ...["look", "look", "look", "look", "look"],
+  ]);
+});
+
+test("little to do leaves nothing", () => {
+  assert.deepEqual(
+    played([QUIET_MS, SOME_MS, QUIET_MS, QUIET_MS, QUIET_MS, QUIET_MS, QUIET_MS]).filter(
+      (what) => what !== "look",
+    ),
+    ["collect", "give back"],
+  );
+});
