@@ -15,7 +15,7 @@ export interface HeadSettings {
 
 /**
  * Parses one head: start line, fields, empty line. The result stays in the public fields until the next `parse`; `fields` is a
- * fresh array each time. Whatever two HTTP implementations are known to read differently is refused, not repaired.
+ * fresh array each time, made when it is asked for. Whatever two HTTP implementations are known to read differently is refused, not repaired.
  *
  * Clients and servers repeat themselves, so the bytes of the last start line and of the last field section are kept (when short)
  * together with what they meant; the same bytes again mean the same again.
@@ -26,7 +26,8 @@ export class HeadParser {
   status = 0;
   reason = "";
   version: "1.0" | "1.1" = "1.1";
-  fields: Fields = [];
+  /** Of `parseTrailers`. */
+  trailers: Fields = [];
   /** Declared length in bytes, -1 without. */
   contentLength = -1;
   chunked = false;
@@ -58,6 +59,8 @@ export class HeadParser {
   readonly #lastLine = new Remembered(LINE_REMEMBERED_BYTES_MAX);
   readonly #lastSection = new Remembered(SECTION_REMEMBERED_BYTES_MAX);
   #lastFields: Fields = [];
+  /** Null: a copy of `#lastFields`, not made yet. */
+  #fields: Fields | null = [];
 
   constructor(settings: HeadSettings) {
     this.#settings = settings;
@@ -74,7 +77,7 @@ export class HeadParser {
     if (sectionBytes > 0) {
       this.repeated = !this.#isNewLine;
       this.#isNewLine = false;
-      this.fields = this.#lastFields.slice();
+      this.#fields = null;
       return this.#checkSize(this.#sectionListBytes) && this.#checkWhole()
         ? fieldsStart + sectionBytes
         : FAILED;
@@ -89,11 +92,20 @@ export class HeadParser {
     if (!this.#checkSize(fieldListBytes)) return FAILED;
     if (!this.#takeFields(bytes, fieldsStart, latin1(bytes, fieldsStart, end)) || !this.#checkWhole())
       return FAILED;
-    if (this.#lastSection.keep(bytes, fieldsStart, end)) this.#lastFields = this.fields.slice();
+    if (this.#lastSection.keep(bytes, fieldsStart, end)) {
+      this.#lastFields = this.fields;
+      this.#fields = null;
+    }
     return end;
   }
 
-  /** The field lines after the last chunk. Same results as `parse`; only `fields` and `error` are touched. */
+  /** Whoever knows the head already, since it is `repeated`, does not ask and is spared the copy. */
+  get fields(): Fields {
+    this.#fields ??= this.#lastFields.slice();
+    return this.#fields;
+  }
+
+  /** The field lines after the last chunk. Same results as `parse`; only `trailers` and `error` are touched. */
   parseTrailers(bytes: Uint8Array, start: number, stop: number): number {
     this.inStartLine = false;
     const end = scanFields(bytes, start, stop, this.#settings.fieldsMax);
@@ -116,7 +128,7 @@ export class HeadParser {
       fields.push(text.slice(nameStart - start, nameStop - start));
       fields.push(text.slice((fieldMarks[i + 2] as number) - start, (fieldMarks[i + 3] as number) - start));
     }
-    this.fields = fields;
+    this.trailers = fields;
     return end;
   }
 
@@ -269,7 +281,7 @@ export class HeadParser {
         return false;
       }
     }
-    this.fields = fields;
+    this.#fields = fields;
     return true;
   }
 

@@ -49,8 +49,6 @@ export interface Http1ReaderSettings {
  * most 2.5 KiB), and what was fed and not drained. Between messages it holds nothing but that copy.
  */
 export class Http1Reader {
-  /** HEAD: a fresh array owned by the receiver; case and order as sent. */
-  fields: Fields = [];
   /** HEAD: whether another message may follow on this connection. Always false with `close` and `tunnel` framing. */
   keepAlive = false;
   /** HEAD: the same bytes as the head before it on this connection, so what was made of that one still holds. */
@@ -108,6 +106,10 @@ export class Http1Reader {
     this.#chunks = new ChunkReader(settings.chunkExtensionBytesMax ?? 4096);
   }
 
+  /** HEAD: a fresh array owned by the receiver; case and order as sent. Until the next head is read. */
+  get fields(): Fields {
+    return this.#head.fields;
+  }
   get method(): string {
     return this.#head.method;
   }
@@ -257,7 +259,6 @@ export class Http1Reader {
       return Event.NOTHING;
     }
     if (end < 0) return this.#die(this.#head.error);
-    this.fields = this.#head.fields;
     this.headRepeated = this.#head.repeated;
     this.#at = end;
     return this.#headDone();
@@ -414,7 +415,7 @@ export class Http1Reader {
     if (end < 0) return this.#die(this.#head.error);
     this.#at = end;
     this.#seen = 0;
-    return this.#end(this.#head.fields);
+    return this.#end(this.#head.trailers);
   }
 
   #end(trailers: Fields | null): Event {
