@@ -456,6 +456,9 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 }
 
+/** Of all streams that nothing holds back, as nearly all are. */
+const NOTHING_QUEUED = new KeptBytes();
+
 /** One stream's sending half: body bytes wait here for their window. What arrives goes to the `receive…` methods. */
 export abstract class Http2Stream {
   readonly id: number;
@@ -476,7 +479,7 @@ export abstract class Http2Stream {
   #tailStop = 0;
   #isDirty = false;
   /** Chunks that the window or the socket did not take. Bounded by the source's window (see exchange.ts). */
-  readonly #queue = new KeptBytes();
+  #queue = NOTHING_QUEUED;
   #ended = false;
   #trailers: Fields | null = null;
 
@@ -544,6 +547,7 @@ export abstract class Http2Stream {
         taken = link.machine.sendData(this.id, this.#tail, this.#tailStart, this.#tailStop, finish);
       else link.stalled(this);
       if (taken < bytes) {
+        if (this.#queue === NOTHING_QUEUED) this.#queue = new KeptBytes();
         this.#queue.push(this.#tail, this.#tailStart + taken, this.#tailStop);
         if (taken > 0 && !link.flowing) link.stalled(this);
       }

@@ -102,3 +102,32 @@ test("a head made from another one remembers nothing of it", () => {
   assert.notEqual(head.http1Memo, null);
   assert.equal(new Request(withPath(head, "/b")).http1Memo, null);
 });
+
+test("a request's fields go out as they are only where nothing has to be said beside them", () => {
+  const sent = (change: Partial<RequestHead>, last = true): string =>
+    text(encodeRequest(new Request({ ...GET, ...change }), last)!.bytes);
+  const line = "GET /a HTTP/1.1\r\n";
+  assert.equal(sent({ fields: ["hOst", "shop", "X", ""] }), `${line}hOst: shop\r\nX: \r\n\r\n`);
+  assert.equal(sent({ fields: ["X", "y"] }), `${line}Host: shop\r\nX: y\r\n\r\n`);
+  assert.equal(
+    sent({ fields: ["Host", "shop", "Transfer-Encoding", "chunked"] }),
+    `${line}Host: shop\r\n\r\n`,
+    "no body follows",
+  );
+  assert.equal(
+    sent({ fields: ["Host", "shop", "Content-Length", "3"] }, false),
+    `${line}Host: shop\r\nContent-Length: 3\r\n\r\n`,
+  );
+  assert.equal(
+    sent({ fields: ["Host", "shop"] }, false),
+    `${line}Host: shop\r\nTransfer-Encoding: chunked\r\n\r\n`,
+  );
+  assert.equal(
+    sent({ version: "1.0" }),
+    "GET /a HTTP/1.0\r\nHost: shop\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
+  );
+  assert.equal(
+    sent({ version: "2", fields: ["host", "shop", "cookie", "a", "cookie", "b"] }),
+    `${line}host: shop\r\ncookie: a; b\r\n\r\n`,
+  );
+});

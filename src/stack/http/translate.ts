@@ -394,10 +394,12 @@ export function http1Target(head: RequestHead): string {
   return `${head.scheme}://${head.authority}${head.path === "*" ? "" : head.path}`;
 }
 
-/** Fields of a request as HTTP/1 writes them. `last`: it has no body. */
+/** Fields of a request as HTTP/1 writes them: those of the head where it may write them as they are. `last`: it has no body. */
 export function requestToHttp1(head: RequestHead, last: boolean): Http1Message {
-  const out: Fields = [];
   const { fields, upgrade } = head;
+  if (head.version === "1.1" && upgrade === null && goesAsItIs(fields, last))
+    return { fields, chunked: false };
+  const out: Fields = [];
   const isTunnel = upgrade !== null;
   // RFC 9112 §3.2: an empty one where the client named no host.
   if ((head.authority !== "" || head.version !== "1.0") && fieldCount(fields, "host") === 0)
@@ -509,6 +511,20 @@ function placeTransferEncoding(fields: Fields, isNeeded: boolean, mayBe: boolean
 /** RFC 9112 §6.1: no transfer coding in a 1xx. */
 export function withoutTransferEncoding(fields: Fields): Fields {
   return fields.filter((_, i) => !isTransferEncoding(fields[i - (i % 2)] as string));
+}
+
+/** Whether fields that came from HTTP/1.1 name a host, say nothing of codings, and frame the body that follows. */
+function goesAsItIs(fields: Fields, last: boolean): boolean {
+  let hosts = 0;
+  let isFramed = last;
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    if (isTransferEncoding(name)) return false;
+    if (name.length === "host".length && fieldName(name).kind === Kind.HOST) hosts++;
+    else if (name.length === "content-length".length && fieldName(name).kind === Kind.CONTENT_LENGTH)
+      isFramed = true;
+  }
+  return hosts > 0 && isFramed;
 }
 
 /** Fields of an answer that came over HTTP/1, less what belonged to that hop. Only another sidecar may name an error of the mesh. */
