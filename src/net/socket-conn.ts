@@ -5,7 +5,7 @@ import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
-import { BLOCK_BYTES, copyOf, giveBlock, join, takeBlock } from "./blocks.ts";
+import { BLOCK_BYTES, copyOf, giveBlock, join, joinBuffer, takeBlock } from "./blocks.ts";
 import { SOON_ROUNDS_MAX } from "./clock.ts";
 import {
   isConnected,
@@ -28,7 +28,7 @@ const HALF_CLOSED_LOOK_MS = 15_000;
 const JOIN_BYTES_MAX = 16 * 1024;
 /** From here on blocks that are used again are worth it: many connections may have one under way each. */
 const BLOCK_USE_BYTES_MIN = 8 * 1024;
-/** What is lent to TLS that has nothing else to send is not copied at all from here on: a record's worth. */
+/** What is lent to TLS goes at once from here on, with what is pending: a record's worth. */
 const LENT_AT_ONCE_BYTES_MIN = 16 * 1024;
 
 /**
@@ -130,17 +130,19 @@ export class SocketConn implements Conn {
   }
 
   writeLent(bytes: Uint8Array): boolean {
-    if (this.#isEnded || this.#isClosed || bytes.length < BLOCK_USE_BYTES_MIN)
-      return this.write(copyOf(bytes));
+    const isSmall = bytes.length < BLOCK_USE_BYTES_MIN && this.#blocks.length === 0;
+    if (this.#isEnded || this.#isClosed || isSmall) return this.write(copyOf(bytes));
     // OpenSSL has encrypted or copied everything before the call returns, while the kernel would read from this memory later.
     if (
       this.#isTls &&
+      this.#flyingBytes === 0 &&
       bytes.length >= LENT_AT_ONCE_BYTES_MIN &&
-      this.#pendingBytes + this.#flyingBytes === 0
+      (this.#pendingBytes === 0 || this.#pendingBytes + bytes.length <= joinBuffer.length)
     ) {
-      this.#flyingBytes = bytes.length;
+      this.#pending.push(bytes, 0, bytes.length);
+      this.#pendingBytes += bytes.length;
       this.bytesWritten += bytes.length;
-      writeDirectly(this.#socket, bytes, this.#written);
+      this.#writePending();
       return true;
     }
     for (let at = 0; at < bytes.length;) {
@@ -420,7 +422,10 @@ export class SocketConn implements Conn {
       this.#blocks = [];
     }
     if (pending.length === 1) writeDirectly(this.#socket, pending[0] as Uint8Array, this.#written);
-    else if (this.#flyingBytes <= (this.#isTls ? BLOCK_BYTES : JOIN_BYTES_MAX)) {
+    else if (this.#isTls && this.#flyingBytes <= joinBuffer.length) {
+      join(pending, joinBuffer);
+      writeDirectly(this.#socket, joinBuffer.subarray(0, this.#flyingBytes), this.#written);
+    } else if (!this.#isTls && this.#flyingBytes <= JOIN_BYTES_MAX) {
       const block = takeBlock();
       this.#flyingBlocks.push(block);
       join(pending, block);
