@@ -25,8 +25,8 @@ const [rounds = 3, seconds = 2] = process.argv.slice(2).map(Number);
 const CORES = 2;
 /** Of the load: what is busy for 1 ms a request has so many waiting that none is late (wrk gives up after 2 s). */
 const CONNECTIONS = { hop: 16, sidecar: 64 };
-/** About 1 ms: what the load takes of the cores is little beside it. */
-const STEPS = 750_000;
+/** About 1 ms in the hop: what the load takes of the cores is little beside it. */
+const STEPS = 250_000;
 const REPORT = join(import.meta.dirname, "../lib/wrk-report.lua");
 
 interface Subject {
