@@ -222,7 +222,6 @@ export class Http1Client implements ConnHandler {
   #head(exchange: Exchange): void {
     const reader = this.#reader;
     if (reader.status < 200 && reader.status !== 101) {
-      this.#lastAnswer = null;
       exchange.reply.informational(responseFromHttp1(reader, this.#settings.meshed));
       return;
     }

@@ -1,7 +1,9 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { latin1 } from "#/wire/latin1.ts";
-import type { RequestHead } from "./exchange.ts";
+import { latin1, latin1Bytes } from "#/wire/latin1.ts";
+import type { RequestHead, ResponseHead } from "./exchange.ts";
+import { Http1Client } from "./http1-client.ts";
+import { ManualClock, memoryPair, RecordingReply } from "./testing.ts";
 import {
   Added,
   encodeRequest,
@@ -129,5 +131,38 @@ test("a request's fields go out as they are only where nothing has to be said be
   assert.equal(
     sent({ version: "2", fields: ["host", "shop", "cookie", "a", "cookie", "b"] }),
     `${line}host: shop\r\ncookie: a; b\r\n\r\n`,
+  );
+});
+
+test("an answer whose head repeats is another one where its method frames it otherwise, and after an interim one", () => {
+  const clock = new ManualClock();
+  const [near, server] = memoryPair(clock);
+  const heads: ResponseHead[] = [];
+  const bodies: string[] = [];
+  const client = new Http1Client(near, clock, { idle: () => {}, gone: () => {} });
+  server.setHandler({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });
+  const ask = (method: string, answer: string): void => {
+    const reply = new RecordingReply();
+    reply.head = (head) => void heads.push(head);
+    client.call(new Request({ ...GET, method }), true, reply);
+    clock.settle();
+    server.write(latin1Bytes(answer));
+    clock.settle();
+    bodies.push(reply.body_);
+  };
+  const hinted = "HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 1\r\n\r\n";
+  ask("GET", `${hinted}a`);
+  ask("GET", `${hinted}b`);
+  ask("HEAD", hinted);
+  ask("GET", `HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n${hinted}c`);
+  const open = "HTTP/1.1 200 OK\r\nX: y\r\n\r\n";
+  ask("HEAD", open);
+  ask("GET", `${open}to the end`);
+  assert.deepEqual(bodies, ["a", "b", "", "c", "", "to the end"]);
+  assert.equal(heads[0], heads[1], "the very head");
+  assert.equal(heads[1], heads[2]);
+  assert.deepEqual(
+    heads.map(({ endsWithConnection }) => endsWithConnection),
+    [false, false, false, false, false, true],
   );
 });
