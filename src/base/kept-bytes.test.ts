@@ -50,6 +50,28 @@ test("single bytes share memory and do not keep what they came in", () => {
   assert.ok(kept.chunks.filter((chunk) => chunk.buffer === big.buffer).length <= 4);
 });
 
+test("pieces of memory that many share keep little of it, and none where it is for long", () => {
+  for (const [viewsMax, sharedMax] of [
+    [undefined, 4],
+    [0, 0],
+  ] as const) {
+    for (const size of [1_100, 8_192]) {
+      const kept = new KeptBytes(viewsMax);
+      for (let i = 0; i < 100; i++) kept.push(new Uint8Array(65_536).fill(i), i, i + size);
+      const buffers = new Set(kept.chunks.map(({ buffer }) => buffer));
+      const shared = [...buffers].filter(({ byteLength }) => byteLength === 65_536);
+      assert.ok(shared.length <= sharedMax, `${shared.length} of ${size} bytes`);
+      const heldBytes = [...buffers].reduce((sum, { byteLength }) => sum + byteLength, 0);
+      assert.ok(heldBytes - 65_536 * sharedMax <= 2 * 100 * size, `${heldBytes} for 100 times ${size}`);
+      const got = kept.take().flatMap((chunk) => [...chunk]);
+      assert.deepEqual(
+        got,
+        Array.from({ length: 100 * size }, (_, at) => Math.floor(at / size)),
+      );
+    }
+  }
+});
+
 test("pieces that follow each other in memory are one", () => {
   const kept = new KeptBytes();
   const memory = Uint8Array.from({ length: 30 }, (_, at) => at);

@@ -4,10 +4,12 @@ const BLOCK_BYTES_FIRST = 256;
 const BLOCK_BYTES = 8_192;
 /** So few may wait as they are: the everyday case costs no copy. */
 const VIEWS_MAX = 4;
+/** A view of memory that many share keeps all of it: at most so many times what it shows. */
+const KEPT_SHARE_MAX = 4;
 
 /**
  * Chunks that wait to be passed on, in order. Memory stays near the sum of their bytes even when a remote side sends one
- * byte at a time; the sum is bounded by whoever fills it.
+ * byte at a time, or its pieces lie in memory that others share; the sum is bounded by whoever fills it.
  */
 export class KeptBytes {
   /** To be read, and shortened from the front, by the owner. */
@@ -15,6 +17,12 @@ export class KeptBytes {
   /** Memory of our own that the last chunk ends in. */
   #block: Uint8Array = EMPTY;
   #usedBytes = 0;
+  readonly #viewsMax: number;
+
+  /** `viewsMax`: so many chunks may keep all the memory that they came in. 0 for what is kept for long. */
+  constructor(viewsMax: number = VIEWS_MAX) {
+    this.#viewsMax = viewsMax;
+  }
 
   get isEmpty(): boolean {
     return this.chunks.length === 0;
@@ -34,7 +42,7 @@ export class KeptBytes {
       chunks[chunks.length - 1] = new Uint8Array(before.buffer, before.byteOffset, before.length + size);
       return;
     }
-    if (size >= SMALL_BYTES || chunks.length < VIEWS_MAX) {
+    if (chunks.length < this.#viewsMax || isWorthItsMemory(view)) {
       // The next small chunk must not be joined to one before this.
       this.#block = EMPTY;
       chunks.push(view);
@@ -64,6 +72,12 @@ export class KeptBytes {
     this.#block = EMPTY;
     return chunks;
   }
+}
+
+/** Whether a view of it, instead of a copy, keeps no more memory than a bound on bytes may stand for. */
+function isWorthItsMemory(view: Uint8Array): boolean {
+  const size = view.length;
+  return size >= SMALL_BYTES && (size > BLOCK_BYTES || size * KEPT_SHARE_MAX >= view.buffer.byteLength);
 }
 
 const EMPTY = new Uint8Array(0);

@@ -122,7 +122,7 @@ export class RetriedExchange extends Deadline implements RequestSink, AttemptOwn
     this.#isCall = isGrpc(head);
     this.#callTimeoutMs = this.#isCall ? grpcTimeoutMs(head.fields) : null;
     this.#tried = this.#policy === null ? null : new TriedEndpoints();
-    this.#kept = last || this.#policy === null ? null : new KeptBytes();
+    this.#kept = last || this.#policy === null ? null : new KeptBytes(0);
     this.#ended = last;
   }
 
