@@ -23,6 +23,9 @@ export interface CarrierSide {
   /** Whether `bytes` of a stream that the remote side has reset may wait for their reader. If so `letGo` follows. */
   keep(bytes: number): boolean;
   letGo(bytes: number): void;
+  /** A stream that has ended on both sides still holds bytes of its window. Once. `leftoversRead` follows. */
+  leftovers(): void;
+  leftoversRead(): void;
 }
 
 /** `write` asks its caller to wait from here on, as a socket does. */
@@ -71,6 +74,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
   #isDrainDue = false;
   #isBulky = false;
   #isDeliveryScheduled = false;
+  #hasLeftovers = false;
   /** Set once, where it ends otherwise than by two ends. `isPrompt`: not behind what is still to be read. */
   #over: { readonly error: ConnError; isPrompt: boolean } | null = null;
   #isClosed = false;
@@ -297,7 +301,12 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
 
   protected override leaveIfDone(): void {
     super.leaveIfDone();
-    if (this.gone) this.#deliverSoon();
+    if (!this.gone) return;
+    this.#deliverSoon();
+    // HTTP/2 counts it no more, and its bytes still take from the connection's window.
+    if (this.#over !== null || this.heldBytes === 0 || this.#hasLeftovers) return;
+    this.#hasLeftovers = true;
+    this.#side.leftovers();
   }
 
   // --- between ---
@@ -364,7 +373,14 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
       this.#keptBytes -= bytes.length;
       this.#side.letGo(bytes.length);
     } else this.release(bytes.length);
+    if (this.heldBytes === 0) this.#readLeftovers();
     this.#handler?.onData(bytes);
+  }
+
+  #readLeftovers(): void {
+    if (!this.#hasLeftovers) return;
+    this.#hasLeftovers = false;
+    this.#side.leftoversRead();
   }
 
   #close(error: ConnError | null): void {
@@ -373,6 +389,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     if (this.#isBulky) this.#side.bulkyOver();
     if (this.#keptBytes > 0) this.#side.letGo(this.#keptBytes);
     this.#keptBytes = 0;
+    this.#readLeftovers();
     this.#front = [];
     this.#held = null;
     this.closed?.(error);

@@ -335,6 +335,56 @@ test("streams that nobody reads, as many as there may be, leave their windows' r
   assert.equal(far.bytes, 100 * 65_536);
 });
 
+test("streams that have ended and are not read yet count for room, so that they leave it to one that is read", () => {
+  const scene = new Scene();
+  const unread: Seen[] = [];
+  while (scene.client.hasRoom && unread.length < 3 * maxConcurrentStreams) {
+    const [near, far] = scene.pair();
+    near.conn.pause();
+    near.conn.end();
+    far.conn.write(Buffer.alloc(streamWindowBytes));
+    far.conn.end();
+    scene.clock.settle();
+    unread.push(near);
+  }
+  assert.equal(scene.client.streamCount, 0, "all have ended");
+  assert.equal(unread.length, maxConcurrentStreams);
+  for (const { conn } of unread.splice(0, 2)) conn.resume();
+  scene.clock.settle();
+  assert.equal(scene.client.hasRoom, true, "those that are read make room");
+  unread[0]?.conn.reset();
+  scene.clock.settle();
+  const streams = [scene.pair(), scene.pair(), scene.pair()];
+  assert.equal(scene.client.hasRoom, false);
+  for (const [near, far] of streams) {
+    for (let i = 0; i < 100; i++) {
+      far.conn.write(Buffer.alloc(65_536));
+      scene.clock.settle();
+    }
+    assert.equal(near.bytes, 100 * 65_536);
+  }
+});
+
+test("a server whose readers leave too much of streams that have ended sends new ones to another carrier", () => {
+  const scene = new Scene();
+  scene.isReading = false;
+  let count = 0;
+  for (; !scene.isRetired && count < 3 * maxConcurrentStreams; count++) {
+    const [near, far] = scene.pair();
+    far.conn.end();
+    near.conn.write(Buffer.alloc(streamWindowBytes));
+    near.conn.end();
+    scene.clock.settle();
+  }
+  assert.equal(count, maxConcurrentStreams);
+  for (const { conn } of scene.accepted) conn.resume();
+  scene.clock.settle();
+  assert.equal(
+    scene.accepted.every(({ bytes, closed }) => bytes === streamWindowBytes && closed === "clean"),
+    true,
+  );
+});
+
 test("windows grow where readers keep up, together no further than their share of the connection's", () => {
   const scene = new Scene();
   const streams = Array.from({ length: 12 }, () => scene.pair());

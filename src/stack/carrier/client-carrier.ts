@@ -9,7 +9,7 @@ import type { Http2LinkOwner } from "../http/http2-link.ts";
 import { Http2Link } from "../http/http2-link.ts";
 import { CarrierConn, type CarrierSide } from "./carrier-conn.ts";
 import { KeptStreams } from "./kept-streams.ts";
-import { CARRIER_MACHINE } from "./settings.ts";
+import { CARRIER_MACHINE, STREAMS_MAX } from "./settings.ts";
 
 export interface ClientCarrierEvents {
   /** Takes no more streams: GOAWAY came, it was closed, or it is gone. Once. */
@@ -35,6 +35,7 @@ export class ClientCarrier implements Http2LinkOwner, CarrierSide {
   readonly #link: Http2Link;
   readonly #events: ClientCarrierEvents;
   readonly #kept = new KeptStreams();
+  #leftoversCount = 0;
   #isRetired = false;
   #isEmpty = true;
   #emptySinceMs: number;
@@ -52,7 +53,8 @@ export class ClientCarrier implements Http2LinkOwner, CarrierSide {
   }
 
   get hasRoom(): boolean {
-    return !this.#isRetired && this.#link.hasRoom;
+    const isFull = this.#link.streamCount + this.#leftoversCount >= STREAMS_MAX;
+    return !this.#isRetired && !isFull && this.#link.hasRoom;
   }
 
   get streamCount(): number {
@@ -91,6 +93,15 @@ export class ClientCarrier implements Http2LinkOwner, CarrierSide {
 
   letGo(bytes: number): void {
     this.#kept.letGo(bytes);
+  }
+
+  leftovers(): void {
+    this.#leftoversCount++;
+  }
+
+  leftoversRead(): void {
+    this.#leftoversCount--;
+    this.#events.roomier();
   }
 
   opened(streamId: number): void {

@@ -9,7 +9,7 @@ import type { Http2LinkOwner } from "../http/http2-link.ts";
 import { Http2Link } from "../http/http2-link.ts";
 import { CarrierConn, type CarrierSide } from "./carrier-conn.ts";
 import { KeptStreams } from "./kept-streams.ts";
-import { CARRIER_MACHINE } from "./settings.ts";
+import { CARRIER_MACHINE, STREAMS_MAX } from "./settings.ts";
 
 export interface ServerCarrierEvents {
   /** The client opened a stream to `target`. It has no handler yet, and must get one or be reset. */
@@ -32,6 +32,7 @@ export class ServerCarrier implements Http2LinkOwner, CarrierSide, HttpServing {
   readonly #link: Http2Link;
   readonly #events: ServerCarrierEvents;
   readonly #kept = new KeptStreams();
+  #leftoversCount = 0;
 
   /** `conn` is past the transport header; what was read beyond that has been put back into it. */
   constructor(conn: Conn, clock: Clock, guard: Guard, events: ServerCarrierEvents) {
@@ -55,6 +56,9 @@ export class ServerCarrier implements Http2LinkOwner, CarrierSide, HttpServing {
     this.#link.add(stream);
     if (last) stream.receiveEnd();
     this.#events.opened(stream, target);
+    // The client cannot know of them.
+    if (this.#leftoversCount > 0 && this.#link.streamCount + this.#leftoversCount >= STREAMS_MAX)
+      this.drain();
   }
 
   /** New streams go to another carrier; those that are open go on, for as long as the client proves itself. */
@@ -77,6 +81,14 @@ export class ServerCarrier implements Http2LinkOwner, CarrierSide, HttpServing {
 
   letGo(bytes: number): void {
     this.#kept.letGo(bytes);
+  }
+
+  leftovers(): void {
+    this.#leftoversCount++;
+  }
+
+  leftoversRead(): void {
+    this.#leftoversCount--;
   }
 
   goingAway(): void {}

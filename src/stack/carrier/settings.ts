@@ -1,7 +1,7 @@
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 
-/** Streams that one carrier takes: a client that needs more opens another. */
-const STREAMS_MAX = 256;
+/** Streams that one carrier takes, with those that have ended and hold bytes for a reader: a client that needs more opens another. */
+export const STREAMS_MAX = 256;
 const STREAM_WINDOW_BYTES = 64 * 1024;
 const GROWTH_BYTES = 16 * 1024 * 1024;
 /** What one read of a socket gives goes into one frame, so that what arrives comes in as few pieces as TLS allows. */
