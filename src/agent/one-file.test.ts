@@ -11,7 +11,7 @@ const ROOT = join(import.meta.dirname, "../..");
 const MODULES: Readonly<Record<string, string>> = {
   "package.json": '{ "type": "module", "imports": { "#/*": "./*" } }',
   "main.js":
-    'const { run } = await import("./a/run.js");\nconsole.log(await run());\nif (process.argv[2] === "other") await import("./other.js");\n',
+    'const { run } = await import("./a/run.js");\nconsole.log(await run());\nif (process.argv[2] === "other") await import("./no-main.js");\n',
   "a/run.js": [
     'import path from "node:path";',
     "import {",
@@ -32,7 +32,7 @@ const MODULES: Readonly<Record<string, string>> = {
     "export class Count {\n  next() {\n    return counts.length;\n  }\n}\nconst counts = [1, 2];\nexport { counts };\nexport const loaded = globalThis.loaded = (globalThis.loaded ?? 0) + 1;\n",
   "late.js":
     'import { note } from "note/deep";\nimport { loaded } from "#/base/count.js";\nexport async function late() {\n  return `${note} ${loaded}`;\n}\n',
-  "other.js": 'throw new Error("there");\n',
+  "no-main.js": 'throw new Error("there");\n',
   "node_modules/note/package.json":
     '{ "name": "note", "type": "module", "exports": { "./deep": "./deep.js" } }',
   "node_modules/note/deep.js": 'export const note = "a note";\n',
@@ -46,9 +46,9 @@ test("modules in one file do what they do as files", () => {
 });
 
 test("what is no part of the file is still imported from beside it", () => {
-  const { stderr, status } = run({ ...joined(MODULES), "other.js": MODULES["other.js"]! }, ["other"]);
+  const { stderr, status } = run({ ...joined(MODULES), "no-main.js": MODULES["no-main.js"]! }, ["other"]);
   assert.equal(status, 1);
-  assert.match(stderr, /Error: there\n {4}at file:.*\/other\.js:1:7/);
+  assert.match(stderr, /Error: there\n {4}at file:.*\/no-main\.js:1:7/);
 });
 
 test("a trace names the module's own lines", () => {
@@ -65,6 +65,15 @@ test("a trace names the module's own lines", () => {
   );
 });
 
+test("what goes wrong while modules are first run is told as it is", () => {
+  const broken = { ...MODULES, "base/count.js": "export const counts = [];\nthrow new TypeError('here');\n" };
+  broken["base/count.js"] += "export class Count {}\nexport const loaded = 1;\n";
+  assert.match(
+    run(joined(broken), []).stderr,
+    /TypeError: here\n {4}at file:.*\/base\/count\.js:2\n[^]* at file:.*\/a\/run\.js:6\n/,
+  );
+});
+
 test("what cannot be joined is told with its place", () => {
   for (const [text, complaint] of [
     ['import "./all.js";', /a\/run\.js: import "\.\/all\.js" cannot/],
@@ -75,8 +84,11 @@ test("what cannot be joined is told with its place", () => {
     ["const here = import.meta.dirname;", /a\/run\.js: import\.meta cannot/],
     ['import { a } from "./none.js";', /a\/none\.js: there is no such module/],
     ['import { b } from "#/a/run.js";', /a\/run\.js: imports itself/],
+    ['import { A, B as b } from "./all.js";', /a\/run\.js: import B, which "\.\/all\.js" does not export,/],
+    ["let a = 1;\nexport { a as b };", /a\/run\.js: export of a, which may change,/],
+    ['import { a } from "../a_run.js";', /a_run\.js: a name so like a\/run\.js cannot/],
   ] as const)
-    assert.throws(() => joined({ ...MODULES, "a/run.js": text }), complaint);
+    assert.throws(() => joined({ ...MODULES, "a_run.js": "", "a/run.js": text }), complaint);
 });
 
 test("each of the sidecar's own modules can be run in one file", () => {

@@ -27,6 +27,7 @@ const DYNAMIC_IMPORT = /\bimport\(\s*"([^"]+)"\s*\)/g;
 
 interface Joined {
   readonly text: string;
+  readonly exports: readonly string[];
   /** It, or what it imports, comes from a package, which is loaded when it is used. */
   readonly isAsync: boolean;
 }
@@ -59,9 +60,7 @@ class OneFile {
     });
     places.push([lines, entry]);
     return [
-      PRELUDE.replace("PLACES", () => JSON.stringify(places)).replace("ENTRY", () =>
-        entry.replaceAll(".", "\\."),
-      ),
+      PRELUDE.replace("PLACES", () => JSON.stringify(places)),
       "\n",
       ...parts,
       withoutComments(own),
@@ -75,10 +74,12 @@ class OneFile {
     if (known !== undefined) return known;
     const source = this.#modules.get(path);
     if (source === undefined) throw new Error(`${path}: there is no such module`);
-    this.#joined.set(path, null);
     const fail = (what: string): never => {
       throw new Error(`${path}: ${what} cannot be joined with other modules`);
     };
+    for (const other of this.#joined.keys())
+      if (nameOf(other) === nameOf(path)) fail(`a name so like ${other}`);
+    this.#joined.set(path, null);
 
     let isAsync = false;
     const exported: string[] = [];
@@ -89,6 +90,12 @@ class OneFile {
         isAsync ||= from.isAsync;
         if (/^[\w$]/.test(clause) && !specifier.startsWith("node:"))
           return fail(`a default, import ${clause},`);
+        // What is not there would be undefined when it is used, where a module would be refused at once.
+        const missing =
+          from.exports === null
+            ? undefined
+            : importedBy(clause).find((name) => !from.exports!.includes(name));
+        if (missing !== undefined) return fail(`import ${missing}, which "${specifier}" does not export,`);
         return `const ${binding(clause)} = ${from.isAsync ? "await " : ""}${from.value};`;
       })
       .replace(DYNAMIC_IMPORT, (whole, specifier: string) => {
@@ -100,40 +107,46 @@ class OneFile {
       .replace(EXPORT, (_, kind: string | undefined, name: string, list: string) => {
         if (kind !== undefined) exported.push(name);
         else
-          exported.push(
-            ...list
-              .split(",")
-              .map(exportedAs)
-              .filter((word) => word !== ""),
-          );
+          for (const item of wordsOf(list)) {
+            const [own] = item.split(/\s/);
+            if (new RegExp(`^(?:let|var)\\s+${own!.replaceAll("$", "\\$")}\\b`, "m").test(source))
+              return fail(`export of ${own}, which may change,`);
+            exported.push(exportedAs(item));
+          }
         return kind === undefined ? "" : `${kind} ${name}`;
       });
     const bare = withoutComments(text);
     const left = /^(?:import\b(?!\()|export\b).*|\bimport\.meta\b/m.exec(bare);
     if (left !== null) fail(left[0]);
     const made = `${isAsync ? "async " : ""}function () {${bare}\nreturn { ${exported.join(", ")} };}`;
-    const joined = { text: `const ${nameOf(path)} = $module(${made});`, isAsync };
+    const exports = exported.map((item) => item.replace(/:.*/, ""));
+    const joined = { text: `const ${nameOf(path)} = $module(${made});`, exports, isAsync };
     this.#joined.set(path, joined);
     return joined;
   }
 
-  #source(importer: string, specifier: string): { readonly value: string; readonly isAsync: boolean } {
+  /** `exports` null: not ours to know. */
+  #source(
+    importer: string,
+    specifier: string,
+  ): { readonly value: string; readonly exports: readonly string[] | null; readonly isAsync: boolean } {
     // Asked for like this, a module of Node's does not bring all that it could lead to.
     if (specifier.startsWith("node:"))
-      return { value: `process.getBuiltinModule("${specifier}")`, isAsync: false };
-    if (!isOurs(specifier)) return { value: `import("${specifier}")`, isAsync: true };
+      return { value: `process.getBuiltinModule("${specifier}")`, exports: null, isAsync: false };
+    if (!isOurs(specifier)) return { value: `import("${specifier}")`, exports: null, isAsync: true };
     const path = resolve(importer, specifier);
-    return { value: `${nameOf(path)}()`, isAsync: this.#add(path).isAsync };
+    const { exports, isAsync } = this.#add(path);
+    return { value: `${nameOf(path)}()`, exports, isAsync };
   }
 }
 
 /**
- * Before all modules. Places in stack traces are told as those of the module that a line came from; V8 asks when somebody looks at a
- * trace.
+ * Before all modules. Places in stack traces are told as those of the module that a line came from, but for these lines themselves, by
+ * way of which modules are run; V8 asks when somebody looks at a trace.
  */
 const PRELUDE = `const $module = (make) => { let made; return () => (made ??= make()); };
 const $import = async (module) => module();
-Error.prepareStackTrace = (error, frames) => [Error.prototype.toString.call(error), ...frames].join("\\n    at ").replaceAll(/(file:[^\\n]*?)(ENTRY):(\\d+):\\d+/g, (_, folder, file, line) => { const [first, path] = $places.findLast(([first]) => first <= line); return folder + path + ":" + (line - first + 1); });
+Error.prepareStackTrace = (error, frames) => [Error.prototype.toString.call(error), ...frames].join("\\n    at ").replaceAll(/(file:[^\\n]*?):(\\d+):\\d+/g, (whole, file, line) => { const place = file === import.meta.url ? $places.findLast(([first]) => first <= line) : undefined; return place === undefined ? whole : new URL(place[1], file).href + ":" + (line - place[0] + 1); });
 const $places = PLACES;`;
 
 function isOurs(specifier: string): boolean {
@@ -157,7 +170,19 @@ function binding(clause: string): string {
   return clause.replaceAll(/([\w$]+)\s+as\s+/g, "$1: ");
 }
 
+/** What `{ a, b as c }` names in the other module; of `* as d` nothing. */
+function importedBy(clause: string): string[] {
+  return wordsOf(/^\{([^{}]*)\}$/.exec(clause)?.[1] ?? "").map((item) => item.split(/\s/)[0]!);
+}
+
+function wordsOf(list: string): string[] {
+  return list
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== "");
+}
+
 /** `a as b` of a list of exports, as a property of an object. */
 function exportedAs(item: string): string {
-  return item.trim().replace(/^([\w$]+)\s+as\s+([\w$]+)$/, "$2: $1");
+  return item.replace(/^([\w$]+)\s+as\s+([\w$]+)$/, "$2: $1");
 }

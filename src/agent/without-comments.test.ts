@@ -20,6 +20,10 @@ const cases: Readonly<Record<string, readonly [text: string, expected: string]>>
     'f("→", `é`, /[😀]/u); // →',
     'f("\\u2192", `\\u00e9`, /[\\ud83d\\ude00]/u); ',
   ],
+  "a backslash before such a letter goes, but not one that is escaped": [
+    'f("\\→", "\\\\→")',
+    'f("\\u2192", "\\\\\\u2192")',
+  ],
 };
 
 for (const [name, [text, expected]] of Object.entries(cases))

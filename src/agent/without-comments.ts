@@ -48,7 +48,7 @@ export function withoutComments(text: string): string {
     }
   }
   if (open.length > 0) throw new Error("no end of a template");
-  return parts.join("").replace(/[^\0-\x7f]/g, escaped);
+  return parts.join("").replace(/\\*[^\0-\x7f]/g, escaped);
 }
 
 const LINE_COMMENT = /\/\/[^\n]*/y;
@@ -63,6 +63,9 @@ const SPACES = /\s+/y;
 const BEFORE_VALUE =
   /^(?:|[^\w$#)\]"'`/]|.*\$\{|return|typeof|case|in|of|delete|void|throw|do|else|await|yield)$/s;
 
-function escaped(letter: string): string {
-  return `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+/** A letter, and the backslashes before it: one that belongs to the letter says nothing, and would take the escape's own. */
+function escaped(found: string): string {
+  const slashes = found.length - 1;
+  const letter = found.charCodeAt(slashes).toString(16).padStart(4, "0");
+  return `${"\\".repeat(slashes - (slashes % 2))}\\u${letter}`;
 }
