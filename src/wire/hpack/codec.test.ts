@@ -236,6 +236,17 @@ test("a remembered block is forgotten when what it refers to changes (RFC 7541 �
   assert.equal(decode(decoder, "be"), Decoded.BROKEN);
 });
 
+test("a remembered block is forgotten when an entry too large for the table empties it (RFC 7541 §4.4)", () => {
+  const { decoder } = pair();
+  assert.equal(decode(decoder, "4001780131"), Decoded.OK);
+  for (let i = 0; i < 3; i++) assert.equal(decode(decoder, "be"), Decoded.OK);
+  assert.equal(decoder.isRepeat, true);
+  // y: 4,096 letters, which with the name and what an entry costs is more than the table.
+  assert.equal(decode(decoder, `4001797f811f${"61".repeat(4_096)}`), Decoded.OK);
+  assert.equal(decoder.tableBytes, 0);
+  assert.equal(decode(decoder, "be"), Decoded.BROKEN);
+});
+
 test("what came as never indexed goes on so, whatever the table holds (RFC 7541 §6.2.3)", () => {
   const encoder = new HpackEncoder({ tableBytesMax: 4096 });
   const decoder = new HpackDecoder({ tableBytesMax: 4096, listBytesMax: 65536 });

@@ -250,7 +250,11 @@ export class HpackDecoder {
   #add(name: string, value: string, kind: number): void {
     const entryBytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
     this.#evict(entryBytes);
-    if (entryBytes > this.#sizeBytes) return;
+    if (entryBytes > this.#sizeBytes) {
+      // All went, and none came by whose number remembered blocks would be seen to be old.
+      this.#blocks.fill(null);
+      return;
+    }
     if (this.#entryCount > this.#mask) this.#growRing();
     const slot = ++this.#added & this.#mask;
     this.#names[slot] = name;
