@@ -5,6 +5,8 @@ import { MemoryReturn } from "./memory-return.ts";
 
 /** Of the two seconds between looks. */
 const QUIET_MS = 10;
+/** What a sidecar takes that nobody asks anything, where the machine is slow. */
+const IDLE_MS = 25;
 const SOME_MS = 50;
 const BUSY_MS = 200;
 
@@ -33,6 +35,14 @@ function played(cpuMsOfLooks: readonly number[]): string[] {
 
 test("what the start needed goes at the first quiet look, and nothing while it stays quiet", () => {
   assert.deepEqual(played([QUIET_MS, QUIET_MS]), ["collect", "give back", "look", "look"]);
+});
+
+test("at the start a quiet look may be one of a slow machine's, later not", () => {
+  const idle = Array.from({ length: 8 }, () => IDLE_MS);
+  assert.deepEqual(
+    played([...idle, BUSY_MS, ...idle]).map((what) => what === "look"),
+    [false, false, ...Array<boolean>(17).fill(true)],
+  );
 });
 
 test("nothing goes while there is something to do, from the start on", () => {

@@ -14,6 +14,8 @@ const LOOK_EVERY_MS = 2_000;
 /** Of one core, between two looks. What has been busy has left something; while it is not quiet, somebody may wait for it. */
 const BUSY_SHARE = 0.05;
 const QUIET_SHARE = 0.01;
+/** A sidecar that nobody asks anything takes a third to one percent. Close to that the start's memory might stay for good. */
+const QUIET_SHARE_FRESH = 0.02;
 /** In a row, so that a service with little to do now and then is not stopped each time. */
 const QUIET_LOOKS_AFTER_BURST = 5;
 
@@ -41,7 +43,7 @@ export class MemoryReturn {
   readonly #look = (): void => {
     const share = (this.#parts.cpuMs() - this.#cpuMs) / LOOK_EVERY_MS;
     if (share > BUSY_SHARE) this.#hasBeenBusy = true;
-    this.#quietLooks = share < QUIET_SHARE ? this.#quietLooks + 1 : 0;
+    this.#quietLooks = share < (this.#isFresh ? QUIET_SHARE_FRESH : QUIET_SHARE) ? this.#quietLooks + 1 : 0;
     if (this.#hasBeenBusy && this.#quietLooks >= (this.#isFresh ? 1 : QUIET_LOOKS_AFTER_BURST)) {
       this.#parts.collect();
       this.#parts.giveBack();
