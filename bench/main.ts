@@ -2,16 +2,9 @@
  * Measures sidecars and their peers side by side: every subject is up all the time, and each round gives each of them
  * one short burst of each shape of load, in turn, so that what else the machine does hits all alike. Needs root.
  *
- *   npm run bench -- [--routes | --access] [--quick] [--json] [--report FOLDER] [--rounds N] [--seconds N] [--only NAME[,NAME]]
- *                    [--part NAME[,NAME]] [--shape NAME[,NAME]] [--variant NAME=COMMAND] [--profile FOLDER]
- *                    [--envoy PATH] [--linkerd2-proxy PATH]
- *
  * Parts, all by default (with --quick, --shape or --profile the shapes alone): `crowd`, many idle sidecars on the machine; `mesh-size`,
  * what a sidecar remembers of a mesh; `shapes`, the comparison under load; `watched`, our garbage collector and event loop meanwhile;
- * `let-through`, connections without a proxy; `policy`, what routes and rules cost in memory (--routes or --access measures that
- * alone, and needs no root). --report writes performance.md, .json and pictures into a folder.
- *
- * A variant is one more Pillion pair whose sidecars run under another command, as `small=node --max-semi-space-size=2`.
+ * `let-through`, connections without a proxy; `policy`, what routes and rules cost, within one process. The options are in `lib/options.ts`.
  */
 import { execFileSync } from "node:child_process";
 import {
@@ -26,7 +19,6 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
 import { startApps } from "./lib/app.ts";
 import { crowdOf, type CrowdRow } from "./lib/crowd.ts";
@@ -38,6 +30,7 @@ import { markdownOf, policyText, shownArguments, textOf } from "./lib/markdown.t
 import { meshSizesOf, type MeshSizeRow } from "./lib/mesh-size.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { countsInstructions, PerfCounter } from "./lib/perf-counter.ts";
+import { readOptions, USAGE } from "./lib/options.ts";
 import { plotOf } from "./lib/plot.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { flameOf } from "./lib/flame.ts";
@@ -64,24 +57,16 @@ import { startPrototype } from "./subjects/prototype.ts";
 import { startDirect, startHaproxy, startNginx } from "./subjects/single-hop.ts";
 import type { StartSubject, Subject } from "./subjects/subject.ts";
 
-const { values: options } = parseArgs({
-  options: {
-    routes: { type: "boolean", default: false },
-    access: { type: "boolean", default: false },
-    quick: { type: "boolean", default: false },
-    json: { type: "boolean", default: false },
-    report: { type: "string" },
-    rounds: { type: "string" },
-    seconds: { type: "string" },
-    only: { type: "string" },
-    shape: { type: "string" },
-    part: { type: "string" },
-    variant: { type: "string", multiple: true, default: [] },
-    profile: { type: "string" },
-    envoy: { type: "string" },
-    "linkerd2-proxy": { type: "string" },
-  },
-});
+const asked = readOptions(process.argv.slice(2));
+if ("wrong" in asked) {
+  console.error(asked.wrong);
+  process.exit(2);
+}
+const { options } = asked;
+if (options.help) {
+  console.log(USAGE);
+  process.exit();
+}
 
 const PILLION_COMMAND = [process.execPath, ...SIDECAR_NODE_FLAGS];
 const subjects: Record<string, StartSubject> = {
@@ -116,8 +101,7 @@ const skip = (what: string): void => {
 };
 
 if (options.routes || options.access) {
-  const asked = [...(options.routes ? routesRows() : []), ...(options.access ? accessRows() : [])];
-  console.log(policyText(asked));
+  console.log(policyText([...(options.routes ? routesRows() : []), ...(options.access ? accessRows() : [])]));
   process.exit();
 }
 if (process.getuid?.() !== 0) {
