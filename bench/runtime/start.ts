@@ -3,8 +3,10 @@
  * is mapped. Variants take turns within a round. Everything runs as the caller, nothing is intercepted.
  *
  *   start.ts [--together N] [--rounds N] [--node PATH] [--variant "NAME=[VARIABLE=VALUE …] [FLAG …]"]… [--program "NAME=MAIN.js"]… [--mapped]
+ *            [--begin-again]
  *
- * `--program` starts another program than this tree's own, in all variants.
+ * `--program` starts another program than this tree's own, in all variants. `--begin-again` leaves sidecars the ring that they begin
+ * again without, which the agent takes beforehand.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
