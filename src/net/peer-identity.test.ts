@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { mock, test } from "node:test";
-import { proveChain, subjectNames, type TrustBundles } from "./peer-identity.ts";
+import { proveChain, ProvenLeaves, subjectNames, type TrustBundles } from "./peer-identity.ts";
 import { testCertificate, testLeaf, testRoot, type TestCertificate, type TestIssued } from "./testing.ts";
 
 const NOW_MS = Date.now();
@@ -158,4 +158,29 @@ test("two URIs, two DNS names, and a DNS name and URI that disagree are refused"
   assert.match(named({ kind: "uri", value: uri }, { kind: "uri", value: `${uri}2` }), /^ambiguous_name/);
   assert.match(named({ kind: "dns", value: DNS }, { kind: "dns", value: ADMIN }), /^ambiguous_name/);
   assert.match(named({ kind: "dns", value: ADMIN }, { kind: "uri", value: uri }), /^ambiguous_name/);
+});
+
+test("a leaf that was proven is known again by its bytes, from then until the first of its chain ends", () => {
+  const { certificate } = testLeaf(root, {}, { nowMs: NOW_MS, endsInMs: 60_000 });
+  const proof = proveChain([certificate], OURS, NOW_MS);
+  assert(proof.kind === "proven");
+  const proven = new ProvenLeaves();
+  proven.add(certificate, proof, NOW_MS);
+  const again = new X509Certificate(certificate.raw);
+  assert.equal(proven.find(again, NOW_MS), proof);
+  assert.equal(proven.find(again, proof.endsAtMs), proof);
+  assert.equal(proven.find(again, proof.endsAtMs + 1), null);
+  assert.equal(proven.find(again, NOW_MS - 1), null, "the clock went back");
+  assert.equal(proven.find(testLeaf(root).certificate, NOW_MS), null);
+});
+
+test("proven leaves that are kept are bounded", () => {
+  const proven = new ProvenLeaves();
+  const of = (at: number): X509Certificate => ({ raw: Buffer.from([at]) }) as X509Certificate;
+  const proof = proveChain([testLeaf(root).certificate], OURS, NOW_MS);
+  assert(proof.kind === "proven");
+  for (let at = 0; at < 200; at++) proven.add(of(at), proof, NOW_MS);
+  let kept = 0;
+  for (let at = 0; at < 200; at++) if (proven.find(of(at), NOW_MS) !== null) kept++;
+  assert(kept > 0 && kept <= 128, String(kept));
 });

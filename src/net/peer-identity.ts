@@ -5,18 +5,18 @@ import { flawOfLeaf, flawOfSigner } from "#/model/svid.ts";
 import { readCertificate, type CertificateFacts } from "#/wire/certificate.ts";
 import type { SecureRefusal } from "./transport.ts";
 
-export type PeerProof =
-  | {
-      readonly kind: "proven";
-      readonly peer: PeerIdentity;
-      /** DNS and URI names in the order of the certificate; DNS names in lower case. */
-      readonly names: readonly string[];
-      /** Wall-clock end of the first certificate of the chain that ends. */
-      readonly endsAtMs: number;
-      /** SHA-256 of the root that the chain ends in: with that no longer trusted, this is no proof any more. */
-      readonly root: string;
-    }
-  | Refused;
+export type PeerProof = Proven | Refused;
+
+export interface Proven {
+  readonly kind: "proven";
+  readonly peer: PeerIdentity;
+  /** DNS and URI names in the order of the certificate; DNS names in lower case. */
+  readonly names: readonly string[];
+  /** Wall-clock end of the first certificate of the chain that ends. */
+  readonly endsAtMs: number;
+  /** SHA-256 of the root that the chain ends in: with that no longer trusted, this is no proof any more. */
+  readonly root: string;
+}
 
 interface Refused {
   readonly kind: "refused";
@@ -33,7 +33,12 @@ export type TrustBundles = ReadonlyMap<string, readonly X509Certificate[]>;
  * OpenSSL has verified the chain against all roots that the context knows; `proveChain` checks what it does not. And a
  * resumed session shows no certificate and still says "authorized".
  */
-export function provePeer(socket: TLSSocket, trust: TrustBundles, wallMs: number = Date.now()): PeerProof {
+export function provePeer(
+  socket: TLSSocket,
+  trust: TrustBundles,
+  wallMs: number = Date.now(),
+  proven: ProvenLeaves | null = null,
+): PeerProof {
   if (socket.isSessionReused()) return refused("resumed_session", "a resumed session shows no certificate");
   const leaf = socket.getPeerX509Certificate();
   if (leaf === undefined) return refused("no_client_certificate", "no certificate was shown");
@@ -45,6 +50,8 @@ export function provePeer(socket: TLSSocket, trust: TrustBundles, wallMs: number
     if (flaw !== null) return refused(flaw.kind, flaw.detail);
     return refused(refusal, detailOf(refusal, leaf, String(socket.authorizationError ?? "not verified")));
   }
+  const known = proven?.find(leaf, wallMs) ?? null;
+  if (known !== null) return known;
   const shown = [leaf];
   // As it was shown; a root that was sent along leads to itself.
   for (
@@ -53,7 +60,34 @@ export function provePeer(socket: TLSSocket, trust: TrustBundles, wallMs: number
     at = at.issuerCertificate
   )
     shown.push(at);
-  return proveChain(shown, trust, wallMs);
+  const proof = proveChain(shown, trust, wallMs);
+  if (proof.kind === "proven") proven?.add(leaf, proof, wallMs);
+  return proof;
+}
+
+/** Peers that one sidecar has at a time, with some to spare: a kilobyte or two each. */
+const PROVEN_MAX = 128;
+
+/**
+ * Leaves that were proven against one set of roots: whoever connects again before its certificate is renewed is spared the signatures.
+ * A proof holds for whatever was shown beside the leaf, from when it was made until the first certificate of its chain ends. Make a new
+ * one when the roots change. Keeps at most `PROVEN_MAX`, then starts anew.
+ */
+export class ProvenLeaves {
+  /** By the leaf's DER, a byte a character. */
+  readonly #proofs = new Map<string, { readonly proof: Proven; readonly atMs: number }>();
+
+  find(leaf: X509Certificate, wallMs: number): Proven | null {
+    const known = this.#proofs.get(leaf.raw.toString("latin1"));
+    // A wall clock that went back, too, may have left the time of a certificate.
+    if (known === undefined || wallMs < known.atMs || wallMs > known.proof.endsAtMs) return null;
+    return known.proof;
+  }
+
+  add(leaf: X509Certificate, proof: Proven, wallMs: number): void {
+    if (this.#proofs.size >= PROVEN_MAX) this.#proofs.clear();
+    this.#proofs.set(leaf.raw.toString("latin1"), { proof, atMs: wallMs });
+  }
 }
 
 /**

@@ -233,6 +233,33 @@ test("with two trust domains each proves its own identities by its own root, ove
   }
 });
 
+test("a client that was proven is proven anew once the roots have changed, though OpenSSL knows the same", async () => {
+  const far = new Tls(clock);
+  const anchors = (ours: TestIssued, theirs: TestIssued): Map<string, string> =>
+    new Map([
+      ["cluster.local", ours.pem],
+      ["other.example", theirs.pem],
+    ]);
+  far.setAnchors(anchors(root, other));
+  far.setLeaf(leafOf(leaf));
+  const meet = async (): Promise<string> => {
+    const { client, server } = await pair(
+      NAME,
+      ["pillion/1"],
+      ["pillion/1"],
+      tls,
+      undefined,
+      transportOver(far),
+    );
+    if ("conn" in client) client.conn.reset();
+    return "refusal" in server ? server.refusal : server.peer.name;
+  };
+  assert.equal(await meet(), NAME);
+  assert.equal(await meet(), NAME);
+  far.setAnchors(anchors(other, root));
+  assert.equal(await meet(), "foreign_trust_domain");
+});
+
 test("both sides say why a client is refused: no certificate", async () => {
   const outcome = Promise.withResolvers<SecureError | null>();
   const listener = await transport.listen(loopback, ({ conn }) => {

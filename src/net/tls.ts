@@ -18,7 +18,7 @@ import { parseIdentity, sameIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { encodeRefusalNote, readRefusalNote } from "#/wire/refusal-note.ts";
 import { PILLION_ALPN } from "#/wire/transport-header.ts";
-import { provePeer, refusalOf, type PeerProof, type TrustBundles } from "./peer-identity.ts";
+import { provePeer, ProvenLeaves, refusalOf, type PeerProof, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type {
   ConnCrypto,
@@ -65,6 +65,8 @@ const COMMON: SecureContextOptions = {
 export class Tls {
   readonly #clock: Clock;
   #trust: TrustBundles = new Map();
+  /** … against `#trust`. */
+  #proven = new ProvenLeaves();
   #leaf: TlsLeaf | null = null;
   /** Wall clock: where the first of our own chain ends. */
   #leafEndsAtMs = 0;
@@ -90,6 +92,7 @@ export class Tls {
         splitPem(pem).map((one) => new X509Certificate(one)),
       );
     this.#trust = trust;
+    this.#proven = new ProvenLeaves();
     this.#anchorsPem = [...anchors.values()].flatMap(splitPem);
     this.#anonymous = createSecureContext({ ...COMMON, ca: this.#anchorsPem });
     if (this.#leaf !== null) this.setLeaf(this.#leaf);
@@ -142,7 +145,7 @@ export class Tls {
     });
     const handshake = new Handshake<Shown>(this.#clock, socket, tcp, options.timeoutMs, done);
     socket.once("secureConnect", () => {
-      const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
+      const proof = provePeer(socket, this.#trust, this.#clock.wallMs(), this.#proven);
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail);
       else if (!proof.names.some((name) => denotesSame(name, options.expected))) {
         handshake.refuse("wrong_identity", `dialled ${options.expected} but found ${proof.names.join(", ")}`);
@@ -227,7 +230,7 @@ export class Tls {
     });
     server.on("secureConnection", (socket) => {
       const handshake = this.#handshakeOf(socket);
-      const proof = provePeer(socket, this.#trust, this.#clock.wallMs());
+      const proof = provePeer(socket, this.#trust, this.#clock.wallMs(), this.#proven);
       handshake.socket = socket;
       socket.on("error", handshake.onError);
       if (proof.kind === "refused") handshake.refuse(proof.refusal, proof.detail, proof.refusal);
