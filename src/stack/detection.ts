@@ -26,7 +26,12 @@ export interface DetectionOptions<D extends Dialled> {
   readonly dial: ((done: (error: ConnError | null, dialled: D | null) => void) => Cancel) | null;
   /** The server that is dialled takes bytes alone, and requests go elsewhere: that it cannot be reached decides nothing yet. */
   readonly isDialOptional?: boolean;
+  /** Whether what was dialled is known to take bytes alone: then nothing else needs to be found out. Without it none is. */
+  isOpaque?(dialled: D): boolean;
 }
+
+/** "endpoint": what is known of it, by nobody's bytes. */
+export type DecidedBy = "client" | "server" | "timeout" | "endpoint";
 
 /**
  * Who decided is kept for the next connection: "server" means that this target speaks first.
@@ -37,7 +42,7 @@ export type Detected<D extends Dialled> =
       readonly kind: "http1" | "http2" | "opaque" | "tls";
       /** Null: nothing was dialled. */
       readonly dialled: D | null;
-      readonly decidedBy: "client" | "server" | "timeout";
+      readonly decidedBy: DecidedBy;
     }
   | { readonly kind: "client-gone"; readonly error: ConnError | null }
   | { readonly kind: "dial-failed"; readonly error: ConnError };
@@ -135,10 +140,11 @@ class Detection<D extends Dialled> implements Cancel, ConnHandler {
       this.#dialled = dialled;
       dialled.conn.setHandler(this.#server);
       dialled.conn.resume();
+      if (this.#options.isOpaque?.(dialled) === true) this.#decide("opaque", "endpoint");
     });
   }
 
-  #decide(kind: "http1" | "http2" | "opaque" | "tls", decidedBy: "client" | "server" | "timeout"): void {
+  #decide(kind: "http1" | "http2" | "opaque" | "tls", decidedBy: DecidedBy): void {
     if (this.#isOver) return;
     this.#close();
     // An attempt still under way has carried nothing; whoever goes on opens what fits the protocol.

@@ -144,3 +144,17 @@ test("a server that drains lets open connections go on, until it cuts what is le
   assert.equal(sessions[1]?.ended, "reset");
   await drained;
 });
+
+test("a connection from before there was an endpoint goes on as bytes once there is one that is opaque", () => {
+  const scene = new Scene();
+  const { mesh } = scene;
+  const port = 7002;
+  mesh.control.service(at(VIP, port), "svc:new", "detect");
+  mesh.control.endpoints("svc:new", []);
+  // The beginning of a request, for all that can be told.
+  const session = scene.open(port);
+  assert.deepEqual([session.heard, session.ended], ["", ""]);
+  mesh.control.endpoints("svc:new", [{ ...mesh.endpoint(scene.server, PORT), protocolHint: "opaque" }]);
+  mesh.clock.run(500);
+  assert.equal(session.heard, "hello");
+});

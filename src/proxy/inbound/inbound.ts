@@ -9,7 +9,7 @@ import type { AccessDecision } from "#/model/access.ts";
 import { accessRulesOf } from "#/stack/access/decide.ts";
 import { reachOf } from "#/stack/access/what-if.ts";
 import { ServerCarrier } from "#/stack/carrier/server-carrier.ts";
-import { detect, type ClientVerdict, type Dialled } from "#/stack/detection.ts";
+import { detect, type ClientVerdict, type DecidedBy, type Dialled } from "#/stack/detection.ts";
 import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import { asksForTokens, needsOf } from "#/stack/jwt/port-tokens.ts";
@@ -460,7 +460,7 @@ class InboundConnection implements ConnHandler {
 
   #detect(
     inspect: (bytes: Uint8Array) => ClientVerdict,
-    decided: (kind: "http1" | "http2" | "opaque" | "tls", decidedBy: "client" | "server" | "timeout") => void,
+    decided: (kind: "http1" | "http2" | "opaque" | "tls", decidedBy: DecidedBy) => void,
   ): void {
     const { clock, detectTimeoutMs, registry } = this.#parts;
     // The workload must not be reached, not even for its greeting, by a client that may not use the port.

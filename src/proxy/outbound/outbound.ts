@@ -4,7 +4,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Random } from "#/base/random.ts";
 import type { Labels } from "#/model/identity.ts";
-import { leadsOutside } from "#/model/policy.ts";
+import { leadsOutside, type OutboundPolicy } from "#/model/policy.ts";
 import type { TcpRoute } from "#/model/route.ts";
 import type { BackendTraffic } from "#/model/traffic.ts";
 import type { Log } from "#/net/log.ts";
@@ -155,13 +155,13 @@ class OutboundConnection implements ConnHandler {
 
   #found(target: Target): void {
     this.#target = target;
-    const { protocol, tcp } = target.policy;
+    const { protocol } = target.policy;
     if (protocol === "http1") this.#serve(target, "http1", null);
     else if (protocol === "http2" || protocol === "grpc") this.#serve(target, "http2", null);
     else if (protocol === "opaque") this.#dialOpaque(target);
     else {
       const way = this.#wayOf(target);
-      const isByName = tcp.some(({ serverNames }) => serverNames.length > 0);
+      const isByName = asksForName(target.policy);
       if (way.source?.endpoints[0]?.protocolHint === "opaque" && !isByName) this.#dial(way.source, way);
       else if (protocol === "tls" && way.source === null && !isByName) this.#dialOpaque(target);
       else this.#detect(target, isByName && protocol === "tls" ? null : way);
@@ -213,6 +213,8 @@ class OutboundConnection implements ConnHandler {
           return protocol === "tls" ? "opaque" : detectHttp(bytes);
         },
         isDialOptional: !this.#goesStraight(target, source),
+        // Where there was no endpoint yet, nobody could say so before.
+        isOpaque: ({ endpoint }) => endpoint.protocolHint === "opaque" && !asksForName(policy),
         dial: source === null ? null : (done) => opaque.dial(source, early?.traffic ?? null, done),
       },
       (detected) => {
@@ -225,7 +227,7 @@ class OutboundConnection implements ConnHandler {
           return;
         }
         const { kind, dialled, decidedBy } = detected;
-        if (decidedBy !== "timeout") target.learned = decidedBy;
+        if (decidedBy === "client" || decidedBy === "server") target.learned = decidedBy;
         registry.count(FAMILIES.outboundDetectResults, {
           result: RESULTS[kind] ?? "not_http",
           decided_by: decidedBy,
@@ -371,6 +373,11 @@ interface Way {
   readonly traffic: BackendTraffic | null;
   readonly reason: string;
   readonly message: string;
+}
+
+/** Where a connection goes depends on the server name that its TLS asks for. */
+function asksForName({ tcp }: OutboundPolicy): boolean {
+  return tcp.some(({ serverNames }) => serverNames.length > 0);
 }
 
 function discard(dialled: OpaqueDialled): void {
