@@ -1,6 +1,7 @@
 import { lookup } from "node:dns/promises";
 import { closeSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { getHeapStatistics } from "node:v8";
 import type { SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
 import { originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
@@ -255,7 +256,8 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
       const { user, system } = process.cpuUsage();
       return (user + system) / 1_000;
     },
-    collect: () => collectGarbage("everything"),
+    heapBytes: () => getHeapStatistics().used_heap_size,
+    collect: collectGarbage,
     giveBack: returnFreeMemory,
   }).start();
 }

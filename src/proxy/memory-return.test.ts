@@ -10,15 +10,16 @@ const IDLE_MS = 25;
 const SOME_MS = 50;
 const BUSY_MS = 200;
 
-function played(cpuMsOfLooks: readonly number[]): string[] {
+function played(cpuMsOfLooks: readonly number[], heapMib = 10): string[] {
   const clock = new VirtualClock();
   const done: string[] = [];
   let usedMs = 1_000;
   const memory = new MemoryReturn({
     clock,
     cpuMs: () => usedMs,
-    collect: () => {
-      done.push("collect");
+    heapBytes: () => heapMib * 1_048_576,
+    collect: (what) => {
+      done.push(what === "everything" ? "collect" : "collect garbage");
       // What that takes is no work of anybody's.
       usedMs += BUSY_MS;
     },
@@ -59,6 +60,11 @@ test("what a burst has left goes once it has been quiet for ten seconds", () => 
     ...["look", "look", "look", "look", "collect", "give back", "look"],
     ...["look", "look", "look", "look", "look"],
   ]);
+});
+
+test("of a large heap only garbage goes, for a shorter pause", () => {
+  assert.deepEqual(played([QUIET_MS], 64), ["collect", "give back", "look"]);
+  assert.deepEqual(played([QUIET_MS], 65), ["collect garbage", "give back", "look"]);
 });
 
 test("little to do leaves nothing", () => {
