@@ -27,7 +27,7 @@ const { functions: libc } = ffi.dlopen(null, {
 });
 
 export const EAGAIN = 11;
-export const EINPROGRESS = 115;
+const EINPROGRESS = 115;
 const AF_INET = 2;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
@@ -45,14 +45,12 @@ const FIONREAD = 0x541bn;
 export const POLLIN = 1;
 export const POLLPRI = 2;
 export const POLLOUT = 4;
-export const POLLERR = 8;
 export const POLLHUP = 16;
 export const POLLRDHUP = 0x2000;
 const SPLICE_F_MOVE_NONBLOCK = 3;
 export const EPOLLIN = 1;
 export const EPOLLOUT = 4;
 export const EPOLL_CTL_ADD = 1;
-export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 /** `struct epoll_event` of x86-64, which is packed; that of other architectures is 16 bytes, its data at 8. */
 export const EPOLL_EVENT_BYTES = process.arch === "x64" ? 12 : 16;

@@ -64,7 +64,7 @@ function shapeCells(row: Row, rows: readonly Row[]): string[] {
   ];
 }
 
-export const MEMORY_HEAD: readonly string[] = [
+const MEMORY_HEAD: readonly string[] = [
   "ready ms",
   "fresh MiB",
   "after the load MiB",
@@ -73,7 +73,7 @@ export const MEMORY_HEAD: readonly string[] = [
 ];
 
 /** One line of the table of memory, under `MEMORY_HEAD`, the process first. Memory is RSS / PSS / private. */
-export function memoryCells(row: MemoryRow): string[] {
+function memoryCells(row: MemoryRow): string[] {
   const mib = (used: MemoryUsed): string =>
     [used.rssKib, used.pssKib, used.privateKib].map((kib) => (kib / 1024).toFixed(1)).join(" / ");
   const idle = (kib: number | null): string => (kib === null ? "" : kib.toFixed(0));
