@@ -23,7 +23,7 @@ const transport = new NodeTransport(clock, tls, {
   connectionsMax: 64,
   acceptKeepAliveMs: 0,
   localIp: null,
-  originalDestination: (_fd, local) => local,
+  originalDestination: (_fd, { local }) => local,
 });
 
 const quiet: ConnHandler = {

@@ -3,7 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { SocketAddress } from "#/base/address.ts";
 import type { Cancel } from "#/stack/discovery.ts";
-import { connectTcp, listenTcp } from "./tcp.ts";
+import { connectTcp, listenTcp, type LocalEnd } from "./tcp.ts";
 import type { Tls } from "./tls.ts";
 import type {
   Accepted,
@@ -25,7 +25,7 @@ export interface NodeTransportSettings {
   readonly acceptKeepAliveMs: number;
   /** Source address of all connections; null = the kernel chooses. */
   readonly localIp: string | null;
-  readonly originalDestination: (fd: number, local: SocketAddress) => SocketAddress | null;
+  readonly originalDestination: (fd: number, accepted: LocalEnd) => SocketAddress | null;
 }
 
 /** The network as it is: Node's sockets and TLS. */

@@ -39,7 +39,6 @@ const LENT_AT_ONCE_BYTES_MIN = 16 * 1024;
  * from `BUFFERED_BYTES_HIGH` on. Whoever goes on writing then is the bound.
  */
 export class SocketConn implements Conn {
-  readonly local: SocketAddress;
   readonly remote: SocketAddress;
   /** Payload bytes so far (plaintext under TLS). */
   bytesRead = 0;
@@ -82,16 +81,22 @@ export class SocketConn implements Conn {
   #closeTold = false;
   #error: ConnError | null = null;
   #look: Timer | null = null;
+  #local: SocketAddress | null = null;
 
   constructor(clock: Clock, socket: Socket, tcp: Socket = socket) {
     this.#clock = clock;
     this.#socket = socket;
     this.#tcp = tcp;
     this.#isTls = tcp !== socket;
-    this.local = addressOf(tcp.localAddress, tcp.localPort);
     this.remote = addressOf(tcp.remoteAddress, tcp.remotePort);
     socket.on("error", this.#onError);
     socket.on("close", this.#onClose);
+  }
+
+  /** Few ask, and asking is a system call. Who does so first once it is closed is told of zeros. */
+  get local(): SocketAddress {
+    this.#local ??= addressOf(this.#tcp.localAddress, this.#tcp.localPort);
+    return this.#local;
   }
 
   get bufferedBytes(): number {
@@ -246,11 +251,6 @@ export class SocketConn implements Conn {
       this.#socket.pause();
     }
     this.#scheduleDelivery();
-  }
-
-  /** TCP keep-alive, so that a remote host that vanished is noticed without traffic. */
-  keepAlive(idleMs: number): void {
-    this.#tcp.setKeepAlive(true, idleMs);
   }
 
   /**
@@ -454,9 +454,18 @@ export class SocketConn implements Conn {
   };
 }
 
+const MAPPED = "::ffff:";
+
 /** Unknown ends (a socket that was closed before it could be asked) are all zeros. */
 function addressOf(ip: string | undefined, port: number | undefined): SocketAddress {
-  return { ip: parseIp(ip ?? "") ?? ("0.0.0.0" as IpAddress), port: port ?? 0 };
+  return { ip: ipOf(ip ?? "0.0.0.0"), port: port ?? 0 };
+}
+
+/** Node writes IPv4 as we do, and mapped into IPv6 with that at the end. */
+function ipOf(text: string): IpAddress {
+  if (!text.includes(":")) return text as IpAddress;
+  if (text.startsWith(MAPPED) && text.includes(".")) return text.slice(MAPPED.length) as IpAddress;
+  return parseIp(text) ?? ("0.0.0.0" as IpAddress);
 }
 
 /** What Node's error means for a stream that had begun. */

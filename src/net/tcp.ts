@@ -4,7 +4,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import { ConnError, MeshError, type Blame } from "#/base/errors.ts";
 import type { Cancel } from "#/stack/discovery.ts";
-import { descriptorOf } from "./node-socket.ts";
+import { descriptorOf, setForAccepted } from "./node-socket.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type { Accepted, ConnectOptions, Listener } from "./transport.ts";
 
@@ -96,8 +96,16 @@ export interface ListenOptions {
   readonly connectionsMax: number;
   readonly keepAliveMs: number;
   /** Reads the original destination of an accepted socket by its descriptor. */
-  readonly originalDestination: (fd: number, local: SocketAddress) => SocketAddress | null;
+  readonly originalDestination: (fd: number, accepted: LocalEnd) => SocketAddress | null;
 }
+
+/** Our end of a connection, which the kernel is asked for when it is wanted: where connections are intercepted nobody does. */
+export interface LocalEnd {
+  readonly local: SocketAddress;
+}
+
+/** What a client had connected before the listener's options were set is accepted by then. */
+const INHERITED_AFTER_MS = 1000;
 
 /** Listens until `close`. Throws `ListenError` when the address cannot be had. */
 export function listenTcp(
@@ -106,12 +114,17 @@ export function listenTcp(
   options: ListenOptions,
   accept: (accepted: Accepted) => void,
 ): Promise<Listener> {
-  const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
+  const { keepAliveMs } = options;
+  let inheritedFromMs = Infinity;
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     const fd = descriptorOf(socket);
     const conn = new SocketConn(clock, socket);
     // The client may be gone before it is looked at.
-    const originalDestination = fd < 0 ? null : options.originalDestination(fd, conn.local);
-    if (options.keepAliveMs > 0) conn.keepAlive(options.keepAliveMs);
+    const originalDestination = fd < 0 ? null : options.originalDestination(fd, conn);
+    if (clock.nowMs() < inheritedFromMs) {
+      socket.setNoDelay(true);
+      if (keepAliveMs > 0) socket.setKeepAlive(true, keepAliveMs);
+    }
     accept({ conn, originalDestination });
   });
   server.maxConnections = options.connectionsMax;
@@ -127,6 +140,7 @@ export function listenTcp(
     server.once("error", onError);
     server.listen({ host: at.ip, port: at.port, backlog: options.backlog, ipv6Only: false }, () => {
       server.off("error", onError);
+      if (setForAccepted(server, keepAliveMs)) inheritedFromMs = clock.nowMs() + INHERITED_AFTER_MS;
       // EMFILE and the like: Node goes on accepting when descriptors are free again.
       server.on("error", () => undefined);
       const bound = server.address() as { address: string; port: number };

@@ -27,7 +27,7 @@ const transportOver = (own: Tls): NodeTransport =>
     connectionsMax: 16,
     acceptKeepAliveMs: 0,
     localIp: null,
-    originalDestination: (_fd, local) => local,
+    originalDestination: (_fd, { local }) => local,
   });
 const transport = transportOver(tls);
 const loopback = { ip: "127.0.0.1" as IpAddress, port: 0 };

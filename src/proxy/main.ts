@@ -8,6 +8,7 @@ import { originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
+import type { LocalEnd } from "#/net/tcp.ts";
 import { Tls, type TrustAnchors } from "#/net/tls.ts";
 import { withCapabilities } from "#/model/capabilities.ts";
 import { parseIdentity } from "#/model/identity.ts";
@@ -78,7 +79,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     connectionsMax: config.limits.connectionsMax + CONNECTIONS_BEYOND,
     acceptKeepAliveMs: 10_000,
     localIp: config.sourceIp,
-    originalDestination: (fd, local) => originalOf(config, fd, local),
+    originalDestination: (fd, accepted) => originalOf(config, fd, accepted),
   });
   const channelParts: ChannelParts = { transport, clock, random, log, resolve: resolveHost };
   const identity = new IdentityClient({
@@ -263,11 +264,13 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
 }
 
 /** The address that a connection was meant for: told by the kernel, or without interception where it arrived. */
-function originalOf(config: SidecarConfig, fd: number, local: SocketAddress): SocketAddress | null {
+function originalOf(config: SidecarConfig, fd: number, accepted: LocalEnd): SocketAddress | null {
   const original = originalDestination(fd);
-  if (original !== null || config.intercept === "ebpf") {
+  if (original !== null) return original;
+  const { local } = accepted;
+  if (config.intercept === "ebpf") {
     // sk_lookup does not rewrite: on the inbound side the accepted socket's own address is the original one.
-    return original ?? (config.outboundListen.some(({ port }) => port === local.port) ? null : local);
+    return config.outboundListen.some(({ port }) => port === local.port) ? null : local;
   }
   const isDirect = local.port === config.inboundListen.port;
   return isDirect || config.intercept === "explicit" ? local : null;

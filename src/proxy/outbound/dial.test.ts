@@ -28,7 +28,7 @@ function transportOf(account: string): NodeTransport {
     connectionsMax: 16,
     acceptKeepAliveMs: 0,
     localIp: null,
-    originalDestination: (_fd, local) => local,
+    originalDestination: (_fd, { local }) => local,
   });
 }
 

@@ -58,7 +58,7 @@ before(async () => {
     connectionsMax: 64,
     acceptKeepAliveMs: 0,
     localIp: null,
-    originalDestination: (_fd, local) => local,
+    originalDestination: (_fd, { local }) => local,
   });
   listener = await transport.listen({ ip: "127.0.0.1" as IpAddress, port: 0 }, ({ conn }) =>
     transport.secureServer(conn, { alpn: ["pillion/1"], timeoutMs: 20_000 }, (error, result) => {
