@@ -3,7 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Transport } from "#/net/transport.ts";
 import type { Cancel } from "#/stack/discovery.ts";
-import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { ConnLabels, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 
 export interface ApplicationParts {
   readonly transport: Transport;
@@ -19,12 +19,15 @@ export function dialApplication(
 ): Cancel {
   return transport.connect(target, { timeoutMs, keepAliveMs: 0 }, (error, conn) => {
     if (conn !== null)
-      metrics.opened(conn, {
-        direction: "inbound",
-        peer: "dst",
-        target_addr: addressKey(target),
-        ...tlsLabels(null, "server", "loopback"),
-      });
+      metrics.opened(
+        conn,
+        new ConnLabels({
+          direction: "inbound",
+          peer: "dst",
+          target_addr: addressKey(target),
+          ...tlsLabels(null, "server", "loopback"),
+        }),
+      );
     done(error, conn);
   });
 }

@@ -2,7 +2,7 @@ import { addressKey, type IpAddress, type SocketAddress } from "#/base/address.t
 import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
-import type { Labels, PeerIdentity } from "#/model/identity.ts";
+import type { PeerIdentity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
 import type { Accepted, SecureResult, Transport } from "#/net/transport.ts";
 import type { AccessDecision } from "#/model/access.ts";
@@ -15,7 +15,7 @@ import type { Guard } from "#/stack/http/guard.ts";
 import { asksForTokens, needsOf } from "#/stack/jwt/port-tokens.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
-import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { ConnLabels, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { pipe } from "#/stack/pipe.ts";
 import { detectHttp } from "#/wire/detect.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
@@ -112,6 +112,8 @@ interface EarlyDialled extends Dialled {
   readonly conn: Conn;
 }
 
+const UNKNOWN = new ConnLabels({});
+
 /** One connection until it is handed to HTTP or to a pipe. */
 class InboundConnection implements ConnHandler {
   readonly #parts: InboundParts;
@@ -136,7 +138,7 @@ class InboundConnection implements ConnHandler {
   readonly #carried = new Set<InboundConnection>();
   readonly #carrier: InboundConnection | null;
   /** Of its bytes' counters, once the peer is proven. */
-  #labels: Labels = {};
+  #labels = UNKNOWN;
   #step: Cancel = NOTHING;
   #isClosed = false;
 
@@ -250,12 +252,12 @@ class InboundConnection implements ConnHandler {
       }
       this.#conn = result.conn;
       this.#peer = result.peer;
-      this.#labels = {
+      this.#labels = new ConnLabels({
         direction: "inbound",
         peer: "src",
         target_addr: addressKey(this.#target),
         ...tlsLabels(result.peer, "client", "", result.crypto),
-      };
+      });
       this.#unproven = proofs.hold(result.peer.name, this.#clientAddress.ip, null, result.proof, {
         renew: () => this.#serving?.drain(),
         expire: (detail) => this.#expire(detail),
@@ -656,12 +658,13 @@ class InboundConnection implements ConnHandler {
   }
 
   #meterPlain(noTlsReason: string): void {
-    this.#parts.metrics.opened(this.#conn, {
+    const labels = new ConnLabels({
       direction: "inbound",
       peer: "src",
       target_addr: addressKey(this.#target),
       ...tlsLabels(null, "client", noTlsReason),
     });
+    this.#parts.metrics.opened(this.#conn, labels);
   }
 
   #refuseDial(error: ConnError | null): void {

@@ -11,7 +11,7 @@ import { whenClosed } from "#/stack/balance/backend-bounds.ts";
 import type { Cancel, DialDone, DialProtocol } from "#/stack/discovery.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
-import { isMetered, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { ConnLabels, isMetered, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { encodeTransportHeader, PILLION_ALPN, TRANSPORT_ALPN } from "#/wire/transport-header.ts";
 import { Proofs } from "../identity/proofs.ts";
@@ -49,6 +49,11 @@ export class Dialler {
   readonly proofs: Proofs<Endpoint>;
   readonly #parts: DiallerParts;
   readonly #carriers: Carriers;
+  /** Of the last stream on each carrier: the next is nearly always to the same endpoint. */
+  readonly #carried = new WeakMap<
+    SecureResult,
+    { readonly endpoint: Endpoint; readonly labels: ConnLabels }
+  >();
 
   constructor(parts: DiallerParts) {
     const { clock, random } = parts;
@@ -59,8 +64,8 @@ export class Dialler {
       secure: (endpoint, alpn, timeoutMs, done) => this.#secure(endpoint, alpn, timeoutMs, done),
       alone: (endpoint, result, done) => this.#secured(endpoint, "opaque", result, done),
       carries: (endpoint, { conn, peer, proof }) => this.#hold(endpoint, conn, peer.name, proof),
-      opened: (endpoint, stream, { peer, crypto }) =>
-        parts.metrics.opened(stream, this.#labels(endpoint, tlsLabels(peer, "server", "", crypto))),
+      opened: (endpoint, stream, carrier) =>
+        parts.metrics.opened(stream, this.#labelsCarried(endpoint, carrier)),
     });
     this.proofs = new Proofs({
       clock,
@@ -272,7 +277,16 @@ export class Dialler {
     log.warn("the far sidecar refused our certificate", { endpoint: target_addr, reason, detail });
   }
 
-  #labels(endpoint: Endpoint, tls: Labels): Labels {
+  #labelsCarried(endpoint: Endpoint, carrier: SecureResult): ConnLabels {
+    const last = this.#carried.get(carrier);
+    if (last?.endpoint === endpoint) return last.labels;
+    const { peer, crypto } = carrier;
+    const labels = this.#labels(endpoint, tlsLabels(peer, "server", "", crypto));
+    this.#carried.set(carrier, { endpoint, labels });
+    return labels;
+  }
+
+  #labels(endpoint: Endpoint, tls: Labels): ConnLabels {
     const labels: Record<string, string> = {
       direction: "outbound",
       peer: "dst",
@@ -280,7 +294,7 @@ export class Dialler {
       ...tls,
     };
     for (const name in endpoint.labels) labels[`dst_${name}`] = endpoint.labels[name] as string;
-    return labels;
+    return new ConnLabels(labels);
   }
 }
 

@@ -16,7 +16,7 @@ import type { Guard } from "#/stack/http/guard.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { sourceLabels } from "#/stack/metrics/source-labels.ts";
-import { tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
+import { ConnLabels, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
 import { isStraight } from "#/stack/route/rule-service.ts";
@@ -44,6 +44,13 @@ export interface OutboundParts {
   readonly detectTimeoutMs: number;
   readonly guard: Guard;
 }
+
+/** Every connection here is one of the workload's, in plain text. */
+const WORKLOAD = new ConnLabels({
+  direction: "outbound",
+  peer: "src",
+  ...tlsLabels(null, "client", "loopback"),
+});
 
 /** How long a client may be silent before its server is dialled: a little more than a client needs that speaks first. */
 const PATIENCE_MS = 10;
@@ -76,7 +83,7 @@ export class Outbound {
       conn.reset();
       return;
     }
-    metrics.opened(conn, { direction: "outbound", peer: "src", ...tlsLabels(null, "client", "loopback") });
+    metrics.opened(conn, WORKLOAD);
     if (originalDestination === null) {
       this.#refuse(
         conn,

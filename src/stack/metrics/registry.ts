@@ -50,6 +50,19 @@ export class Histogram extends Value {
   }
 }
 
+/** Labels as series are known by them: for those who ask for several series of the same, or for one again and again. */
+export class LabelText {
+  readonly text: string;
+
+  constructor(labels: Labels) {
+    this.text = labelText(labels);
+  }
+}
+
+function makeValue(text: string): Value {
+  return new Value(text);
+}
+
 /** Series of one family; what is asked for beyond is counted together under `overflow="true"`. */
 const SERIES_MAX = 2000;
 const OVERFLOW: Labels = { overflow: "true" };
@@ -62,12 +75,12 @@ export class Registry {
   readonly #families = new Map<string, { readonly family: Family; readonly series: Map<string, Value> }>();
   readonly #collectors: (() => void)[] = [];
 
-  counter(family: Family, labels: Labels): Value {
-    return this.#series(family, labels, (text) => new Value(text));
+  counter(family: Family, labels: Labels | LabelText): Value {
+    return this.#series(family, labels, makeValue);
   }
 
-  gauge(family: Family, labels: Labels): Value {
-    return this.#series(family, labels, (text) => new Value(text));
+  gauge(family: Family, labels: Labels | LabelText): Value {
+    return this.#series(family, labels, makeValue);
   }
 
   histogram(family: Family, labels: Labels): Histogram {
@@ -75,7 +88,7 @@ export class Registry {
   }
 
   /** Counts once, without keeping the series. */
-  count(family: Family, labels: Labels): void {
+  count(family: Family, labels: Labels | LabelText): void {
     const series = this.counter(family, labels);
     series.add(1);
     series.release();
@@ -115,10 +128,10 @@ export class Registry {
     }
   }
 
-  #series(family: Family, labels: Labels, make: (text: string) => Value): Value {
+  #series(family: Family, labels: Labels | LabelText, make: (text: string) => Value): Value {
     let known = this.#families.get(family.name);
     if (known === undefined) this.#families.set(family.name, (known = { family, series: new Map() }));
-    let text = labelText(labels);
+    let text = labels instanceof LabelText ? labels.text : labelText(labels);
     let series = known.series.get(text);
     if (series === undefined) {
       if (known.series.size >= SERIES_MAX) text = labelText(OVERFLOW);

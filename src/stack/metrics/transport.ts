@@ -3,7 +3,7 @@ import type { ConnError } from "#/base/errors.ts";
 import type { Labels, PeerIdentity } from "#/model/identity.ts";
 import { BoundedNames } from "./bounded-names.ts";
 import { FAMILIES } from "./families.ts";
-import type { Registry, Value } from "./registry.ts";
+import { LabelText, type Registry, type Value } from "./registry.ts";
 
 /** A connection that counts its own bytes and says when it is over, whoever handles it. */
 export interface MeteredConn extends Conn {
@@ -24,6 +24,25 @@ interface Counters {
   readonly written: Value;
 }
 
+/** The labels of connections that are alike, written out once for all of them. */
+export class ConnLabels {
+  readonly #labels: Labels;
+  readonly open: LabelText;
+  #ended: LabelText | null = null;
+
+  constructor(labels: Labels) {
+    this.#labels = labels;
+    this.open = new LabelText(labels);
+  }
+
+  /** … of one that closed: `errno` says how, "" without an error. */
+  closed(errno: string): LabelText {
+    if (errno !== "") return new LabelText({ ...this.#labels, errno });
+    this.#ended ??= new LabelText({ ...this.#labels, errno });
+    return this.#ended;
+  }
+}
+
 /** `tcp_*` of all connections. Bytes are summed up when metrics are read and when a connection closes, never per chunk. */
 export class TransportMetrics {
   readonly #registry: Registry;
@@ -38,14 +57,15 @@ export class TransportMetrics {
   }
 
   /** Counts a connection from its opening on (bytes that it carried before included) until it closes. */
-  opened(conn: Conn, labels: Labels): void {
+  opened(conn: Conn, labels: ConnLabels): void {
     if (!isMetered(conn)) return;
     const registry = this.#registry;
+    const { open } = labels;
     const counters: Counters = {
-      opened: registry.counter(FAMILIES.tcpOpenTotal, labels),
-      open: registry.gauge(FAMILIES.tcpOpenConnections, labels),
-      read: registry.counter(FAMILIES.tcpReadBytesTotal, labels),
-      written: registry.counter(FAMILIES.tcpWriteBytesTotal, labels),
+      opened: registry.counter(FAMILIES.tcpOpenTotal, open),
+      open: registry.gauge(FAMILIES.tcpOpenConnections, open),
+      read: registry.counter(FAMILIES.tcpReadBytesTotal, open),
+      written: registry.counter(FAMILIES.tcpWriteBytesTotal, open),
     };
     counters.opened.add(1);
     counters.open.add(1);
@@ -54,10 +74,8 @@ export class TransportMetrics {
     conn.closed = (error) => {
       this.#live.delete(meter);
       meter.close();
-      registry.count(FAMILIES.tcpCloseTotal, {
-        ...labels,
-        errno: error === null || error.code === "ABORTED" ? "" : error.code,
-      });
+      const errno = error === null || error.code === "ABORTED" ? "" : error.code;
+      registry.count(FAMILIES.tcpCloseTotal, labels.closed(errno));
     };
   }
 
