@@ -64,5 +64,8 @@ export function giveBlock(block: Buffer): void {
   if (free.length < FREE_BLOCKS_MAX) free.push(block);
 }
 
-/** Where pieces are joined for whoever has read them before anything else runs: large enough for what one read brings, and its frame's head. */
-export const joinBuffer: Buffer = Buffer.allocUnsafeSlow(132 * 1024);
+/**
+ * Where pieces are joined for whoever has read them before anything else runs: large enough for what a connection takes until it asks to
+ * wait, and the heads of its frames.
+ */
+export const joinBuffer: Buffer = Buffer.allocUnsafeSlow(272 * 1024);

@@ -22,6 +22,7 @@ import {
 import { isOffered } from "./upgrade.ts";
 
 export interface Http1ClientSettings {
+  /** Bytes of an answer that may wait inside the proxy before the server is no longer read: more than one read of a socket gives. */
   readonly bodyWindowBytes: number;
   readonly heads: HeadBound;
   /** How long an idle connection is kept when the server does not say (facts §2.2: 3 s). */
@@ -31,7 +32,7 @@ export interface Http1ClientSettings {
 }
 
 export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
-  bodyWindowBytes: 65_536,
+  bodyWindowBytes: 196_608,
   heads: HEAD_BOUND,
   idleMs: 3_000,
   meshed: false,

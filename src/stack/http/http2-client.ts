@@ -17,7 +17,7 @@ import { IDEMPOTENT, SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
-import { Http2Link, Http2Stream } from "./http2-link.ts";
+import { BETWEEN_OURS, Http2Link, Http2Stream } from "./http2-link.ts";
 import { http2CodeOf, readUnseen } from "./mesh-answer.ts";
 import { PendingRequest } from "./pending-request.ts";
 import type { FarSide, Response } from "./translate.ts";
@@ -99,8 +99,13 @@ export class Http2Client implements HttpService, Http2LinkOwner {
     this.#withoutConnect = options.withoutConnect ?? refuseConnect;
     this.#backend = options.backend ?? null;
     this.#heads = options.heads ?? HEAD_BOUND;
-    const machine = this.#heads.http2(options.meshed);
-    this.#link = new Http2Link(conn, clock, this, { ...machine, ...options.machine, role: "client" }, null);
+    const settings = {
+      ...this.#heads.http2(options.meshed),
+      ...(this.#far === "pillion" ? BETWEEN_OURS : {}),
+      ...options.machine,
+      role: "client" as const,
+    };
+    this.#link = new Http2Link(conn, clock, this, settings, null);
     const ageMs = options.ageMs ?? 0;
     if (ageMs > 0) this.#ageing = clock.after(ageMs, () => this.close());
   }

@@ -26,6 +26,16 @@ export interface Http2LinkOwner {
   closed(error: ConnError | null): void;
 }
 
+/**
+ * Settings of both ends where both are ours. What one read of a socket gives makes one frame, so that it arrives in as few pieces as TLS
+ * allows, and is not copied on its way there. A peer that says nothing gets, and is let send, frames of 16 KiB.
+ */
+export const BETWEEN_OURS: Partial<Http2Settings> = {
+  maxFrameBytes: 131_072,
+  sendFrameBytesMost: 131_072,
+  passesData: true,
+};
+
 /** Output kept while the socket asks us to wait: past it no stream's data is taken, so memory follows the slow reader. */
 const OUTPUT_BYTES_MAX = 262_144;
 /**

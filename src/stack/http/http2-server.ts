@@ -13,7 +13,7 @@ import { FAR_TRACE_FIELD } from "./field-names.ts";
 import type { Guard } from "./guard.ts";
 import { BODY_BYTES_LEAST, OPEN_BODY_PATIENCE, READER_BYTES_LEAST, Wait } from "./guard.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
-import { Http2Link, Http2Stream } from "./http2-link.ts";
+import { BETWEEN_OURS, Http2Link, Http2Stream } from "./http2-link.ts";
 import type { Answerer, Explanation } from "./mesh-answer.ts";
 import {
   explain,
@@ -79,6 +79,7 @@ export class Http2Server implements Http2LinkOwner {
     const heads = guard?.heads ?? HEAD_BOUND;
     const settings = {
       ...heads.http2(options.meshed),
+      ...(this.far === "pillion" ? BETWEEN_OURS : {}),
       tooLargeFields: this.#tooLargeFields(heads.bytesMax),
       ...guard?.machine,
       ...machine,
