@@ -1,6 +1,9 @@
 import type { ConnError } from "./errors.ts";
 import type { SocketAddress } from "./address.ts";
 
+/** Reads of fewer bytes are cheaper copied once, as they come, than in the parts that are kept of them. */
+export const LONG_READ_BYTES_MIN = 8_192;
+
 /**
  * What a connection tells its owner. Calls come one at a time and never from inside a method of the same `Conn`.
  * After `onClose` nothing follows; it comes exactly once.
@@ -11,6 +14,11 @@ export interface ConnHandler {
    * afterwards. Only for whoever keeps no view of them, as by `writeLent`. The same value for its whole life.
    */
   readonly borrows?: boolean;
+  /**
+   * The same for `bytes` from `LONG_READ_BYTES_MIN` on only: those may be lent, or not, and shorter ones are the receiver's as ever. For
+   * whoever passes most of what is long on at once, and copies the rest.
+   */
+  readonly borrowsLong?: boolean;
   /**
    * Bytes from the remote side. The receiver owns `bytes` from here on, unless it `borrows`. Not called while paused.
    */

@@ -4,6 +4,7 @@ import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import type { IpAddress } from "#/base/address.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import { pipe } from "#/stack/pipe.ts";
 import { SystemClock } from "./clock.ts";
 import { NodeTransport } from "./node-transport.ts";
@@ -124,6 +125,34 @@ test(
     for (const { whole, kept } of all) assert.ok(whole.equals(Buffer.concat(kept)));
   },
 );
+
+test("whoever borrows what is long owns what is short", { timeout: 5000 }, async (t) => {
+  const long = new Set<ArrayBufferLike>();
+  const kept: { bytes: Uint8Array; copy: Buffer }[] = [];
+  let bytesSeen = 0;
+  for (let i = 0; i < 3; i++) {
+    const { own, remote } = await sockets(t);
+    new SocketConn(clock, own).setHandler({
+      ...quiet,
+      borrowsLong: true,
+      onData: (bytes) => {
+        if (bytes.length >= LONG_READ_BYTES_MIN) long.add(bytes.buffer);
+        else kept.push({ bytes, copy: Buffer.from(bytes) });
+        bytesSeen += bytes.length;
+      },
+    });
+    const before = bytesSeen;
+    remote.write(streamOf(i, 100));
+    await untilEqual(() => bytesSeen - before, 100);
+    remote.write(streamOf(i + 1, 3 * LONG_READ_BYTES_MIN));
+    await untilEqual(() => bytesSeen - before, 100 + 3 * LONG_READ_BYTES_MIN);
+  }
+  assert.equal(long.size, 1);
+  for (const { bytes, copy } of kept) {
+    assert.equal(long.has(bytes.buffer), false);
+    assert.ok(copy.equals(bytes));
+  }
+});
 
 test("whoever borrows is shown one memory by all connections", { timeout: 5000 }, async (t) => {
   const seen = new Set<ArrayBufferLike>();

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
@@ -316,7 +317,8 @@ export class SocketConn implements Conn {
   readonly #onLent = (bytes: Uint8Array): void => {
     const handler = this.#handler;
     if (
-      handler?.borrows === true &&
+      handler !== null &&
+      (handler.borrows === true || (handler.borrowsLong === true && bytes.length >= LONG_READ_BYTES_MIN)) &&
       this.inspectFirst === null &&
       this.#front.length === 0 &&
       !this.#isPaused &&

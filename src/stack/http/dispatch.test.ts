@@ -8,9 +8,11 @@ import type { EndpointSource } from "../discovery.ts";
 import { Dispatch, DISPATCH_DEFAULTS, TriedEndpoints } from "./dispatch.ts";
 import type { DispatchSettings } from "./dispatch.ts";
 import type { RequestHead } from "./exchange.ts";
+import { lendData } from "./exchange.ts";
 import type { FaultCode } from "./fault.ts";
 import { fault } from "./fault.ts";
 import type { Explanation } from "./mesh-answer.ts";
+import { PendingRequest } from "./pending-request.ts";
 import { ManualClock, RecordingReply, type ScriptedCall, ScriptedService } from "./testing.ts";
 
 const WAIT_MS = DISPATCH_DEFAULTS.reconnectWaitMs;
@@ -279,4 +281,25 @@ test("… nor to one that an attempt was given back by, and back to such as were
   scene.ask(tried);
   assert.deepEqual(scene.attempts.slice(0, 2).toSorted(), ["0: 2", "0: 3"]);
   assert.deepEqual(scene.attempts.slice(2), ["0: 1"]);
+});
+
+test("what is kept of a body for another endpoint is no view of memory that was lent", () => {
+  const scene = new Scene([1, 2], () => null);
+  const sink = scene.dispatch.call({ ...GET, method: "PUT" }, false, new RecordingReply());
+  const lent = Buffer.from("lent for a moment");
+  lendData(sink, lent, 0, lent.length);
+  lent.fill(0xee);
+  scene.calls[0]!.reply.fail(fault("RESET", "lost", { safe: true }));
+  assert.equal(scene.calls[1]!.body, "lent for a moment");
+});
+
+test("a request that waits keeps no view of memory that was lent", () => {
+  const pending = new PendingRequest(new RecordingReply());
+  const lent = Buffer.from("lent for a moment");
+  pending.dataLent(lent, 0, lent.length);
+  lent.fill(0xee);
+  const calls: ScriptedCall[] = [];
+  const service = new ScriptedService((call) => calls.push(call));
+  pending.proceed((reply) => service.call(GET, false, reply));
+  assert.equal(calls[0]!.body, "lent for a moment");
 });

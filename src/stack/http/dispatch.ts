@@ -14,7 +14,7 @@ import type { Cancel, EndpointSource } from "../discovery.ts";
 import type { Attempted } from "./endpoint-report.ts";
 import { reportFault, reportHead, reportTrailers } from "./endpoint-report.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
-import { SPENT } from "./exchange.ts";
+import { copyOf, lendBody, lendData, SPENT } from "./exchange.ts";
 import type { Fault, FaultCode } from "./fault.ts";
 import { fault } from "./fault.ts";
 
@@ -377,6 +377,12 @@ class Attempt implements RequestSink, ResponseSink {
     this.#sink.data(bytes, start, stop);
   }
 
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.#over) return;
+    if (this.#kept === null) lendData(this.#sink, bytes, start, stop);
+    else this.data(copyOf(bytes, start, stop), 0, stop - start);
+  }
+
   end(trailers: Fields | null): void {
     this.#ended = true;
     this.#trailers = trailers;
@@ -432,6 +438,10 @@ class Attempt implements RequestSink, ResponseSink {
 
   body(bytes: Uint8Array, start: number, stop: number): void {
     this.#reply.body(bytes, start, stop);
+  }
+
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    lendBody(this.#reply, bytes, start, stop);
   }
 
   finish(trailers: Fields | null): void {

@@ -15,6 +15,8 @@ import type { Fault } from "./fault.ts";
  *   `abort` and `fail` end both directions; after them nothing follows. The answer may finish before the request ends: the
  *   request then goes on, and a `fail` says that its rest is not wanted.
  * - `data` and `body` are always taken. Its bytes are borrowed from a buffer that is never written again, so a sink may keep views.
+ * - Long pieces may be lent instead (`dataLent`, `bodyLent`): those bytes are another connection's after the call. A sink that keeps views has
+ *   no such method, and `lendData` and `lendBody` give it a copy.
  * - Back-pressure is credit: who took `n` bytes reports `n` once they are on their way (`requestConsumed`,
  *   `responseConsumed`). A source lets at most its window of unreported bytes be outstanding, so a slow reader slows the
  *   far writer and nothing piles up in between.
@@ -32,6 +34,7 @@ export interface HttpService {
 
 export interface RequestSink {
   data(bytes: Uint8Array, start: number, stop: number): void;
+  dataLent?(bytes: Uint8Array, start: number, stop: number): void;
   end(trailers: Fields | null): void;
   /** The client went away, or broke its protocol: the request is to be given up. */
   abort(fault: Fault): void;
@@ -45,6 +48,7 @@ export interface ResponseSink {
   /** `last`: neither body nor trailers follow. */
   head(head: ResponseHead, last: boolean): void;
   body(bytes: Uint8Array, start: number, stop: number): void;
+  bodyLent?(bytes: Uint8Array, start: number, stop: number): void;
   finish(trailers: Fields | null): void;
   /** No (complete) answer will come. Before `head` the server answers by the fault's status, afterwards it cuts the stream. */
   fail(fault: Fault): void;
@@ -95,9 +99,25 @@ export interface ResponseHead {
   readonly trace?: string;
 }
 
+export function lendData(sink: RequestSink, bytes: Uint8Array, start: number, stop: number): void {
+  if (sink.dataLent !== undefined) sink.dataLent(bytes, start, stop);
+  else sink.data(copyOf(bytes, start, stop), 0, stop - start);
+}
+
+export function lendBody(reply: ResponseSink, bytes: Uint8Array, start: number, stop: number): void {
+  if (reply.bodyLent !== undefined) reply.bodyLent(bytes, start, stop);
+  else reply.body(copyOf(bytes, start, stop), 0, stop - start);
+}
+
+/** A copy that is never written again. */
+export function copyOf(bytes: Uint8Array, start: number, stop: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(start, stop));
+}
+
 /** What `call` returns when it has already refused: swallows whatever still comes. */
 export const SPENT: RequestSink = {
   data(): void {},
+  dataLent(): void {},
   end(): void {},
   abort(): void {},
   responseConsumed(): void {},
@@ -123,6 +143,10 @@ export class PassedReply implements ResponseSink {
     this.reply.body(bytes, start, stop);
   }
 
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    lendBody(this.reply, bytes, start, stop);
+  }
+
   finish(trailers: Fields | null): void {
     this.reply.finish(trailers);
   }
@@ -141,6 +165,7 @@ export const UNHEARD: ResponseSink = {
   informational(): void {},
   head(): void {},
   body(): void {},
+  bodyLent(): void {},
   finish(): void {},
   fail(): void {},
   requestConsumed(): void {},

@@ -1,5 +1,6 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { Event, Http1Reader } from "#/wire/http1/reader.ts";
@@ -7,7 +8,7 @@ import { CHUNK_TAIL, encodeChunkHead, encodeLastChunk } from "#/wire/http1/write
 import type { HeadBound } from "./head-bound.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import { IDEMPOTENT, SPENT } from "./exchange.ts";
+import { copyOf, IDEMPOTENT, lendBody, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { Fault } from "./fault.ts";
 import type { Response } from "./translate.ts";
@@ -54,12 +55,15 @@ export interface Http1ClientOwner {
  * request; both directions then go on, and the connection is free again when both are over.
  */
 export class Http1Client implements ConnHandler {
+  readonly borrowsLong = true;
   readonly #conn: Conn;
   readonly #clock: Clock;
   readonly #owner: Http1ClientOwner;
   readonly #settings: Http1ClientSettings;
   readonly #reader: Http1Reader;
   #exchange: Exchange | null = null;
+  /** What the reader has been fed is lent for the call. */
+  #isLent = false;
   /** The answer before, shared with the next one when the bytes of its head were the same. */
   #lastAnswer: Response | null = null;
   #requests = 0;
@@ -131,8 +135,13 @@ export class Http1Client implements ConnHandler {
   onData(bytes: Uint8Array): void {
     // However little it is: who has begun to answer has seen the request, and must not see it again.
     if (this.#exchange !== null) this.#exchange.answerBegun = true;
-    this.#reader.feed(bytes);
+    const { length } = bytes;
+    // What is not plainly a piece of the body may be kept. The body's last piece is: it leaves with the end.
+    this.#isLent = length >= LONG_READ_BYTES_MIN && length < this.#reader.plainBodyBytes;
+    this.#reader.feed(this.#isLent || length < LONG_READ_BYTES_MIN ? bytes : copyOf(bytes, 0, length));
     this.#pump();
+    if (this.#isLent) this.#reader.own();
+    this.#isLent = false;
   }
 
   onEnd(): void {
@@ -191,7 +200,8 @@ export class Http1Client implements ConnHandler {
       if (kind === Event.HEAD) this.#head(exchange);
       else if (kind === Event.BODY || kind === Event.UPGRADED) {
         exchange.unconsumedBytes += reader.stop - reader.start;
-        exchange.reply.body(reader.bytes, reader.start, reader.stop);
+        if (this.#isLent) lendBody(exchange.reply, reader.bytes, reader.start, reader.stop);
+        else exchange.reply.body(reader.bytes, reader.start, reader.stop);
       } else if (kind === Event.END) {
         if (!exchange.answered) {
           exchange.answered = true;
@@ -294,6 +304,14 @@ export class Http1Client implements ConnHandler {
     this.#write(CHUNK_TAIL, view.length);
   }
 
+  sendLent(exchange: Exchange, bytes: Uint8Array, start: number, stop: number): void {
+    if (start === stop) return;
+    if (exchange.chunked) this.#put(encodeChunkHead(stop - start));
+    this.#writtenBytes += stop - start;
+    if (!this.#conn.writeLent(bytes.subarray(start, stop))) this.#blocked = true;
+    this.#write(exchange.chunked ? CHUNK_TAIL : EMPTY, stop - start);
+  }
+
   sendEnd(exchange: Exchange, trailers: Fields | null): void {
     if (exchange.chunked) this.#put(encodeLastChunk(trailersToHttp1(trailers)));
     else if (exchange.tunnelling) this.#conn.end();
@@ -362,6 +380,8 @@ export class Http1Client implements ConnHandler {
   }
 }
 
+const EMPTY = new Uint8Array(0);
+
 class Exchange implements RequestSink {
   readonly client: Http1Client;
   readonly request: RequestHead;
@@ -393,6 +413,10 @@ class Exchange implements RequestSink {
 
   data(bytes: Uint8Array, start: number, stop: number): void {
     if (!this.#over && !this.sent) this.client.sendData(this, bytes, start, stop);
+  }
+
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    if (!this.#over && !this.sent) this.client.sendLent(this, bytes, start, stop);
   }
 
   end(trailers: Fields | null): void {

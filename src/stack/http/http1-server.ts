@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldCount } from "#/base/fields.ts";
@@ -13,7 +14,7 @@ import {
   reasonOf,
 } from "#/wire/http1/writer.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
-import { SPENT } from "./exchange.ts";
+import { copyOf, lendData, SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault } from "./fault.ts";
 import type { Guard } from "./guard.ts";
@@ -62,6 +63,7 @@ export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
  * answer comes back on the `Exchange`; when both directions are over, `#finish` begins the next.
  */
 export class Http1Server implements ConnHandler, Patrolled {
+  readonly borrowsLong = true;
   readonly #conn: Conn;
   readonly #clock: Clock;
   readonly #service: HttpService;
@@ -69,6 +71,8 @@ export class Http1Server implements ConnHandler, Patrolled {
   readonly #closed: () => void;
   readonly #reader: Http1Reader;
   #exchange: Exchange | null = null;
+  /** What the reader has been fed is lent for the call. */
+  #isLent = false;
   /** The head before, shared with the next request when its bytes were the same. */
   #lastHead: Request | null = null;
   #draining = false;
@@ -175,8 +179,13 @@ export class Http1Server implements ConnHandler, Patrolled {
   }
 
   onData(bytes: Uint8Array): void {
-    this.#reader.feed(bytes);
+    const { length } = bytes;
+    // What is not plainly a piece of the body may be kept. The body's last piece is: it leaves with the end.
+    this.#isLent = length >= LONG_READ_BYTES_MIN && length < this.#reader.plainBodyBytes;
+    this.#reader.feed(this.#isLent || length < LONG_READ_BYTES_MIN ? bytes : copyOf(bytes, 0, length));
     this.#pump();
+    if (this.#isLent) this.#reader.own();
+    this.#isLent = false;
   }
 
   onEnd(): void {
@@ -288,7 +297,8 @@ export class Http1Server implements ConnHandler, Patrolled {
     const { bytes, start, stop } = this.#reader;
     exchange.unconsumedBytes += stop - start;
     exchange.bodyBytes += stop - start;
-    exchange.sink.data(bytes, start, stop);
+    if (this.#isLent) lendData(exchange.sink, bytes, start, stop);
+    else exchange.sink.data(bytes, start, stop);
   }
 
   /** The client broke the protocol (RFC 9112 §2.2). */
@@ -421,6 +431,16 @@ export class Http1Server implements ConnHandler, Patrolled {
     this.#conn.write(encodeChunkHead(view.length));
     this.#conn.write(view);
     this.#write(exchange, CHUNK_TAIL, view.length);
+  }
+
+  sendLent(exchange: Exchange, bytes: Uint8Array, start: number, stop: number): void {
+    if (exchange.bodiless || start === stop) {
+      exchange.sink.responseConsumed(stop - start);
+      return;
+    }
+    if (exchange.chunked) this.#conn.write(encodeChunkHead(stop - start));
+    if (!this.#conn.writeLent(bytes.subarray(start, stop))) this.#blocked = true;
+    this.#write(exchange, exchange.chunked ? CHUNK_TAIL : EMPTY, stop - start);
   }
 
   sendEnd(exchange: Exchange, trailers: Fields | null): void {
@@ -582,6 +602,10 @@ class Exchange implements ResponseSink {
     if (this.live && !this.finished) this.server.sendData(this, bytes, start, stop);
   }
 
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.live && !this.finished) this.server.sendLent(this, bytes, start, stop);
+  }
+
   finish(trailers: Fields | null): void {
     if (!this.live || this.finished) return;
     this.finished = true;
@@ -615,6 +639,7 @@ class Exchange implements ResponseSink {
   }
 }
 
+const EMPTY = new Uint8Array(0);
 const LINGER_BYTES_MAX = 1_048_576;
 
 /** Reads and drops what a client sends after its last answer, until it closes or sends too much. */

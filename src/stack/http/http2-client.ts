@@ -13,7 +13,7 @@ import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
 import type { RequestTrace } from "../trace/request-trace.ts";
 import { FAR_DEBUG_FIELD, FAR_TRACE_FIELD } from "./field-names.ts";
-import { IDEMPOTENT, SPENT, UNHEARD } from "./exchange.ts";
+import { IDEMPOTENT, lendBody, SPENT, UNHEARD } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
 import type { Http2LinkOwner } from "./http2-link.ts";
@@ -73,6 +73,7 @@ interface Waiting {
 
 /** One HTTP/2 connection to a server, its streams shared by all requests to that endpoint. */
 export class Http2Client implements HttpService, Http2LinkOwner {
+  readonly borrowsLong = true;
   readonly #link: Http2Link;
   readonly #gone: () => void;
   readonly #far: FarSide;
@@ -316,7 +317,8 @@ class ClientStream extends Http2Stream implements RequestSink {
   }
 
   receiveData(bytes: Uint8Array, start: number, stop: number): void {
-    this.#reply.body(bytes, start, stop);
+    if (this.link.isLent) lendBody(this.#reply, bytes, start, stop);
+    else this.#reply.body(bytes, start, stop);
   }
 
   receiveEnd(trailers: Fields | null): void {
@@ -376,6 +378,10 @@ class ClientStream extends Http2Stream implements RequestSink {
 
   data(bytes: Uint8Array, start: number, stop: number): void {
     this.sendData(bytes, start, stop);
+  }
+
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    this.sendLentData(bytes, start, stop);
   }
 
   end(trailers: Fields | null): void {

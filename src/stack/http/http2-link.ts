@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
@@ -10,12 +11,15 @@ import type { Patrolled } from "../patrol.ts";
 import { Lag } from "../patrol.ts";
 import type { Guard } from "./guard.ts";
 import { READER_BYTES_LEAST, Wait } from "./guard.ts";
+import { copyOf } from "./exchange.ts";
 import { linger } from "./linger.ts";
 
 /** What a link tells the side that owns it. */
 export interface Http2LinkOwner {
   /** Its streams keep no view of the bytes that they are given (`ConnHandler.borrows`). */
   readonly borrows?: boolean;
+  /** … of those that come in long reads (`ConnHandler.borrowsLong`): while `Http2Link.isLent`. */
+  readonly borrowsLong?: boolean;
   /** The remote side opened a stream (server role only). The owner makes the stream, or resets it. */
   opened(streamId: number, fields: Fields, last: boolean): void;
   /** No new streams can be opened; those that will not be served are told after this call. */
@@ -53,6 +57,9 @@ const EMPTY = new Uint8Array(0);
  */
 export class Http2Link implements ConnHandler, Patrolled {
   readonly borrows: boolean;
+  readonly borrowsLong: boolean;
+  /** What streams receive now is lent for the call. */
+  isLent = false;
   readonly machine: Http2Connection;
   readonly #conn: Conn;
   readonly #clock: Clock;
@@ -103,6 +110,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#owner = owner;
     this.#isServer = settings.role === "server";
     this.borrows = owner.borrows === true;
+    this.borrowsLong = owner.borrowsLong === true;
     this.machine = new Http2Connection(settings);
     this.machine.wake(clock.nowMs());
     this.#guard = guard;
@@ -274,7 +282,9 @@ export class Http2Link implements ConnHandler, Patrolled {
   onData(bytes: Uint8Array): void {
     this.machine.tick(this.#clock.nowMs());
     this.machine.feed(bytes);
+    this.isLent = this.borrows || (this.borrowsLong && bytes.length >= LONG_READ_BYTES_MIN);
     this.#pump();
+    this.isLent = false;
   }
 
   onEnd(): void {
@@ -466,6 +476,8 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 }
 
+/** Shorter bytes that are lent are copied among what else is sent. */
+const LENT_BYTES_MIN = 8_192;
 /** Of all streams that nothing holds back, as nearly all are. */
 const NOTHING_QUEUED = new KeptBytes();
 
@@ -531,6 +543,18 @@ export abstract class Http2Stream {
       this.#isDirty = true;
       this.link.dirty(this);
     }
+  }
+
+  /** The same for bytes that are lent: they leave at once, and what the windows or the socket hold back is copied. */
+  protected sendLentData(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.gone || this.#ended || start === stop) return;
+    const { link } = this;
+    if (this.#tailStop > this.#tailStart) this.flushTail();
+    let sent = 0;
+    if (this.#queue.isEmpty && stop - start >= LENT_BYTES_MIN && link.machine.passesData && !link.over)
+      sent = link.sendLent(this, bytes.subarray(start, stop));
+    if (start + sent < stop) this.sendData(copyOf(bytes, start + sent, stop), 0, stop - start - sent);
+    if (sent > 0) this.credited(sent);
   }
 
   protected sendEnd(trailers: Fields | null): void {

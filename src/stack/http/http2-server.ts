@@ -6,7 +6,7 @@ import { REMEMBERED_BLOCKS } from "#/wire/hpack/decoder.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
-import { SPENT } from "./exchange.ts";
+import { lendData, SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { Http2Code, fault } from "./fault.ts";
 import { FAR_TRACE_FIELD } from "./field-names.ts";
@@ -51,6 +51,7 @@ export interface Http2ServerOptions {
 
 /** Serves HTTP/2 on one connection (RFC 9113), every stream a call of the service. */
 export class Http2Server implements Http2LinkOwner {
+  readonly borrowsLong = true;
   readonly #service: HttpService;
   readonly #closed: () => void;
   readonly #link: Http2Link;
@@ -252,7 +253,8 @@ class ServerStream extends Http2Stream implements ResponseSink {
   receiveInformational(): void {}
 
   receiveData(bytes: Uint8Array, start: number, stop: number): void {
-    this.#sink.data(bytes, start, stop);
+    if (this.link.isLent) lendData(this.#sink, bytes, start, stop);
+    else this.#sink.data(bytes, start, stop);
     if (this.#sink === SPENT) this.release(stop - start);
   }
 
@@ -326,6 +328,10 @@ class ServerStream extends Http2Stream implements ResponseSink {
 
   body(bytes: Uint8Array, start: number, stop: number): void {
     this.sendData(bytes, start, stop);
+  }
+
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    this.sendLentData(bytes, start, stop);
   }
 
   finish(trailers: Fields | null): void {

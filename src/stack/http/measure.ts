@@ -3,6 +3,7 @@ import type { Fields } from "#/base/fields.ts";
 import { fieldValue } from "#/base/fields.ts";
 import { isFailedAnswer } from "./classify.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
+import { lendBody, lendData } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { isGrpc } from "./mesh-answer.ts";
 
@@ -57,6 +58,10 @@ export class MeasuredExchange implements RequestSink, ResponseSink {
     this.sink?.data(bytes, start, stop);
   }
 
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.sink !== null) lendData(this.sink, bytes, start, stop);
+  }
+
   end(trailers: Fields | null): void {
     this.sink?.end(trailers);
   }
@@ -83,6 +88,10 @@ export class MeasuredExchange implements RequestSink, ResponseSink {
 
   body(bytes: Uint8Array, start: number, stop: number): void {
     this.#reply.body(bytes, start, stop);
+  }
+
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    lendBody(this.#reply, bytes, start, stop);
   }
 
   finish(trailers: Fields | null): void {

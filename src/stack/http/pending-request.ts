@@ -2,7 +2,7 @@ import type { ConnError, ConnErrorCode } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { RequestSink, ResponseSink } from "./exchange.ts";
-import { SPENT } from "./exchange.ts";
+import { copyOf, lendData, SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault } from "./fault.ts";
 
@@ -52,6 +52,11 @@ export class PendingRequest implements RequestSink {
   data(bytes: Uint8Array, start: number, stop: number): void {
     if (this.#sink !== null) this.#sink.data(bytes, start, stop);
     else this.#kept.push(bytes, start, stop);
+  }
+
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.#sink !== null) lendData(this.#sink, bytes, start, stop);
+    else this.#kept.push(copyOf(bytes, start, stop), 0, stop - start);
   }
 
   end(trailers: Fields | null): void {

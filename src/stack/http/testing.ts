@@ -3,6 +3,7 @@ import { parseSocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
@@ -74,6 +75,18 @@ export function memoryPair(clock: Clock, pieceBytes: number = 65_536): [MemoryCo
 }
 
 const HIGH_WATER_BYTES = 65_536;
+
+/** Lends what a socket would, and spoils it afterwards as one would. */
+function deliver(handler: ConnHandler, bytes: Uint8Array): void {
+  const isLent =
+    handler.borrows === true || (handler.borrowsLong === true && bytes.length >= LONG_READ_BYTES_MIN);
+  const lent = isLent ? new Uint8Array(bytes) : bytes;
+  handler.onData(lent);
+  if (isLent) lent.fill(SPOILT);
+}
+
+/** What lent memory holds after the call that lent it. */
+export const SPOILT = 0xee;
 
 export class MemoryConn implements Conn {
   readonly local: SocketAddress;
@@ -184,7 +197,7 @@ export class MemoryConn implements Conn {
     this.#send();
     const had = this.#inbox.length;
     while (this.#inbox.length > 0 && !this.paused && this.#handler !== null && !this.#closed) {
-      this.#handler.onData(this.#inbox.shift() as Uint8Array);
+      deliver(this.#handler, this.#inbox.shift() as Uint8Array);
     }
     if (this.#closed) return;
     // Room in our inbox is room in the far side's pipe.

@@ -4,7 +4,7 @@ import type { PolicySource } from "#/model/policy.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { InboundLimits, RateLimit } from "#/model/traffic.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "../http/exchange.ts";
-import { SPENT } from "../http/exchange.ts";
+import { lendBody, lendData, SPENT } from "../http/exchange.ts";
 import type { Fault } from "../http/fault.ts";
 import { fault } from "../http/fault.ts";
 import { isGrpc } from "../http/mesh-answer.ts";
@@ -180,6 +180,10 @@ class Admitted implements RequestSink, ResponseSink {
     this.#sink.data(bytes, start, stop);
   }
 
+  dataLent(bytes: Uint8Array, start: number, stop: number): void {
+    lendData(this.#sink, bytes, start, stop);
+  }
+
   end(trailers: Fields | null): void {
     this.#sink.end(trailers);
   }
@@ -211,6 +215,10 @@ class Admitted implements RequestSink, ResponseSink {
 
   body(bytes: Uint8Array, start: number, stop: number): void {
     this.#reply.body(bytes, start, stop);
+  }
+
+  bodyLent(bytes: Uint8Array, start: number, stop: number): void {
+    lendBody(this.#reply, bytes, start, stop);
   }
 
   finish(trailers: Fields | null): void {

@@ -568,3 +568,17 @@ test("body bytes that were handed out stay as they are", () => {
   }
   assert.equal(latin1(view, 0, view.length), "0123456789");
 });
+
+test("what was lent and is not read becomes the reader's own", () => {
+  const reader = new Http1Reader({ role: "request" });
+  const lent = Buffer.from(`${post("Content-Length: 5")}hel`);
+  reader.feed(lent);
+  assert.equal(reader.next(), Event.HEAD);
+  assert.equal(reader.plainBodyBytes, 0, "a part of the body is not read yet");
+  reader.own();
+  lent.fill(0xee);
+  assert.equal(reader.next(), Event.BODY);
+  assert.equal(latin1(reader.bytes, reader.start, reader.stop), "hel");
+  assert.equal(reader.next(), Event.NOTHING);
+  assert.equal(reader.plainBodyBytes, 2);
+});

@@ -145,6 +145,10 @@ export class Http1Reader {
   get bufferedBytes(): number {
     return this.#limit - this.#at;
   }
+  /** Of a body with a length: bytes that are still to come and will be BODY as they are, whatever they are. Else 0. */
+  get plainBodyBytes(): number {
+    return this.#state === State.ExpectBody && this.#at === this.#limit ? this.#bodyBytes : 0;
+  }
   /** Nothing of a next message has come: a server may close here without an answer. */
   get isBetweenMessages(): boolean {
     return this.#state === State.ExpectHead && this.#at === this.#limit && !this.#begun;
@@ -161,6 +165,17 @@ export class Http1Reader {
       this.#seen = 0;
       this.#growing = false;
     } else this.#append(bytes, left);
+  }
+
+  /** What was fed and not read becomes the reader's own: for bytes that were lent. */
+  own(): void {
+    const left = this.#limit - this.#at;
+    if (left === 0) return;
+    this.bytes = new Uint8Array(this.bytes.subarray(this.#at, this.#limit));
+    this.#seen = Math.max(0, this.#seen - this.#at);
+    this.#at = 0;
+    this.#limit = left;
+    this.#growing = false;
   }
 
   /** The remote side ended its half of the transport. */
