@@ -79,7 +79,7 @@ async function pair(
 }
 
 test("proves both peers and agrees on an ALPN", async () => {
-  const { client, server } = await pair(NAME, ["a", "pillion/1"], ["pillion/1"]);
+  const { client, server } = await pair(NAME, ["a", "pillion/2"], ["pillion/2"]);
   assert("conn" in client && "conn" in server);
   assert.equal(client.peer.name, NAME);
   assert.deepEqual(server.peer.identity, {
@@ -97,8 +97,8 @@ test("proves both peers and agrees on an ALPN", async () => {
   // Node tells the client alone of the group.
   assert.deepEqual(client.crypto, { cipher: "TLS_AES_128_GCM_SHA256", group: "X25519MLKEM768" });
   assert.deepEqual(server.crypto, { cipher: "TLS_AES_128_GCM_SHA256", group: "" });
-  assert.equal(client.alpn, "pillion/1");
-  assert.equal(server.alpn, "pillion/1");
+  assert.equal(client.alpn, "pillion/2");
+  assert.equal(server.alpn, "pillion/2");
   const seen = new Seen(server.conn, () => server.conn.end());
   const answer = new Seen(client.conn);
   client.conn.write(Buffer.from("hello "));
@@ -122,13 +122,13 @@ test("takes the SPIFFE form of the expected name for the same identity", async (
 });
 
 test("refuses a client that offers no ALPN where one is needed", async () => {
-  const { server } = await pair(NAME, ["pillion/1"], []);
+  const { server } = await pair(NAME, ["pillion/2"], []);
   assert("refusal" in server);
   assert.equal(server.refusal, "no_alpn");
 });
 
 test("refuses a client that offers a foreign ALPN", async () => {
-  const { server } = await pair(NAME, ["pillion/1"], ["h2"]);
+  const { server } = await pair(NAME, ["pillion/2"], ["h2"]);
   assert("refusal" in server);
   assert.equal(server.refusal, "foreign_alpn");
 });
@@ -177,7 +177,7 @@ for (const [name, refusal, detail, leafOfCase] of refusals)
     bad.setAnchors(new Map([["cluster.local", root.pem]]));
     bad.setLeaf(leafOfCase());
     const told = Promise.withResolvers<string>();
-    const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"], bad, (reason, why) =>
+    const { client, server } = await pair(NAME, ["pillion/2"], ["pillion/2"], bad, (reason, why) =>
       told.resolve(`${reason}: ${why}`),
     );
     assert("refusal" in server);
@@ -212,8 +212,8 @@ test("with two trust domains each proves its own identities by its own root, ove
     const ended = Promise.withResolvers<void>();
     const { client, server } = await pair(
       NAME,
-      ["pillion/1"],
-      ["pillion/1"],
+      ["pillion/2"],
+      ["pillion/2"],
       own,
       () => ended.resolve(),
       transportOver(both),
@@ -245,8 +245,8 @@ test("a client that was proven is proven anew once the roots have changed, thoug
   const meet = async (): Promise<string> => {
     const { client, server } = await pair(
       NAME,
-      ["pillion/1"],
-      ["pillion/1"],
+      ["pillion/2"],
+      ["pillion/2"],
       tls,
       undefined,
       transportOver(far),
@@ -263,7 +263,7 @@ test("a client that was proven is proven anew once the roots have changed, thoug
 test("both sides say why a client is refused: no certificate", async () => {
   const outcome = Promise.withResolvers<SecureError | null>();
   const listener = await transport.listen(loopback, ({ conn }) => {
-    transport.secureServer(conn, { alpn: ["pillion/1"], timeoutMs: 2000 }, (error) => outcome.resolve(error));
+    transport.secureServer(conn, { alpn: ["pillion/2"], timeoutMs: 2000 }, (error) => outcome.resolve(error));
   });
   const socket = connect({
     port: listener.address.port,
@@ -271,7 +271,7 @@ test("both sides say why a client is refused: no certificate", async () => {
     servername: NAME,
     ca: root.pem,
     checkServerIdentity: () => undefined,
-    ALPNProtocols: ["pillion/1"],
+    ALPNProtocols: ["pillion/2"],
   });
   const said: Buffer[] = [];
   socket.on("data", (bytes: Buffer) => void said.push(bytes)).on("error", () => undefined);
@@ -284,11 +284,11 @@ test("both sides say why a client is refused: no certificate", async () => {
   });
 });
 
-test("a client that does not speak pillion/1 is cut off without a word", async () => {
+test("a client that does not speak pillion/2 is cut off without a word", async () => {
   const bad = new Tls(clock);
   bad.setAnchors(new Map([["cluster.local", root.pem]]));
   bad.setLeaf(leafOf(testLeaf(root, { trustDomain: "other.example" })));
-  const { client, server } = await pair(NAME, ["pillion/1", "a"], ["a"], bad);
+  const { client, server } = await pair(NAME, ["pillion/2", "a"], ["a"], bad);
   assert("refusal" in server && "conn" in client);
   const seen = new Seen(client.conn);
   assert.notEqual((await seen.closed.promise)?.code, "IDENTITY_REFUSED");
@@ -303,7 +303,7 @@ test("connections share one context for each role, and a change makes new ones",
     own.setAnchors(new Map([["cluster.local", root.pem]]));
     own.setLeaf(leafOf(leaf));
     for (let i = 0; i < 10; i++) {
-      const { client, server } = await pair(NAME, ["pillion/1"], ["pillion/1"], own);
+      const { client, server } = await pair(NAME, ["pillion/2"], ["pillion/2"], own);
       assert("conn" in client && "conn" in server);
       client.conn.reset();
     }

@@ -2,7 +2,7 @@ import { latin1Bytes } from "./latin1.ts";
 
 /**
  * What a sidecar tells one that it refuses, after a handshake of TLS 1.3: there the client takes itself for connected before the
- * server has looked at its certificate, and would only see the connection break. Sent where `pillion/1` was agreed on, as the first and
+ * server has looked at its certificate, and would only see the connection break. Sent where `pillion/2` was agreed on, as the first and
  * last bytes of the server. Neither HTTP/2 nor an opaque stream can begin so: as their first length it is far over either's limit.
  *
  *     ff 50 52 31 | length of the reason, u8 | reason | length of the detail, u16 | detail

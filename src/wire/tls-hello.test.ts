@@ -61,12 +61,12 @@ const hello = (extensions: readonly number[] | null): Uint8Array =>
 test("reads what Node's TLS client sends, at any length of it", () => {
   const bytes = nodeHello({
     servername: "web.shop.serviceaccount.identity.pillion.cluster.local",
-    ALPNProtocols: ["pillion/1", "h2"],
+    ALPNProtocols: ["pillion/2", "h2"],
   });
   assert.deepEqual(inspectClientHello(bytes, 0, bytes.length), {
     kind: "hello",
     sni: "web.shop.serviceaccount.identity.pillion.cluster.local",
-    alpn: ["pillion/1", "h2"],
+    alpn: ["pillion/2", "h2"],
     resumes: false,
   });
   for (let stop = 0; stop < bytes.length; stop++)

@@ -21,9 +21,9 @@ export const TRANSPORT_ALPN = "transport.l5d.io/v1";
 
 /**
  * ALPN between two of our own sidecars. There opaque connections are streams of one that carries them all, and HTTP/2 that carries HTTP/1
- * says how it was spelled (docs/protocol/pillion-1.md).
+ * says how it was spelled (docs/protocol/pillion-2.md).
  */
-export const PILLION_ALPN = "pillion/1";
+export const PILLION_ALPN = "pillion/2";
 
 /** Preface, length and message: everything that goes before the application's bytes. */
 export function encodeTransportHeader(header: TransportHeader): Uint8Array {

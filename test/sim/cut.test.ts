@@ -49,7 +49,7 @@ const INBOUND: Readonly<Record<string, Client>> = {
   "says nothing to the sidecar's own port": { port: OWN_PORT, said: () => undefined },
   "began a handshake at the sidecar's own port": {
     port: OWN_PORT,
-    said: (_scene, conn) => void conn.write(clientHello(SERVER, ["pillion/1"])),
+    said: (_scene, conn) => void conn.write(clientHello(SERVER, ["pillion/2"])),
   },
   "sends no transport header": {
     port: OWN_PORT,
@@ -149,7 +149,7 @@ function hold({ open: held }: Scene, conn: Conn): void {
 function carry(scene: Scene, conn: Conn, carried: (carrier: ClientCarrier) => void = () => undefined): void {
   const { mesh, client } = scene;
   const transport = new SimTransport(mesh.net, client.host, { name: identityOf("client"), flaw: null });
-  const options = { serverName: SERVER, expected: SERVER, alpn: ["pillion/1"], timeoutMs: 5_000 };
+  const options = { serverName: SERVER, expected: SERVER, alpn: ["pillion/2"], timeoutMs: 5_000 };
   transport.secureClient(conn, { ...options, isAnonymous: false }, (_failure, result) => {
     if (result === null) {
       scene.open.delete(conn);
@@ -171,7 +171,7 @@ function carry(scene: Scene, conn: Conn, carried: (carrier: ClientCarrier) => vo
 function secure(scene: Scene, conn: Conn, secured: () => void): void {
   const { mesh, client } = scene;
   const transport = new SimTransport(mesh.net, client.host, { name: identityOf("client"), flaw: null });
-  const options = { serverName: SERVER, expected: SERVER, alpn: ["pillion/1"], timeoutMs: 5_000 };
+  const options = { serverName: SERVER, expected: SERVER, alpn: ["pillion/2"], timeoutMs: 5_000 };
   transport.secureClient(conn, { ...options, isAnonymous: false }, (_failure, result) => {
     // Cut meanwhile, or not: what is left to see is its end.
     hold(scene, conn);

@@ -345,5 +345,5 @@ export function clientHello(serverName: string, alpn: readonly string[]): Uint8A
 }
 
 function offeredIn(hello: Buffer): string[] {
-  return ["pillion/1", "transport.l5d.io/v1"].filter((name) => hello.includes(name));
+  return ["pillion/2", "transport.l5d.io/v1"].filter((name) => hello.includes(name));
 }

@@ -313,7 +313,7 @@ class InboundConnection implements ConnHandler {
     });
   }
 
-  /** `isOurs`: the peer is a sidecar of this project and agreed to `pillion/1`. */
+  /** `isOurs`: the peer is a sidecar of this project and agreed to `pillion/2`. */
   #direct({ port: number, name, protocol }: TransportHeader, isOurs: boolean): void {
     const { registry, inboundPort } = this.#parts;
     registry.count(FAMILIES.transportHeaderConnections, {

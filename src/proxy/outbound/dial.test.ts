@@ -50,7 +50,7 @@ async function until(condition: () => boolean, what: string): Promise<void> {
 const seen: Seen[] = [];
 const far = transportOf("server");
 const listener = await far.listen({ ip: HERE, port: 0 }, ({ conn }) =>
-  far.secureServer(conn, { alpn: ["pillion/1"], timeoutMs: 20_000 }, (_error, result) => {
+  far.secureServer(conn, { alpn: ["pillion/2"], timeoutMs: 20_000 }, (_error, result) => {
     if (result === null) return;
     const one: Seen = { conn: result.conn, bytes: 0, ended: false };
     seen.push(one);

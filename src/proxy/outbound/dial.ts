@@ -317,7 +317,7 @@ function isCarried(endpoint: Endpoint, protocol: DialProtocol): boolean {
   return isOpaque(endpoint, protocol) && endpoint.tunnelPort !== null && endpoint.authorityOverride === null;
 }
 
-/** `pillion/1` is ours alone, so Linkerd's name is offered beside it; without a header port nothing is (facts §4). */
+/** `pillion/2` is ours alone, so Linkerd's name is offered beside it; without a header port nothing is (facts §4). */
 function alpnFor(endpoint: Endpoint, protocol: DialProtocol): readonly string[] {
   if (endpoint.tunnelPort === null && endpoint.authorityOverride === null) return [];
   // A gateway resolves the name itself and is not one of ours today. Genuine HTTP/1 needs nothing that is ours.

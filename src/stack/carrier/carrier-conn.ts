@@ -43,7 +43,7 @@ const RESET_CODE = ErrorCode.CONNECT_ERROR;
 const GRANTED: Fields = [":status", "200"];
 
 /**
- * One opaque connection as a CONNECT stream of a carrier (`pillion/1`): END_STREAM is the end of a half, RST_STREAM a reset. A reset waits,
+ * One opaque connection as a CONNECT stream of a carrier (`pillion/2`): END_STREAM is the end of a half, RST_STREAM a reset. A reset waits,
  * at most `LINGER_MS`, until what was written before it has left: the remote side reads it first. When the carrier breaks, so do all
  * streams on it, as connections would when a machine's link does.
  *

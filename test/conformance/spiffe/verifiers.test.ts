@@ -61,7 +61,7 @@ before(async () => {
     originalDestination: (_fd, { local }) => local,
   });
   listener = await transport.listen({ ip: "127.0.0.1" as IpAddress, port: 0 }, ({ conn }) =>
-    transport.secureServer(conn, { alpn: ["pillion/1"], timeoutMs: 20_000 }, (error, result) => {
+    transport.secureServer(conn, { alpn: ["pillion/2"], timeoutMs: 20_000 }, (error, result) => {
       outcomes.push((error ?? result)!);
       result?.conn.end();
     }),
@@ -130,7 +130,7 @@ const sClient = (...args: string[]): ReturnType<typeof shake> => {
     "-CAfile",
     "root.pem",
   ];
-  const how = ["-verify_return_error", "-x509_strict", "-alpn", "pillion/1", "-brief"];
+  const how = ["-verify_return_error", "-x509_strict", "-alpn", "pillion/2", "-brief"];
   return shake("openssl", "s_client", "-connect", address(), ...mine, ...how, ...args);
 };
 
@@ -148,7 +148,7 @@ test("GnuTLS and a sidecar prove themselves to each other over TLS 1.3", async (
     "gnutls-cli",
     ...mine,
     "--alpn",
-    "pillion/1",
+    "pillion/2",
     "--verify-hostname",
     "web.shop.serviceaccount.identity.pillion.cluster.local",
     "--sni-hostname",
