@@ -281,8 +281,11 @@ export class Http2Link implements ConnHandler, Patrolled {
 
   onData(bytes: Uint8Array): void {
     this.machine.tick(this.#clock.nowMs());
-    this.machine.feed(bytes);
-    this.isLent = this.borrows || (this.borrowsLong && bytes.length >= LONG_READ_BYTES_MIN);
+    const isLong = this.borrowsLong && bytes.length >= LONG_READ_BYTES_MIN;
+    // Many small frames are cheaper copied at once than one by one.
+    const isPassed = isLong && this.machine.dataAhead(bytes) >= LENT_BYTES_MIN;
+    this.isLent = this.borrows || isPassed;
+    this.machine.feed(isLong && !isPassed ? copyOf(bytes, 0, bytes.length) : bytes);
     this.#pump();
     this.isLent = false;
   }
