@@ -181,7 +181,8 @@ async function inPart<T>(part: Part, measureIt: () => Promise<T>, otherwise: T):
 
 async function compare(chosen: readonly Shape[]): Promise<Pick<Results, "rows" | "memory" | "reference">> {
   await startSubjects();
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  // A start leaves memory behind that goes back once it is over.
+  await new Promise((resolve) => setTimeout(resolve, 5000));
   const fresh = running.map(memoryOf);
   await warmUp(chosen);
   const reference = await referenceFor(chosen);

@@ -78,7 +78,7 @@ export const NODE_FLAGS: readonly string[] = ["--disable-warning=ExperimentalWar
  */
 export const SIDECAR_NODE_FLAGS: readonly string[] = [
   ...NODE_FLAGS,
-  "--max-semi-space-size=1",
+  "--max-semi-space-size=4",
   "--single-threaded-gc",
 ];
 
