@@ -21,7 +21,7 @@ export const idle: SoakCase = {
 
 export const idleOpaque: SoakCase = {
   name: "idle-opaque",
-  what: `${IDLE_BYTES} idle opaque connections, each with a TLS connection of its own`,
+  what: `${IDLE_BYTES} idle opaque connections, streams of few TLS connections`,
   seconds: 40,
   idleConnections: IDLE_BYTES,
   prepare: (stage) => hold(stage, "bytes", BYTES_PORT, IDLE_BYTES),
