@@ -28,7 +28,7 @@ export interface EndpointBounds {
 const BOUNDS: EndpointBounds = { limits: LIMITS, heads: HEAD_BOUND };
 
 /** Idle HTTP/1 connections that are kept. */
-const IDLE_MAX = 256;
+const IDLE_MAX = 1024;
 /** Requests that may wait for one connection to be made. */
 const CONNECTING_MAX = 10_000;
 
