@@ -8,6 +8,7 @@ import { errorCodeName, ErrorCode } from "#/wire/http2/frame.ts";
 import type { Http2Link } from "../http/http2-link.ts";
 import { Http2Stream } from "../http/http2-link.ts";
 import type { MeteredConn } from "../metrics/transport.ts";
+import type { KeptStreams } from "./kept-streams.ts";
 
 /** What a stream tells the side of the carrier that it belongs to. */
 export interface CarrierSide {
@@ -16,13 +17,11 @@ export interface CarrierSide {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;
   readonly isServer: boolean;
+  readonly kept: KeptStreams;
   /** The stream has moved more than `BULKY_BYTES`. Once. */
   bulky(): void;
   /** A stream that did has ended. Once. */
   bulkyOver(): void;
-  /** Whether `bytes` of a stream that the remote side has reset may wait for their reader. If so `letGo` follows. */
-  keep(bytes: number): boolean;
-  letGo(bytes: number): void;
   /** A stream that has ended on both sides still holds bytes of its window. Once. `leftoversRead` follows. */
   leftovers(): void;
   leftoversRead(): void;
@@ -252,7 +251,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     this.#linger?.cancel();
     if (this.#over !== null) return;
     const { heldBytes } = this;
-    const isKept = heldBytes === 0 || this.#side.keep(heldBytes);
+    const isKept = heldBytes === 0 || this.#side.kept.keep(heldBytes);
     if (isKept) this.#keptBytes = heldBytes;
     this.heldBytes = 0;
     const why =
@@ -371,7 +370,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     if (held.isEmpty) this.#held = null;
     if (this.#keptBytes > 0) {
       this.#keptBytes -= bytes.length;
-      this.#side.letGo(bytes.length);
+      this.#side.kept.letGo(bytes.length);
     } else this.release(bytes.length);
     if (this.heldBytes === 0) this.#readLeftovers();
     this.#handler?.onData(bytes);
@@ -387,7 +386,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     if (this.#isClosed) return;
     this.#isClosed = true;
     if (this.#isBulky) this.#side.bulkyOver();
-    if (this.#keptBytes > 0) this.#side.letGo(this.#keptBytes);
+    if (this.#keptBytes > 0) this.#side.kept.letGo(this.#keptBytes);
     this.#keptBytes = 0;
     this.#readLeftovers();
     this.#front = [];

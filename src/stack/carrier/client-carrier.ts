@@ -30,11 +30,11 @@ export class ClientCarrier implements Http2LinkOwner, CarrierSide {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;
   readonly isServer = false;
+  readonly kept = new KeptStreams();
   /** Streams that move many bytes. */
   bulkyCount = 0;
   readonly #link: Http2Link;
   readonly #events: ClientCarrierEvents;
-  readonly #kept = new KeptStreams();
   #leftoversCount = 0;
   #isRetired = false;
   #isEmpty = true;
@@ -85,14 +85,6 @@ export class ClientCarrier implements Http2LinkOwner, CarrierSide {
   bulkyOver(): void {
     this.bulkyCount--;
     this.#events.roomier();
-  }
-
-  keep(bytes: number): boolean {
-    return this.#kept.keep(bytes);
-  }
-
-  letGo(bytes: number): void {
-    this.#kept.letGo(bytes);
   }
 
   leftovers(): void {

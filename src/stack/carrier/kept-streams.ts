@@ -8,6 +8,7 @@ const KEPT_BYTES_MAX = 4 * 1024 * 1024;
 export class KeptStreams {
   #bytes = 0;
 
+  /** Whether `bytes` of a stream that the remote side has reset may wait for their reader. If so `letGo` follows. */
   keep(bytes: number): boolean {
     if (this.#bytes + bytes > KEPT_BYTES_MAX) return false;
     this.#bytes += bytes;

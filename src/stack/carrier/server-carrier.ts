@@ -27,11 +27,11 @@ export class ServerCarrier implements Http2LinkOwner, CarrierSide, HttpServing {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;
   readonly isServer = true;
+  readonly kept = new KeptStreams();
   /** Streams are no requests. */
   readonly activeRequests = 0;
   readonly #link: Http2Link;
   readonly #events: ServerCarrierEvents;
-  readonly #kept = new KeptStreams();
   #leftoversCount = 0;
 
   /** `conn` is past the transport header; what was read beyond that has been put back into it. */
@@ -74,14 +74,6 @@ export class ServerCarrier implements Http2LinkOwner, CarrierSide, HttpServing {
   recheck(): void {}
   bulky(): void {}
   bulkyOver(): void {}
-
-  keep(bytes: number): boolean {
-    return this.#kept.keep(bytes);
-  }
-
-  letGo(bytes: number): void {
-    this.#kept.letGo(bytes);
-  }
 
   leftovers(): void {
     this.#leftoversCount++;

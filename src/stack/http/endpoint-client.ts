@@ -27,8 +27,6 @@ export interface EndpointBounds {
 
 const BOUNDS: EndpointBounds = { limits: LIMITS, heads: HEAD_BOUND };
 
-/** Idle HTTP/1 connections that are kept. */
-const IDLE_MAX = 1024;
 /** Requests that may wait for one connection to be made. */
 const CONNECTING_MAX = 10_000;
 
@@ -73,7 +71,6 @@ export class EndpointClient implements HttpService {
         meshed: endpoint.identity !== null,
         heads: bounds.heads,
       },
-      IDLE_MAX,
       backend,
     );
   }

@@ -17,19 +17,20 @@ const UNREPEATABLE_IDLE_MS = 1_000;
 /** … and one that does is trusted for half as long as it took, or not at all, until it has not done so for a while. */
 const TRUST_MS_LEAST = 10;
 const DISTRUST_MS = 60_000;
+/** Idle connections that are kept: as many as a crowd of clients uses at once. */
+const IDLE_MAX = 1024;
 
 /** Opens one connection; `done` exactly once and never synchronously. */
 export type Connect = (done: (error: ConnError | null, conn: Conn | null) => void) => Cancel;
 
 /**
  * HTTP/1 connections to one server: the most recently used idle one is taken first, so that the others may age and
- * close. Idle connections are at most `idleMax`; one more is closed.
+ * close. Idle connections are at most `IDLE_MAX`; one more is closed.
  */
 export class Http1Pool implements HttpService, Http1ClientOwner {
   readonly #connect: Connect;
   readonly #clock: Clock;
   readonly #settings: Http1ClientSettings;
-  readonly #idleMax: number;
   readonly #backend: BackendBounds;
   /** In the order in which they became idle. */
   readonly #idle: Http1Client[] = [];
@@ -45,13 +46,11 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
     connect: Connect,
     clock: Clock,
     settings: Http1ClientSettings = HTTP1_CLIENT_DEFAULTS,
-    idleMax: number = 256,
     backend: BackendBounds = new BackendBounds(""),
   ) {
     this.#connect = connect;
     this.#clock = clock;
     this.#settings = settings;
-    this.#idleMax = idleMax;
     this.#backend = backend;
   }
 
@@ -128,7 +127,7 @@ export class Http1Pool implements HttpService, Http1ClientOwner {
   }
 
   idle(client: Http1Client): void {
-    if (this.#closed || this.#idle.length >= this.#idleMax) {
+    if (this.#closed || this.#idle.length >= IDLE_MAX) {
       client.close();
       return;
     }
