@@ -1163,8 +1163,7 @@ export class Http2Connection {
       stream.windowBytes += moreBytes;
       this.#update(stream, stream.id, moreBytes);
     }
-    // An epoch has just ended, so there is a flow worth measuring.
-    if (stream.epochBytes === 0 && stream.windowBytes < mostBytes && tuner.wantsPing(nowMs)) {
+    if (tuner.hasEpochEnded && stream.windowBytes < mostBytes && tuner.wantsPing(nowMs)) {
       tuner.asked(nowMs);
       this.#writer.ping(RTT_MARK, 0);
     }

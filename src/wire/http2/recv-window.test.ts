@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Event, Http2Connection } from "./connection.ts";
 import { Frame } from "./frame.ts";
+import { RecvWindow, WindowTuner } from "./recv-window.ts";
 import type { Http2Settings } from "./settings.ts";
 
 const MIB = 1024 * 1024;
@@ -92,6 +93,25 @@ test("a window grows until a long link is full", () => {
     download.receivedBytes - before > 0.95 * 40_000_000,
     `${download.receivedBytes - before} bytes a second`,
   );
+});
+
+test("frames that fill the window make it grow where they are read, and only there", () => {
+  const tuner = new WindowTuner();
+  tuner.measured(50);
+  const bytes = 64 * 1024;
+  const came = (window: RecvWindow, size: number, nowMs: number): number => {
+    window.leftBytes -= size;
+    return tuner.received(window, size, MIB, nowMs);
+  };
+  const read = new RecvWindow(bytes);
+  assert.equal(came(read, bytes, 0), 0);
+  read.leftBytes += bytes;
+  assert.equal(came(read, bytes, 50), bytes);
+  const unread = new RecvWindow(bytes);
+  assert.equal(came(unread, 1024, 0), 0);
+  assert.equal(came(unread, bytes - 1024, 0), 0);
+  unread.leftBytes += bytes / 2;
+  assert.equal(came(unread, bytes / 2, 50), 0);
 });
 
 test("it stops at its bound: bound ÷ round trip is all that flows", () => {

@@ -34,6 +34,8 @@ export class RecvWindow {
 export class WindowTuner {
   /** Until something was measured nothing grows. */
   rttMs = 0;
+  /** What `received` was told of last ended an epoch, so there is a flow worth measuring. */
+  hasEpochEnded = false;
   /** A PING of ours is under way. */
   isAsking = false;
   #askedAtMs = -Infinity;
@@ -41,15 +43,17 @@ export class WindowTuner {
   /** By how much the window is to grow now that `bytes` came: 0 nearly always. */
   received(window: RecvWindow, bytes: number, mostBytes: number, nowMs: number): number {
     if (window.epochAtMs < 0) window.epochAtMs = nowMs;
+    // Of what came before: nobody can have read what has just come, and that may be a whole window.
+    const { windowBytes, epochBytes } = window;
     window.epochBytes += bytes;
-    const { windowBytes } = window;
-    if (2 * window.epochBytes < windowBytes) return 0;
+    this.hasEpochEnded = 2 * epochBytes >= windowBytes;
+    if (!this.hasEpochEnded) return 0;
     const elapsedMs = nowMs - window.epochAtMs;
-    window.epochBytes = 0;
+    window.epochBytes = bytes;
     // At once, so that the pauses of a sender that comes in bursts count, too.
     window.epochAtMs = nowMs;
     if (windowBytes >= mostBytes || elapsedMs >= 2 * this.rttMs) return 0;
-    if (3 * window.unreadBytes > windowBytes) return 0;
+    if (3 * (window.unreadBytes - bytes) > windowBytes) return 0;
     return Math.min(windowBytes, mostBytes - windowBytes);
   }
 
