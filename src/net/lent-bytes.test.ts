@@ -208,6 +208,79 @@ test(
 );
 
 test(
+  "streams over more connections than may gather their reads arrive whole",
+  { timeout: 60_000 },
+  async (t) => {
+    const wholeBytes = 6_000_000;
+    await Promise.all(
+      Array.from({ length: 24 }, async (_, who) => {
+        const { own, remote } = await sockets(t);
+        const { client, server } = await tlsConns();
+        client.setHandler(quiet);
+        pipe(server, new SocketConn(clock, own), () => undefined);
+        const whole = streamOf(who, wholeBytes);
+        // Longer and shorter than a block of reads, some with a short record behind.
+        for (let at = 0, size = 16_384; at < wholeBytes; at += size, size = (size * 3) % 400_000)
+          client.write(whole.subarray(at, at + size));
+        // Of half of them nobody reads until others have come and gone.
+        if (who % 2 === 1)
+          for (let turns = 0; turns < 300; turns++) await new Promise((resolve) => setImmediate(resolve));
+        assert.ok(whole.equals(await received(remote, wholeBytes)));
+        client.reset();
+      }),
+    );
+  },
+);
+
+test(
+  "full records that follow each other are handed over together, and a message at once",
+  { timeout: 20_000 },
+  async (t) => {
+    const { client, server } = await tlsConns();
+    t.after(() => client.reset());
+    client.setHandler(quiet);
+    const sizes: number[] = [];
+    const got: Buffer[] = [];
+    let gotBytes = 0;
+    server.setHandler({
+      ...quiet,
+      borrows: true,
+      onData: (bytes) => {
+        sizes.push(bytes.length);
+        got.push(Buffer.from(bytes));
+        gotBytes += bytes.length;
+      },
+    });
+    // The last record is full, too: nothing behind it says that it was the last.
+    const whole = streamOf(5, 60 * 16_384);
+    client.write(whole);
+    await untilEqual(() => gotBytes, whole.length);
+    assert.ok(sizes.length <= 30, `${sizes.length} pieces of 60 records`);
+    assert.ok(sizes.includes(8 * 16_384), sizes.join());
+    client.write(Buffer.from("short"));
+    await untilEqual(() => gotBytes, whole.length + 5);
+    assert.ok(Buffer.concat([whole, Buffer.from("short")]).equals(Buffer.concat(got)));
+  },
+);
+
+test("what came before an end is told before it, though it was gathered", { timeout: 20_000 }, async () => {
+  const { client, server } = await tlsConns();
+  client.setHandler(quiet);
+  let gotBytes = 0;
+  const atEnd = Promise.withResolvers<number>();
+  server.setHandler({
+    ...quiet,
+    borrows: true,
+    onData: (bytes) => (gotBytes += bytes.length),
+    onEnd: () => atEnd.resolve(gotBytes),
+  });
+  client.write(streamOf(6, 3 * 16_384));
+  client.end();
+  assert.equal(await atEnd.promise, 3 * 16_384);
+  server.end();
+});
+
+test(
   "a borrower that pauses between the records of one read finds the rest as it was",
   { timeout: 20_000 },
   async (t) => {

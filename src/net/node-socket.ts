@@ -3,9 +3,13 @@
  * changed, everything goes on by public ways.
  */
 import { Socket, type Server } from "node:net";
+import { join } from "./blocks.ts";
+import { READ_BLOCK_BYTES } from "./read-block.ts";
 
-/** What one read may bring. TLS brings a record at most, 16 KiB. */
-const READ_BYTES_MAX = 128 * 1024;
+/** What one read may bring: with the head of an HTTP/2 frame in front, whole records to the byte. */
+const READ_BYTES_MAX = READ_BLOCK_BYTES - 9;
+/** Room in front of what was read, for what is to be sent before it. */
+const HEADROOM_BYTES = 64;
 
 interface Handle {
   readonly fd?: number;
@@ -54,35 +58,69 @@ export function isConnected(socket: Socket): boolean {
  * the read of a small message, and idle connections hold nothing so. What was read is lent for one call, and nothing else
  * can be read before that returns. Never replaced, for sockets know its address.
  */
-const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES_MAX);
+const readMemory = Buffer.allocUnsafeSlow(HEADROOM_BYTES + READ_BYTES_MAX);
+export const readBuffer: Buffer = readMemory.subarray(HEADROOM_BYTES);
+
+/**
+ * Puts what is to be sent before `lent` in front of it, where it lies, and gives both as one piece. Null: there is no room, or it does
+ * not begin where reads do, so that somebody may still look at what is before it.
+ */
+export function putInFront(pieces: readonly Uint8Array[], bytes: number, lent: Uint8Array): Buffer | null {
+  if (
+    bytes > HEADROOM_BYTES ||
+    lent.buffer !== readMemory.buffer ||
+    lent.byteOffset !== readBuffer.byteOffset
+  )
+    return null;
+  const start = HEADROOM_BYTES - bytes;
+  const whole = readMemory.subarray(start, HEADROOM_BYTES + lent.length);
+  join(pieces, whole);
+  return whole;
+}
 
 /** Node's names for what its public option `onread` sets. Null: not this Node. */
-const keys = ((): { buffer: keyof Socket; callback: keyof Socket } | null => {
+const keys = ((): { buffer: keyof Socket; next: keyof Socket; callback: keyof Socket } | null => {
+  const next = (): Buffer => readBuffer;
   const callback = (): boolean => true;
-  const probe = new Socket({ onread: { buffer: readBuffer, callback } });
-  const found: symbol[] = [];
-  for (const value of [readBuffer, callback])
-    for (const symbol of Object.getOwnPropertySymbols(probe))
-      if ((probe as unknown as Record<symbol, unknown>)[symbol] === value) found.push(symbol);
-  probe.destroy();
-  if (found.length !== 2) return null;
-  return { buffer: found[0] as never, callback: found[1] as never };
+  const fixed = new Socket({ onread: { buffer: readBuffer, callback } });
+  const varying = new Socket({ onread: { buffer: next, callback } });
+  const find = (probe: Socket, value: unknown): symbol[] =>
+    Object.getOwnPropertySymbols(probe).filter(
+      (symbol) => (probe as unknown as Record<symbol, unknown>)[symbol] === value,
+    );
+  const found = [...find(fixed, readBuffer), ...find(varying, next), ...find(fixed, callback)];
+  fixed.destroy();
+  varying.destroy();
+  if (found.length !== 3) return null;
+  return { buffer: found[0] as never, next: found[1] as never, callback: found[2] as never };
 })();
 
 /**
- * Makes an open socket lend what it reads to `receive`, for the call, instead of emitting `data`: `onread` for a socket that
- * is there already. The socket must be paused; what it had read before is returned. Null: this socket cannot, and is
- * unchanged. From within `receive` the socket may be paused, ended and destroyed.
+ * Makes an open socket lend what it reads to `receive`, as `memory[0, size)` for the call, instead of emitting `data`: `onread` for a
+ * socket that is there already. `receive` says where the next read is to go, which is its own memory then, or null: no change. The socket
+ * must be paused; what it had read before is returned. Null: this socket cannot, and is unchanged. From within `receive` the socket may be
+ * paused, ended and destroyed.
  */
-export function lendReads(socket: Socket, receive: (bytes: Uint8Array) => void): Uint8Array[] | null {
+export function lendReads(
+  socket: Socket,
+  receive: (memory: Uint8Array, size: number) => Uint8Array | null,
+): Uint8Array[] | null {
   const handle = handleOf(socket);
   if (keys === null || handle === null || typeof handle.useUserBuffer !== "function") return null;
   const before: Uint8Array[] = [];
   for (let bytes = take(socket); bytes !== null; bytes = take(socket)) before.push(bytes);
   const fields = socket as unknown as Record<keyof Socket, unknown>;
+  let next: Uint8Array | null = null;
   fields[keys.buffer] = readBuffer;
-  fields[keys.callback] = (size: number): boolean => {
-    receive(size === READ_BYTES_MAX ? readBuffer : readBuffer.subarray(0, size));
+  const { next: nextKey } = keys;
+  const giveNext = (): Uint8Array | null => next;
+  fields[keys.callback] = (size: number, memory: Uint8Array): boolean => {
+    const place = receive(memory, size);
+    if (place !== next) {
+      next = place;
+      // Node asks after this call; it need not for a message.
+      fields[nextKey] = place === null ? null : giveNext;
+    }
     return true;
   };
   handle.useUserBuffer(readBuffer);
@@ -101,6 +139,7 @@ export function stopLending(socket: Socket): void {
   socket.pause();
   const fields = socket as unknown as Record<keyof Socket, unknown>;
   fields[keys.buffer] = null;
+  fields[keys.next] = null;
   fields[keys.callback] = null;
 }
 

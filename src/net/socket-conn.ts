@@ -11,11 +11,22 @@ import { SOON_ROUNDS_MAX } from "./clock.ts";
 import {
   isConnected,
   lendReads,
+  putInFront,
   queuedBytesOf,
+  readBuffer,
   stopLending,
   writeAllDirectly,
   writeDirectly,
 } from "./node-socket.ts";
+import {
+  GatheredReads,
+  giveReadBlock,
+  isKeepable,
+  keepLent,
+  READ_BLOCK_BYTES,
+  RECORD_BYTES,
+  type ReadBlock,
+} from "./read-block.ts";
 
 /** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
 const BUFFERED_BYTES_HIGH = 256 * 1024;
@@ -30,7 +41,9 @@ const JOIN_BYTES_MAX = 16 * 1024;
 /** From here on blocks that are used again are worth it: many connections may have one under way each. */
 const BLOCK_USE_BYTES_MIN = 8 * 1024;
 /** What is lent to TLS goes at once from here on, with what is pending: a record's worth. */
-const LENT_AT_ONCE_BYTES_MIN = 16 * 1024;
+const LENT_AT_ONCE_BYTES_MIN = RECORD_BYTES;
+/** Of a block that is lent and may be kept, half or more is worth all of it. */
+const KEPT_BYTES_MIN = READ_BLOCK_BYTES / 2;
 
 /**
  * A TCP connection, or the TLS connection on top of one, as a `Conn`. Nothing is read before the first handler is set.
@@ -66,6 +79,10 @@ export class SocketConn implements Conn {
   #lastBlockBytes = 0;
   /** … and those whose write has not completed. Nobody else has a view of either. */
   #flyingBlocks: Buffer[] = [];
+  /** … in a block of reads that was kept for it. */
+  #keptBlock: ReadBlock | null = null;
+  /** Under TLS. */
+  #gathered: GatheredReads | null = null;
   #flushScheduled = false;
   #wantsDrain = false;
   #front: Uint8Array[] = [];
@@ -120,7 +137,8 @@ export class SocketConn implements Conn {
     this.#endTold = false;
     if (isFirst) {
       this.#socket.on("end", this.#onEnd);
-      const before = lendReads(this.#socket, this.#onLent);
+      if (this.#isTls) this.#gathered = new GatheredReads(this.#clock, this.#onLent);
+      const before = lendReads(this.#socket, this.#onRead);
       if (before === null) this.#socket.on("data", this.#onData);
       else this.#front.push(...before);
     }
@@ -145,10 +163,24 @@ export class SocketConn implements Conn {
       bytes.length >= LENT_AT_ONCE_BYTES_MIN &&
       (this.#pendingBytes === 0 || this.#pendingBytes + bytes.length <= joinBuffer.length)
     ) {
+      const whole = putInFront(this.#pending.chunks, this.#pendingBytes, bytes);
+      if (whole === null) this.#pending.push(bytes, 0, bytes.length);
+      else {
+        this.#pending.take();
+        this.#pending.push(whole, 0, whole.length);
+      }
+      this.#pendingBytes += bytes.length;
+      this.bytesWritten += bytes.length;
+      this.#writePending();
+      return true;
+    }
+    // Without a copy: what the kernel does not take at once stays where it is.
+    if (!this.#isTls && this.#flyingBytes === 0 && bytes.length >= KEPT_BYTES_MIN && isKeepable(bytes)) {
       this.#pending.push(bytes, 0, bytes.length);
       this.#pendingBytes += bytes.length;
       this.bytesWritten += bytes.length;
       this.#writePending();
+      if (this.#flyingBytes > 0) this.#keptBlock = keepLent();
       return true;
     }
     for (let at = 0; at < bytes.length;) {
@@ -314,6 +346,14 @@ export class SocketConn implements Conn {
     }
   };
 
+  readonly #onRead = (memory: Uint8Array, size: number): Uint8Array | null => {
+    const gathered = this.#gathered;
+    if (gathered !== null && gathered.isGathering) return gathered.came(size) ?? readBuffer;
+    this.#onLent(size === memory.length ? memory : memory.subarray(0, size));
+    if (gathered === null || size !== RECORD_BYTES || this.#handler?.borrows !== true) return null;
+    return this.#isClosed || this.#isReset ? null : gathered.begin();
+  };
+
   readonly #onLent = (bytes: Uint8Array): void => {
     const handler = this.#handler;
     if (
@@ -380,6 +420,8 @@ export class SocketConn implements Conn {
   };
 
   readonly #onClose = (): void => {
+    this.#gathered?.handOver();
+    this.#gathered?.close();
     this.#isClosed = true;
     this.#look?.cancel();
     this.#pending.take();
@@ -438,6 +480,8 @@ export class SocketConn implements Conn {
   }
 
   #giveBlocks(): void {
+    if (this.#keptBlock !== null) giveReadBlock(this.#keptBlock);
+    this.#keptBlock = null;
     const blocks = this.#flyingBlocks;
     for (let i = 0; i < blocks.length; i++) giveBlock(blocks[i] as Buffer);
     blocks.length = 0;
