@@ -16,6 +16,11 @@ interface Handle {
   readonly writeQueueSize?: number;
   getpeername?(out: object): number;
   useUserBuffer?(buffer: Uint8Array): void;
+  /** Kept by Node's JavaScript. */
+  reading?: boolean;
+  /** 0 = done. */
+  readStart?(): number;
+  readStop?(): number;
   /** 0 = done. */
   setNoDelay?(isOn: boolean): number;
   /** Units: seconds. */
@@ -131,6 +136,35 @@ export function lendReads(
 
 function take(socket: Socket): Uint8Array | null {
   return socket.readableLength === 0 ? null : (socket.read() as Uint8Array | null);
+}
+
+/**
+ * Begins to read. A socket that lends its reads needs nothing else of its stream than the handle's own call: that it flows, and telling
+ * of it a tick later, is for listeners that it has not.
+ */
+export function startReading(socket: Socket): void {
+  const handle = lendingHandleOf(socket);
+  if (handle === null) socket.resume();
+  else if (handle.reading === false) {
+    handle.reading = true;
+    if (handle.readStart?.() === 0) return;
+    // Node tries again, and tells of the error.
+    handle.reading = false;
+    socket.resume();
+  }
+}
+
+/** Undoes `startReading`. */
+export function stopReading(socket: Socket): void {
+  const handle = lendingHandleOf(socket);
+  if (handle?.reading === true && handle.readStop?.() === 0) handle.reading = false;
+  else socket.pause();
+}
+
+function lendingHandleOf(socket: Socket): Handle | null {
+  if (keys === null) return null;
+  const isLending = typeof (socket as unknown as Record<keyof Socket, unknown>)[keys.callback] === "function";
+  return isLending ? handleOf(socket) : null;
 }
 
 /** Undoes `lendReads`: the socket is an ordinary one again, paused. */

@@ -9,7 +9,15 @@ import { SocketConn } from "./socket-conn.ts";
 
 const clock = new SystemClock();
 
-async function pair(by: Clock = clock): Promise<{ conn: SocketConn; remote: Socket; close: () => void }> {
+interface Pair {
+  conn: SocketConn;
+  /** Below `conn`. */
+  socket: Socket;
+  remote: Socket;
+  close: () => void;
+}
+
+async function pair(by: Clock = clock): Promise<Pair> {
   const server = createServer({ allowHalfOpen: true });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -21,6 +29,7 @@ async function pair(by: Clock = clock): Promise<{ conn: SocketConn; remote: Sock
   remote.on("error", () => {});
   return {
     conn: new SocketConn(by, socket),
+    socket,
     remote,
     close: () => {
       remote.destroy();
@@ -148,5 +157,94 @@ test(
     lookNow();
     assert.equal((await closed.promise)?.code, "RESET");
     assert.equal(look, null);
+  },
+);
+
+/** How often the kernel's socket below was told to stop reading from now on. */
+function countStops(socket: Socket): () => number {
+  const handle = (socket as unknown as { _handle: { readStop: () => number } })._handle;
+  const readStop = handle.readStop.bind(handle);
+  let stops = 0;
+  handle.readStop = () => {
+    stops++;
+    return readStop();
+  };
+  return () => stops;
+}
+
+test(
+  "whoever looks at the first bytes and hands the connection on within the turn does not stop it",
+  { timeout: 5000 },
+  async (t) => {
+    const { conn, socket, remote, close } = await pair();
+    t.after(() => {
+      conn.reset();
+      close();
+    });
+    let text = "";
+    const seen = Promise.withResolvers<void>();
+    const second = {
+      onData: (bytes: Uint8Array) => {
+        text += Buffer.from(bytes).toString();
+        if (text.endsWith("more")) seen.resolve();
+        else remote.write(" and more");
+      },
+      onEnd: () => {},
+      onDrain: () => {},
+      onClose: () => {},
+    };
+    conn.setHandler({
+      ...second,
+      onData: (bytes) => {
+        conn.pause();
+        conn.unread(bytes);
+        conn.setHandler(second);
+        conn.resume();
+      },
+    });
+    const stops = countStops(socket);
+    remote.write("first");
+    await seen.promise;
+    assert.equal(text, "first and more");
+    assert.equal(stops(), 0);
+  },
+);
+
+test(
+  "who pauses from within a read, and stays so, is told nothing more until it resumes",
+  { timeout: 5000 },
+  async (t) => {
+    const { conn, socket, remote, close } = await pair();
+    t.after(() => {
+      conn.reset();
+      close();
+    });
+    const got: string[] = [];
+    const paused = Promise.withResolvers<void>();
+    const ended = Promise.withResolvers<void>();
+    conn.setHandler({
+      onData: (bytes) => {
+        got.push(Buffer.from(bytes).toString());
+        conn.pause();
+        paused.resolve();
+      },
+      onEnd: () => ended.resolve(),
+      onDrain: () => {},
+      onClose: () => {},
+    });
+    const stops = countStops(socket);
+    remote.write("one");
+    await paused.promise;
+    await turn();
+    assert.equal(stops(), 1);
+    remote.end("two");
+    await once(remote, "finish");
+    for (let i = 0; i < 5; i++) await turn();
+    assert.deepEqual([got, conn.bytesRead], [["one"], 3]);
+    conn.resume();
+    while (got.length < 2) await turn();
+    conn.resume();
+    await ended.promise;
+    assert.deepEqual(got, ["one", "two"]);
   },
 );

@@ -14,7 +14,9 @@ import {
   putInFront,
   queuedBytesOf,
   readBuffer,
+  startReading,
   stopLending,
+  stopReading,
   writeAllDirectly,
   writeDirectly,
 } from "./node-socket.ts";
@@ -87,7 +89,10 @@ export class SocketConn implements Conn {
   #wantsDrain = false;
   #front: Uint8Array[] = [];
   #deliveryScheduled = false;
+  /** The kernel is read from. */
   #isReading = false;
+  /** Within `onData` of a read that was not all that could come: see `#stopReading`. */
+  #isInShortRead = false;
   #isPaused = false;
   #isEnded = false;
   #isFinished = false;
@@ -263,10 +268,7 @@ export class SocketConn implements Conn {
 
   pause(): void {
     this.#isPaused = true;
-    if (this.#isReading) {
-      this.#isReading = false;
-      this.#socket.pause();
-    }
+    this.#stopReading();
   }
 
   resume(): void {
@@ -279,10 +281,7 @@ export class SocketConn implements Conn {
     if (bytes.length === 0) return;
     this.#front.unshift(bytes);
     this.bytesRead -= bytes.length;
-    if (this.#isReading) {
-      this.#isReading = false;
-      this.#socket.pause();
-    }
+    this.#stopReading();
     this.#scheduleDelivery();
   }
 
@@ -311,6 +310,19 @@ export class SocketConn implements Conn {
     return socket;
   }
 
+  /**
+   * From within a short read it waits for the end of the turn: nothing more is read before, and whoever looks at the first bytes and hands
+   * the connection on has resumed by then. Stopping and starting are two system calls.
+   */
+  #stopReading(): void {
+    if (!this.#isReading) return;
+    if (this.#isInShortRead) this.#scheduleDelivery();
+    else {
+      this.#isReading = false;
+      stopReading(this.#socket);
+    }
+  }
+
   #scheduleDelivery(): void {
     if (this.#deliveryScheduled) return;
     this.#deliveryScheduled = true;
@@ -333,7 +345,10 @@ export class SocketConn implements Conn {
       // `reset` and `detach` inside the call.
       if (this.#closeTold) return;
     }
-    if (this.#isPaused || this.#isReset || this.#front.length > 0) return;
+    if (this.#isPaused || this.#isReset || this.#front.length > 0) {
+      this.#stopReading();
+      return;
+    }
     if (this.#remoteEnded && !this.#endTold) {
       this.#endTold = true;
       this.#handler.onEnd();
@@ -342,7 +357,7 @@ export class SocketConn implements Conn {
       this.#tellClose();
     } else if (!this.#isReading && !this.#remoteEnded) {
       this.#isReading = true;
-      this.#socket.resume();
+      startReading(this.#socket);
     }
   };
 
@@ -355,6 +370,12 @@ export class SocketConn implements Conn {
   };
 
   readonly #onLent = (bytes: Uint8Array): void => {
+    this.#isInShortRead = !this.#isTls && bytes.length < LONG_READ_BYTES_MIN;
+    this.#take(bytes);
+    this.#isInShortRead = false;
+  };
+
+  #take(bytes: Uint8Array): void {
     const handler = this.#handler;
     if (
       handler !== null &&
@@ -367,7 +388,7 @@ export class SocketConn implements Conn {
       this.bytesRead += bytes.length;
       handler.onData(bytes);
     } else this.#onData(copyOf(bytes));
-  };
+  }
 
   readonly #onData = (bytes: Uint8Array): void => {
     if (this.#isReset) return;
@@ -383,6 +404,8 @@ export class SocketConn implements Conn {
     // Put back while the socket was already flowing: keep the order.
     if (this.#front.length > 0 || this.#isPaused) {
       this.#front.push(bytes);
+      this.#isInShortRead = false;
+      this.#stopReading();
       this.#scheduleDelivery();
       return;
     }
@@ -392,7 +415,8 @@ export class SocketConn implements Conn {
 
   readonly #onEnd = (): void => {
     this.#remoteEnded = true;
-    this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
+    // Once our own end is under way, the kernel tells how that goes.
+    if (!this.#isFinished) this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
     this.#scheduleDelivery();
   };
 
