@@ -19,7 +19,6 @@ import { sourceLabels } from "#/stack/metrics/source-labels.ts";
 import { ConnLabels, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
 import { isLoopback } from "#/stack/networks.ts";
 import { pipe } from "#/stack/pipe.ts";
-import { isStraight } from "#/stack/route/rule-service.ts";
 import { chooseTcp, findTcpRoute } from "#/stack/route/tcp.ts";
 import { detectHttp } from "#/wire/detect.ts";
 import { inspectClientHello, type ClientHello } from "#/wire/tls-hello.ts";
@@ -272,9 +271,8 @@ class OutboundConnection implements ConnHandler {
 
   /** Whether all requests go where bytes go, and any endpoint there will do. */
   #goesStraight(target: Target, source: EndpointSource | null): boolean {
-    const { only } = target.table;
-    if (only === null || !isStraight(only)) return false;
-    const { backend } = only.rule.backends[0]!;
+    const backend = target.table.straight;
+    if (backend === null) return false;
     const traffic = backend.kind === "forbidden" ? null : backend.traffic;
     return target.sourceOf(backend) === source && (traffic === null || !looksAtRequests(traffic));
   }

@@ -125,14 +125,15 @@ export class RouteLayer implements HttpService {
     this.#forget();
     this.#table = table;
     if (table.only === null) return;
-    const service = this.#serviceOf(table.only);
-    this.#only = service.straight ?? service;
+    const held = table.straight === null ? null : this.#parts.backends.hold(table.straight);
+    this.#only = held?.dispatch ?? this.#serviceOf(table.only);
   }
 
   #forget(): void {
     this.#table = null;
     for (const service of this.#services.values()) service.leave();
-    this.#services.clear();
+    // Clearing makes a new table.
+    if (this.#services.size > 0) this.#services.clear();
     this.#only = null;
     this.#lastHead = null;
     this.#lastService = null;

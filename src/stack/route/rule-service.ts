@@ -1,5 +1,5 @@
 import { ruleOf } from "#/model/policy.ts";
-import type { HttpRule, RouteBackend } from "#/model/route.ts";
+import type { RouteBackend } from "#/model/route.ts";
 import type { SessionPersistence } from "#/model/traffic.ts";
 import type { TriedEndpoints } from "../http/dispatch.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseSink } from "../http/exchange.ts";
@@ -7,40 +7,15 @@ import { SPENT } from "../http/exchange.ts";
 import { fault } from "../http/fault.ts";
 import { MeasuredExchange, type HttpSeries } from "../http/measure.ts";
 import type { RetryBudgetWindow } from "../retry/retry-budget.ts";
-import { needsRetryLayer, type Destination, type Destinations, type RetryRule } from "../retry/retry-rule.ts";
+import { type Destination, type Destinations, type RetryRule } from "../retry/retry-rule.ts";
 import { Request } from "../http/translate.ts";
 import type { Candidate } from "./candidate.ts";
 import { filtersOf, type Filters } from "./filters.ts";
+import { DEFAULT, isRetried, persistenceOf } from "./straight.ts";
 import type { HeldBackend, RouteLayerParts, RuleSeries } from "./layer.ts";
 import { MirroredRequest, type MirrorCopy } from "./mirror.ts";
 import { drawBackend, type SplitState } from "./split.ts";
 import { nameOf } from "./table.ts";
-
-/** Whether all that becomes of requests is that they go to the one backend of a target without routes of its own. */
-export function isStraight({ route, rule }: Candidate): boolean {
-  const [only] = rule.backends;
-  return (
-    route.source.kind === DEFAULT &&
-    only !== undefined &&
-    rule.backends.length === 1 &&
-    only.weight > 0 &&
-    only.filters.length === 0 &&
-    persistenceOf(only) === null &&
-    rule.filters.length === 0 &&
-    !isRetried(rule)
-  );
-}
-
-function persistenceOf({ backend }: RouteBackend): SessionPersistence | null {
-  return backend.kind === "forbidden" ? null : (backend.traffic?.persistence ?? null);
-}
-
-function isRetried(rule: HttpRule): boolean {
-  return needsRetryLayer(
-    rule,
-    rule.backends.map(({ attemptTimeoutMs }) => attemptTimeoutMs),
-  );
-}
 
 /** Serves what one match takes, on one client connection. */
 export class RuleService implements HttpService, SplitState, Destinations {
@@ -91,11 +66,6 @@ export class RuleService implements HttpService, SplitState, Destinations {
       (filters) => filters?.mayDelay === true,
     );
     if (delays || this.#retryRule !== null) for (const backend of this.#backends) void backend.held;
-  }
-
-  /** Where all requests of this rule go unchanged and uncounted; null where something is to be done to them, or they are refused. */
-  get straight(): HttpService | null {
-    return isStraight(this.#candidate) ? (this.#backends[0]!.held?.dispatch ?? null) : null;
   }
 
   call(head: RequestHead, last: boolean, reply: ResponseSink): RequestSink {
@@ -260,9 +230,6 @@ class Nowhere implements Destination {
     return SPENT;
   }
 }
-
-/** Kind of what made the one rule of a target without routes; its requests are counted by endpoint alone. */
-const DEFAULT = "default";
 
 /** What stands behind filters. */
 interface Filtered {

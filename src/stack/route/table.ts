@@ -1,9 +1,10 @@
-import type { HttpMatch, HttpRoute, HttpRule } from "#/model/route.ts";
+import type { Backend, HttpMatch, HttpRoute, HttpRule } from "#/model/route.ts";
 import { ruleOf } from "#/model/policy.ts";
 import type { RequestHead } from "../http/exchange.ts";
 import { isGrpc } from "../http/mesh-answer.ts";
 import { Candidate, pathOf } from "./candidate.ts";
 import { hostOf } from "./host.ts";
+import { straightBackend } from "./straight.ts";
 import { latin1OfUtf8 } from "./text.ts";
 
 /**
@@ -27,6 +28,8 @@ export class RouteTable {
   readonly candidates: readonly Candidate[];
   /** The one rule of a target that has nothing to choose by; null otherwise. */
   readonly only: Candidate | null;
+  /** Where all requests go, unchanged and uncounted, if that is all that becomes of them; null otherwise. */
+  readonly straight: Backend | null;
   readonly #http = new HostIndex();
   readonly #grpc: HostIndex | null;
 
@@ -39,6 +42,7 @@ export class RouteTable {
     const isOnly =
       first !== undefined && candidates.length === 1 && first.takesAll && !isGrpcRoute(first.route);
     this.only = isOnly ? first : null;
+    this.straight = this.only === null ? null : straightBackend(this.only);
     const isRpc = candidates.some(({ route }) => isGrpcRoute(route));
     this.#grpc = isRpc ? new HostIndex() : null;
     for (const candidate of candidates) {

@@ -46,9 +46,12 @@ export function chooseTcp(
     const message = routes.length === 0 ? "has no route" : `has no route for ${asked}`;
     return { kind: "refused", reason: "no_route", message: `${authority} ${message}` };
   }
-  const policy = `policy ${ruleOf(route.source)}`;
   if (route.refusal !== null)
-    return { kind: "refused", reason: "forbidden", message: `${route.refusal} (${policy})` };
+    return {
+      kind: "refused",
+      reason: "forbidden",
+      message: `${route.refusal} (policy ${ruleOf(route.source)})`,
+    };
   const { backends, choice } = route;
   const index = drawBackend(
     choice,
@@ -61,9 +64,17 @@ export function chooseTcp(
   );
   const backend = backends[index]?.backend;
   if (backend === undefined)
-    return { kind: "refused", reason: "no_backend", message: `${authority} has no backend (${policy})` };
+    return {
+      kind: "refused",
+      reason: "no_backend",
+      message: `${authority} has no backend (policy ${ruleOf(route.source)})`,
+    };
   if (backend.kind === "forbidden")
-    return { kind: "refused", reason: "forbidden", message: `${backend.reason} (${policy})` };
+    return {
+      kind: "refused",
+      reason: "forbidden",
+      message: `${backend.reason} (policy ${ruleOf(route.source)})`,
+    };
   return { kind: "backend", route, backend };
 }
 
