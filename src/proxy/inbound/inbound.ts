@@ -13,6 +13,7 @@ import { detect, type ClientVerdict, type DecidedBy, type Dialled } from "#/stac
 import type { Cancel, HttpServing, InboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import { asksForTokens, needsOf } from "#/stack/jwt/port-tokens.ts";
+import { detectLabels } from "#/stack/metrics/detect-labels.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { ConnLabels, tlsLabels, type TransportMetrics } from "#/stack/metrics/transport.ts";
@@ -483,10 +484,7 @@ class InboundConnection implements ConnHandler {
         else if (detected.kind === "dial-failed") this.#refuseDial(detected.error);
         else {
           this.#early = detected.dialled ?? this.#early;
-          registry.count(FAMILIES.inboundDetectResults, {
-            result: RESULTS[detected.kind] ?? "not_http",
-            decided_by: detected.decidedBy,
-          });
+          registry.count(FAMILIES.inboundDetectResults, detectLabels(detected.kind, detected.decidedBy));
           decided(detected.kind, detected.decidedBy);
         }
       },
@@ -695,6 +693,3 @@ class InboundConnection implements ConnHandler {
 }
 
 const NOTHING: Cancel = { cancel: () => undefined };
-
-/** Label values of facts §17.2. */
-const RESULTS: Readonly<Record<string, string>> = { http1: "http/1", http2: "http/2" };

@@ -13,6 +13,7 @@ import { looksAtRequests } from "#/stack/balance/balancer.ts";
 import { detect, type ClientVerdict } from "#/stack/detection.ts";
 import type { Cancel, EndpointSource, OutboundHttp } from "#/stack/discovery.ts";
 import type { Guard } from "#/stack/http/guard.ts";
+import { detectLabels } from "#/stack/metrics/detect-labels.ts";
 import { FAMILIES } from "#/stack/metrics/families.ts";
 import type { Registry } from "#/stack/metrics/registry.ts";
 import { sourceLabels } from "#/stack/metrics/source-labels.ts";
@@ -234,10 +235,7 @@ class OutboundConnection implements ConnHandler {
         }
         const { kind, dialled, decidedBy } = detected;
         if (decidedBy === "client" || decidedBy === "server") target.learned = decidedBy;
-        registry.count(FAMILIES.outboundDetectResults, {
-          result: RESULTS[kind] ?? "not_http",
-          decided_by: decidedBy,
-        });
+        registry.count(FAMILIES.outboundDetectResults, detectLabels(kind, decidedBy));
         if (hello.kind === "hello") {
           this.#serverName = hello.sni;
           this.#isTls = true;
@@ -389,6 +387,3 @@ function discard(dialled: OpaqueDialled): void {
   dialled.conn.reset();
   dialled.release();
 }
-
-/** Label values of facts §17.2. */
-const RESULTS: Readonly<Record<string, string>> = { http1: "http/1", http2: "http/2" };

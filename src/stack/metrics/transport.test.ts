@@ -25,6 +25,28 @@ test("server names that clients choose do not multiply without end", () => {
   assert.equal(of("other"), 1000 - 64);
 });
 
+test("series are held until the last connection with their labels has closed", () => {
+  const registry = new Registry();
+  const metrics = new TransportMetrics(registry);
+  const labels = new ConnLabels({ peer: "a" });
+  const [one, two] = [0, 1].map(() => ({ bytesRead: 1, bytesWritten: 1, closed: null })) as unknown as [
+    MeteredConn,
+    MeteredConn,
+  ];
+  const isCounted = (): boolean => {
+    for (const nowMs of [1, 2, 10_000]) registry.expire(nowMs, 5_000);
+    return registry.render().includes('tcp_open_connections{peer="a"}');
+  };
+  metrics.opened(one, labels);
+  metrics.opened(two, labels);
+  one.closed?.(null);
+  assert.equal(isCounted(), true);
+  two.closed?.(null);
+  assert.equal(isCounted(), false);
+  metrics.opened(one, labels);
+  assert.equal(isCounted(), true, "and counted anew after that");
+});
+
 test("connections that share their labels count in the same series, by how each closed", () => {
   const registry = new Registry();
   const metrics = new TransportMetrics(registry);

@@ -17,7 +17,9 @@ export function isMetered(conn: Conn): conn is MeteredConn {
   return "bytesRead" in conn;
 }
 
+/** Of all connections that are open with the same labels, and held by them together. */
 interface Counters {
+  users: number;
   readonly opened: Value;
   readonly open: Value;
   readonly read: Value;
@@ -47,6 +49,7 @@ export class ConnLabels {
 export class TransportMetrics {
   readonly #registry: Registry;
   readonly #live = new Set<Meter>();
+  readonly #counters = new Map<ConnLabels, Counters>();
   readonly #serverNames = new BoundedNames();
 
   constructor(registry: Registry) {
@@ -59,24 +62,44 @@ export class TransportMetrics {
   /** Counts a connection from its opening on (bytes that it carried before included) until it closes. */
   opened(conn: Conn, labels: ConnLabels): void {
     if (!isMetered(conn)) return;
-    const registry = this.#registry;
-    const { open } = labels;
-    const counters: Counters = {
-      opened: registry.counter(FAMILIES.tcpOpenTotal, open),
-      open: registry.gauge(FAMILIES.tcpOpenConnections, open),
-      read: registry.counter(FAMILIES.tcpReadBytesTotal, open),
-      written: registry.counter(FAMILIES.tcpWriteBytesTotal, open),
-    };
+    const counters = this.#hold(labels);
     counters.opened.add(1);
     counters.open.add(1);
     const meter = new Meter(conn, counters);
     this.#live.add(meter);
     conn.closed = (error) => {
       this.#live.delete(meter);
-      meter.close();
+      meter.collect();
+      counters.open.add(-1);
+      this.#release(labels, counters);
       const errno = error === null || error.code === "ABORTED" ? "" : error.code;
-      registry.count(FAMILIES.tcpCloseTotal, labels.closed(errno));
+      this.#registry.count(FAMILIES.tcpCloseTotal, labels.closed(errno));
     };
+  }
+
+  #hold(labels: ConnLabels): Counters {
+    let counters = this.#counters.get(labels);
+    if (counters === undefined) {
+      const registry = this.#registry;
+      const { open } = labels;
+      counters = {
+        users: 0,
+        opened: registry.counter(FAMILIES.tcpOpenTotal, open),
+        open: registry.gauge(FAMILIES.tcpOpenConnections, open),
+        read: registry.counter(FAMILIES.tcpReadBytesTotal, open),
+        written: registry.counter(FAMILIES.tcpWriteBytesTotal, open),
+      };
+      this.#counters.set(labels, counters);
+    }
+    counters.users++;
+    return counters;
+  }
+
+  #release(labels: ConnLabels, counters: Counters): void {
+    if (--counters.users > 0) return;
+    this.#counters.delete(labels);
+    const { opened, open, read, written } = counters;
+    for (const series of [opened, open, read, written]) series.release();
   }
 
   /** A connection in a workload's own TLS. `serverName` is what its ClientHello asks for. */
@@ -106,13 +129,6 @@ class Meter {
     this.#counters.written.add(bytesWritten - this.#written);
     this.#read = bytesRead;
     this.#written = bytesWritten;
-  }
-
-  close(): void {
-    this.collect();
-    const { opened, open, read, written } = this.#counters;
-    open.add(-1);
-    for (const series of [opened, open, read, written]) series.release();
   }
 }
 
