@@ -396,11 +396,14 @@ const REQUEST_PSEUDO_BYTES =
   3 * FIELD_OVERHEAD_BYTES + ":method".length + ":schemehttp".length + ":path".length + 6;
 const RESPONSE_PSEUDO_BYTES = FIELD_OVERHEAD_BYTES + ":status200".length;
 
+const EMPTY = new Uint8Array(0);
+
 /** Bytes seen before, to tell cheaply that they have come again. */
 class Remembered {
   readonly #bytesMax: number;
-  #bytes: Uint8Array = new Uint8Array(0);
+  #bytes: Uint8Array = EMPTY;
   #size = 0;
+  #hasSeenOne = false;
   #missesInRow = 0;
 
   constructor(bytesMax: number) {
@@ -422,6 +425,11 @@ class Remembered {
   /** False when they are too long to be kept, or when what was kept was of no use too often: then only now and then. */
   keep(bytes: Uint8Array, start: number, stop: number): boolean {
     const size = stop - start;
+    // Many connections bring one message alone, which nothing comes to be compared with.
+    if (!this.#hasSeenOne) {
+      this.#hasSeenOne = true;
+      return false;
+    }
     if (size > this.#bytesMax || (++this.#missesInRow > 4 && (this.#missesInRow & 15) !== 0)) return false;
     if (this.#bytes.length < size) this.#bytes = new Uint8Array(size + (size >> 2));
     copyBytes(bytes, start, stop, this.#bytes, 0);
