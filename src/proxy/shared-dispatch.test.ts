@@ -52,7 +52,13 @@ test("what nobody uses is dropped after half a minute, and what is used again is
   shared.acquire();
   clock.advance(60_000);
   assert.equal(drops, 0);
+  for (let i = 0; i < 10; i++) {
+    shared.release();
+    clock.advance(1_000);
+    shared.acquire();
+  }
   shared.release();
+  assert.equal(clock.timersLeft, 1, "as many as it is left for another are not kept");
   clock.advance(29_999);
   assert.equal(drops, 0);
   clock.advance(1);

@@ -13,7 +13,9 @@ export class SharedDispatch {
   readonly #clock: Clock;
   readonly #dropped: () => void;
   #users = 0;
-  #idleRun = 0;
+  /** Until when it is kept although nobody uses it. */
+  #keptUntilMs = 0;
+  #isWatched = false;
   #budget: RetryBudgetWindow | null = null;
   #budgetSettings: RetryBudget = BACKEND_TRAFFIC_DEFAULTS.retryBudget;
 
@@ -44,24 +46,28 @@ export class SharedDispatch {
 
   acquire(): void {
     this.#users++;
-    this.#idleRun++;
   }
 
   release(): void {
     if (--this.#users > 0) return;
-    this.#dropWhenIdle(++this.#idleRun);
+    this.#keptUntilMs = this.#clock.nowMs() + IDLE_MS;
+    if (!this.#isWatched) this.#lookAfter(IDLE_MS);
   }
 
-  #dropWhenIdle(run: number): void {
-    this.#clock.after(IDLE_MS, () => {
-      if (this.#users > 0 || run !== this.#idleRun) return;
-      if (this.dispatch.isBusy) {
-        // What is under way may still have to go to another endpoint.
-        this.#dropWhenIdle(run);
-        return;
+  /** One timer at a time: with a connection for each request, it is left and taken up again thousands of times a second. */
+  #lookAfter(waitMs: number): void {
+    this.#isWatched = true;
+    this.#clock.after(waitMs, () => {
+      this.#isWatched = false;
+      if (this.#users > 0) return;
+      const leftMs = this.#keptUntilMs - this.#clock.nowMs();
+      if (leftMs > 0) this.#lookAfter(leftMs);
+      // What is under way may still have to go to another endpoint.
+      else if (this.dispatch.isBusy) this.#lookAfter(IDLE_MS);
+      else {
+        this.#dropped();
+        this.dispatch.close();
       }
-      this.#dropped();
-      this.dispatch.close();
     });
   }
 }

@@ -23,7 +23,7 @@ import { FaultInjector } from "#/stack/fault/injector.ts";
 import { DISPATCH_DEFAULTS, Dispatch } from "#/stack/http/dispatch.ts";
 import type { EndpointService } from "#/stack/http/dispatch.ts";
 import { EndpointClient } from "#/stack/http/endpoint-client.ts";
-import { HTTP1_SERVER_DEFAULTS, Http1Server } from "#/stack/http/http1-server.ts";
+import { HTTP1_SERVER_DEFAULTS, Http1Server, type Http1ServerSettings } from "#/stack/http/http1-server.ts";
 import { Http2Server } from "#/stack/http/http2-server.ts";
 import type { Guard } from "#/stack/http/guard.ts";
 import type { HttpSeries } from "#/stack/http/measure.ts";
@@ -87,10 +87,12 @@ export class OutboundHttpProxy implements OutboundHttp {
   readonly #mirrors: Mirrors;
   readonly #retries: RetryLayer;
   readonly #faults: FaultInjector;
+  readonly #http1Settings: Http1ServerSettings;
 
   constructor(parts: OutboundHttpParts) {
     this.#parts = parts;
-    const { clock, random, retryPressure: pressure } = parts;
+    const { answerer, clock, guard, random, retryPressure: pressure } = parts;
+    this.#http1Settings = { ...HTTP1_SERVER_DEFAULTS, answerer, guard };
     this.#mirrors = new Mirrors(() => parts.mirrorDropped());
     this.#retries = new RetryLayer({ clock, random, pressure });
     this.#faults = new FaultInjector({
@@ -133,8 +135,7 @@ export class OutboundHttpProxy implements OutboundHttp {
       firstThen?.close();
       closed();
     };
-    if (version === "http1")
-      return new Http1Server(conn, service, clock, over, { ...HTTP1_SERVER_DEFAULTS, answerer, guard });
+    if (version === "http1") return new Http1Server(conn, service, clock, over, this.#http1Settings);
     return new Http2Server(conn, service, clock, over, { meshed: false, clientId: null, answerer, guard });
   }
 
