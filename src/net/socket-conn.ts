@@ -55,7 +55,6 @@ const KEPT_BYTES_MIN = READ_BLOCK_BYTES / 2;
  * from `BUFFERED_BYTES_HIGH` on. Whoever goes on writing then is the bound.
  */
 export class SocketConn implements Conn {
-  readonly remote: SocketAddress;
   /** Payload bytes so far (plaintext under TLS). */
   bytesRead = 0;
   bytesWritten = 0;
@@ -105,18 +104,23 @@ export class SocketConn implements Conn {
   #error: ConnError | null = null;
   #look: Timer | null = null;
   #local: SocketAddress | null = null;
+  #remote: SocketAddress | null = null;
 
   constructor(clock: Clock, socket: Socket, tcp: Socket = socket) {
     this.#clock = clock;
     this.#socket = socket;
     this.#tcp = tcp;
     this.#isTls = tcp !== socket;
-    this.remote = addressOf(tcp.remoteAddress, tcp.remotePort);
     socket.on("error", this.#onError);
     socket.on("close", this.#onClose);
   }
 
-  /** Few ask, and asking is a system call. Who does so first once it is closed is told of zeros. */
+  /** Asking for either end is a system call. Who does so first once it is closed is told of zeros. */
+  get remote(): SocketAddress {
+    this.#remote ??= addressOf(this.#tcp.remoteAddress, this.#tcp.remotePort);
+    return this.#remote;
+  }
+
   get local(): SocketAddress {
     this.#local ??= addressOf(this.#tcp.localAddress, this.#tcp.localPort);
     return this.#local;

@@ -52,6 +52,9 @@ const WORKLOAD = new ConnLabels({
   ...tlsLabels(null, "client", "loopback"),
 });
 
+/** There is one client here, whatever address of the pod it uses. Where it connects from is asked for by messages alone. */
+const CLIENT = "workload";
+
 /** How long a client may be silent before its server is dialled: a little more than a client needs that speaks first. */
 const PATIENCE_MS = 10;
 /** … for a target whose clients always spoke first so far: saves connections that nobody would have used. */
@@ -67,7 +70,6 @@ export class Outbound {
   readonly #parts: OutboundParts;
 
   constructor(parts: OutboundParts) {
-    // There is one client here, whatever address of the pod it uses: the workload itself.
     const { connectionsMax: all } = parts.guard.limits;
     this.connections = new Connections({ all, perClient: all });
     this.#parts = parts;
@@ -75,7 +77,7 @@ export class Outbound {
 
   readonly accept = ({ conn, originalDestination }: Accepted): void => {
     const { guard, memoryGuard, metrics, registry } = this.#parts;
-    const limit = this.connections.limitFor(conn.remote.ip);
+    const limit = this.connections.limitFor(CLIENT);
     if (originalDestination !== null && !isOutboundProbe(originalDestination) && memoryGuard.refuses()) {
       // The guard has said so in the log once.
       const labels = { target_addr: addressKey(originalDestination), error: "memory_limit" };
@@ -143,7 +145,7 @@ class OutboundConnection implements ConnHandler {
     this.#client = client;
     this.#address = address;
     this.#refuse = refuse;
-    this.#connection = connections.add(client.remote.ip, () => client.reset());
+    this.#connection = connections.add(CLIENT, () => client.reset());
     client.pause();
     client.setHandler(this);
     this.#step = parts.discovery.lookup(address, (lookup) => {
