@@ -3,7 +3,7 @@ import type { Conn } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
-import { REMEMBERED_BLOCKS } from "#/wire/hpack/decoder.ts";
+import { NO_BLOCKS } from "#/wire/hpack/decoder.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEADERS_TOO_LARGE } from "#/wire/http2/connection.ts";
 import { errorCodeName } from "#/wire/http2/frame.ts";
@@ -83,8 +83,8 @@ export class Http2Client implements HttpService, Http2LinkOwner {
   readonly #withoutConnect: HttpService["call"];
   readonly #backend: BackendBounds | null;
   /** By `Http2Connection.place`: the list that was there last, and what was read in it. */
-  readonly #lists: (Fields | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
-  readonly #answers: (Response | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+  readonly #lists: (Fields | null)[] = NO_BLOCKS.slice();
+  readonly #answers: (Response | null)[] = NO_BLOCKS.slice();
   #requests = 0;
   #resets = 0;
   #ageing: Timer | null = null;

@@ -2,7 +2,7 @@ import type { Clock } from "#/base/clock.ts";
 import type { Conn } from "#/base/conn.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldValue, keepNeverIndexed } from "#/base/fields.ts";
-import { REMEMBERED_BLOCKS } from "#/wire/hpack/decoder.ts";
+import { NO_BLOCKS } from "#/wire/hpack/decoder.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { HttpService, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
@@ -61,8 +61,8 @@ export class Http2Server implements Http2LinkOwner {
   readonly #clientId: string | null;
   readonly #answerer: Answerer;
   /** By `Http2Connection.place`: the list that was there last, and what was read in it. */
-  readonly #lists: (Fields | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
-  readonly #requests: (Request | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+  readonly #lists: (Fields | null)[] = NO_BLOCKS.slice();
+  readonly #requests: (Request | null)[] = NO_BLOCKS.slice();
 
   constructor(
     conn: Conn,
@@ -81,7 +81,7 @@ export class Http2Server implements Http2LinkOwner {
     const settings = {
       ...heads.http2(options.meshed),
       ...(this.far === "pillion" ? BETWEEN_OURS : {}),
-      tooLargeFields: this.#tooLargeFields(heads.bytesMax),
+      tooLargeFields: () => this.#tooLargeFields(heads.bytesMax),
       ...guard?.machine,
       ...machine,
       role: "server" as const,

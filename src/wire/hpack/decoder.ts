@@ -48,9 +48,9 @@ export class HpackDecoder {
   #tableBytes = 0;
 
   /** Blocks of one-byte references only, such as every request after the first few of a busy client. */
-  readonly #blocks: (Buffer | null)[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
-  readonly #blockFields: Fields[] = Array.from({ length: REMEMBERED_BLOCKS }, () => []);
-  readonly #blockKinds: Uint8Array[] = Array.from({ length: REMEMBERED_BLOCKS }, () => this.kinds);
+  readonly #blocks: (Buffer | null)[] = NO_BLOCKS.slice();
+  readonly #blockFields: Fields[] = NO_BLOCK_FIELDS.slice();
+  readonly #blockKinds: Uint8Array[] = NO_BLOCK_KINDS.slice();
   /** Hash of the block last seen for each place: a block is remembered when it comes twice running. */
   readonly #blockHashes = new Int32Array(REMEMBERED_BLOCKS).fill(-1);
   /** Entries added when the block was remembered: its references mean the same while that stays. */
@@ -307,7 +307,13 @@ export class HpackDecoder {
 export const ENTRY_OVERHEAD_BYTES = 32;
 
 /** Power of two. Each holds a block of at most `BLOCK_BYTES_MAX` and its list, whose text the table holds anyway. */
-export const REMEMBERED_BLOCKS = 8;
+const REMEMBERED_BLOCKS = 8;
+/** To be copied for each connection, which costs less than to make the same. */
+export const NO_BLOCKS: readonly null[] = Array.from({ length: REMEMBERED_BLOCKS }, () => null);
+const NO_FIELDS: Fields = [];
+const NO_BLOCK_FIELDS: readonly Fields[] = NO_BLOCKS.map(() => NO_FIELDS);
+const NO_KINDS = new Uint8Array(0);
+const NO_BLOCK_KINDS: readonly Uint8Array[] = NO_BLOCKS.map(() => NO_KINDS);
 const BLOCK_BYTES_MAX = 48;
 const RING_FIRST = 32;
 const EMPTY: Buffer = Buffer.alloc(0);

@@ -1,7 +1,7 @@
 import { assert } from "#/base/assert.ts";
 import { ProtocolError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
-import { Decoded, HpackDecoder, REMEMBERED_BLOCKS } from "../hpack/decoder.ts";
+import { Decoded, HpackDecoder, NO_BLOCKS } from "../hpack/decoder.ts";
 import { HpackEncoder } from "../hpack/encoder.ts";
 import { ClosedStreams, Ended } from "./closed-streams.ts";
 import { Flood, FLOOD_NAMES, FloodBudget, type FloodName } from "./flood-budget.ts";
@@ -116,7 +116,8 @@ export class Http2Connection {
   /** Findings about the section last checked: one of its own for each block that the decoder remembers. */
   #rules = new MessageRules();
   readonly #rulesOfOthers = this.#rules;
-  readonly #rulesByPlace = Array.from({ length: REMEMBERED_BLOCKS }, () => new MessageRules());
+  /** Made for a place when the first block is remembered there: many connections see none twice. */
+  readonly #rulesByPlace: (MessageRules | null)[] = NO_BLOCKS.slice();
   readonly #writer: FrameWriter;
   readonly #flood: FloodBudget;
 
@@ -810,7 +811,7 @@ export class Http2Connection {
   /** Checks the section just decoded, unless that was done when the same block came before. */
   #check(section: number): string | null {
     const { place, isRepeat, fields, kinds } = this.#decoder;
-    const rules = place < 0 ? this.#rulesOfOthers : this.#rulesByPlace[place]!;
+    const rules = place < 0 ? this.#rulesOfOthers : (this.#rulesByPlace[place] ??= new MessageRules());
     this.#rules = rules;
     return isRepeat && rules.section === section ? rules.wrong : rules.check(section, fields, kinds);
   }
@@ -1141,7 +1142,7 @@ export class Http2Connection {
     if (flooded !== Event.NOTHING) return flooded;
     const full = this.#refuseUnread();
     if (full !== Event.NOTHING) return full;
-    const fields = [":status", "431", "content-length", "0", ...this.#settings.tooLargeFields];
+    const fields = [":status", "431", "content-length", "0", ...this.#settings.tooLargeFields()];
     this.#writer.section(streamId, fields, true);
     if (!endStream) this.#writer.reset(streamId, ErrorCode.NO_ERROR);
     return Event.NOTHING;

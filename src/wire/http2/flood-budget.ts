@@ -36,7 +36,7 @@ export class FloodBudget {
 
   constructor(burst: readonly number[], refillPerSecond: number) {
     this.#burst = burst;
-    this.#tokens = Float64Array.from(burst);
+    this.#tokens = new Float64Array(burst);
     this.#refillPerSecond = refillPerSecond;
   }
 

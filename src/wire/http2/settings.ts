@@ -29,7 +29,7 @@ export interface Http2Settings {
   /** Largest decoded header list that we accept (RFC 9113 §6.5.2: name + value + 32 each). Over it: 431 or a reset. */
   headerBytesMax: number;
   /** Further fields of the 431, in lower case: who refuses, and why. Server only. */
-  tooLargeFields: readonly string[];
+  tooLargeFields: () => readonly string[];
   /** Size of the HPACK tables, ours and at most of theirs. */
   hpackTableBytes: number;
   /** Whether header text goes out Huffman-coded. Off: on one network the time is dearer than the bytes. */
@@ -78,7 +78,7 @@ export const HTTP2_DEFAULTS: Omit<Http2Settings, "role"> = {
   sendFrameBytesMost: FRAME_BYTES_DEFAULT,
   passesData: false,
   headerBytesMax: 65536,
-  tooLargeFields: [],
+  tooLargeFields: () => [],
   hpackTableBytes: 4096,
   hpackHuffman: false,
   connectProtocol: true,
