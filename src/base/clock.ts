@@ -13,6 +13,9 @@ export interface Clock {
   wallMs(): number;
   /** Calls `fire` once, not before `afterMs` from now; never synchronously. */
   after(afterMs: number, fire: () => void): Timer;
-  /** Runs `task` once, after the current input has been handled: where writes of one turn are joined. */
-  soon(task: () => void): void;
+  /**
+   * Runs `task` once, after the current input has been handled: where writes of one turn are joined. `onlySends`: it does no more than send what
+   * is there, and need not wait for other inputs of the turn.
+   */
+  soon(task: () => void, onlySends?: boolean): void;
 }

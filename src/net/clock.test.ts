@@ -1,6 +1,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { SOON_ROUNDS_MAX, SystemClock } from "./clock.ts";
+import { SystemClock } from "./clock.ts";
+import { SOON_ROUNDS_MAX } from "./turn.ts";
 
 test("what a task puts off is done in the same turn of the event loop, so often and no more", async () => {
   const clock = new SystemClock();

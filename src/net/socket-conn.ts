@@ -7,7 +7,6 @@ import { assert } from "#/base/assert.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import { BLOCK_BYTES, copyOf, giveBlock, join, joinBuffer, takeBlock } from "./blocks.ts";
-import { SOON_ROUNDS_MAX } from "./clock.ts";
 import {
   isConnected,
   lendReads,
@@ -29,6 +28,7 @@ import {
   RECORD_BYTES,
   type ReadBlock,
 } from "./read-block.ts";
+import { SOON_ROUNDS_MAX, turn } from "./turn.ts";
 
 /** `write` asks its caller to wait from here on; about what a fast reader takes in one turn. */
 const BUFFERED_BYTES_HIGH = 256 * 1024;
@@ -213,7 +213,7 @@ export class SocketConn implements Conn {
     this.bytesWritten += bytes;
     if (!this.#flushScheduled && this.#flyingBytes === 0) {
       this.#flushScheduled = true;
-      this.#clock.soon(this.#flush);
+      this.#clock.soon(this.#flush, true);
     }
     if (this.#pendingBytes + this.#flyingBytes < BUFFERED_BYTES_HIGH) return true;
     this.#wantsDrain = true;
@@ -235,7 +235,7 @@ export class SocketConn implements Conn {
     this.#isEnded = true;
     if (!this.#flushScheduled && this.#flyingBytes === 0) {
       this.#flushScheduled = true;
-      this.#clock.soon(this.#flush);
+      this.#clock.soon(this.#flush, true);
     }
   }
 
@@ -366,12 +366,21 @@ export class SocketConn implements Conn {
   };
 
   readonly #onRead = (memory: Uint8Array, size: number): Uint8Array | null => {
+    turn.inputBegins();
+    try {
+      return this.#read(memory, size);
+    } finally {
+      turn.inputEnds(size);
+    }
+  };
+
+  #read(memory: Uint8Array, size: number): Uint8Array | null {
     const gathered = this.#gathered;
     if (gathered !== null && gathered.isGathering) return gathered.came(size) ?? readBuffer;
     this.#onLent(size === memory.length ? memory : memory.subarray(0, size));
     if (gathered === null || size !== RECORD_BYTES || this.#handler?.borrows !== true) return null;
     return this.#isClosed || this.#isReset ? null : gathered.begin();
-  };
+  }
 
   readonly #onLent = (bytes: Uint8Array): void => {
     this.#isInShortRead = !this.#isTls && bytes.length < LONG_READ_BYTES_MIN;
@@ -489,6 +498,7 @@ export class SocketConn implements Conn {
     const pending = this.#pending.take();
     this.#flyingBytes = this.#pendingBytes;
     this.#pendingBytes = 0;
+    if (this.#isTls) turn.writeBegins();
     if (this.#blocks.length > 0) {
       this.#flyingBlocks = this.#blocks;
       this.#blocks = [];
@@ -503,20 +513,24 @@ export class SocketConn implements Conn {
       join(pending, block);
       writeDirectly(this.#socket, block.subarray(0, this.#flyingBytes), this.#written);
     } else writeAllDirectly(this.#socket, pending, this.#written);
+    if (!this.#isTls) return;
     // OpenSSL has encrypted or copied it all by now.
-    if (this.#isTls) this.#giveBlocks();
+    this.#giveBlocks();
   }
 
   #giveBlocks(): void {
     if (this.#keptBlock !== null) giveReadBlock(this.#keptBlock);
     this.#keptBlock = null;
     const blocks = this.#flyingBlocks;
+    // Emptying a list that is empty is a call into V8's runtime.
+    if (blocks.length === 0) return;
     for (let i = 0; i < blocks.length; i++) giveBlock(blocks[i] as Buffer);
     blocks.length = 0;
   }
 
   readonly #written = (error?: Error | null): void => {
     this.#flyingBytes = 0;
+    if (this.#isTls) turn.writeEnds();
     if (error) this.#socket.destroy(error);
     if (error || this.#isClosed || this.#isReset) return;
     this.#giveBlocks();

@@ -142,7 +142,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   touch(): void {
     if (this.#flushSoon || this.#over) return;
     this.#flushSoon = true;
-    this.#clock.soon(this.#flushLater);
+    this.#clock.soon(this.#flushLater, true);
   }
 
   /** `stream` has a chunk that waits to learn whether it is the last. */
