@@ -1,4 +1,4 @@
-import { constants, X509Certificate } from "node:crypto";
+import { X509Certificate } from "node:crypto";
 import {
   checkServerIdentity,
   connect as tlsConnect,
@@ -18,6 +18,7 @@ import { parseIdentity, sameIdentity } from "#/model/identity.ts";
 import type { Cancel } from "#/stack/discovery.ts";
 import { encodeRefusalNote, readRefusalNote } from "#/wire/refusal-note.ts";
 import { PILLION_ALPN } from "#/wire/transport-header.ts";
+import { MESH_TLS } from "./mesh-tls.ts";
 import { provePeer, ProvenLeaves, refusalOf, type PeerProof, type TrustBundles } from "./peer-identity.ts";
 import { SocketConn } from "./socket-conn.ts";
 import type {
@@ -45,16 +46,6 @@ export type TrustAnchors = ReadonlyMap<string, string>;
 const OUTSIDE_CONTEXTS_MAX = 64;
 /** How long a client that was refused may take to hear why. */
 const TELL_MS = 1000;
-
-const COMMON: SecureContextOptions = {
-  minVersion: "TLSv1.3",
-  maxVersion: "TLSv1.3",
-  // No stateless tickets: a session is never resumed, by design, so nothing is given out for it.
-  secureOptions: constants.SSL_OP_NO_TICKET,
-  ecdhCurve: "X25519MLKEM768:X25519:P-256",
-  // Node's name for the TLS 1.3 suites, too; the order of linkerd2-proxy.
-  ciphers: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
-};
 
 /**
  * All TLS of a sidecar. One shared context per role is built when leaf or anchors change, none per connection;
@@ -94,13 +85,13 @@ export class Tls {
     this.#trust = trust;
     this.#proven = new ProvenLeaves();
     this.#anchorsPem = [...anchors.values()].flatMap(splitPem);
-    this.#anonymous = createSecureContext({ ...COMMON, ca: this.#anchorsPem });
+    this.#anonymous = createSecureContext({ ...MESH_TLS, ca: this.#anchorsPem });
     if (this.#leaf !== null) this.setLeaf(this.#leaf);
   }
 
   /** Anchors come first. Throws when key and certificate do not belong together. */
   setLeaf(leaf: TlsLeaf): void {
-    const options = { ...COMMON, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
+    const options = { ...MESH_TLS, key: leaf.keyPem, cert: leaf.chainPem, ca: this.#anchorsPem };
     this.#client = createSecureContext(options);
     this.#leaf = leaf;
     this.#leafEndsAtMs = Math.min(

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { connect } from "node:tls";
+import { connect, type TLSSocket } from "node:tls";
 import { SILENT } from "#/net/log.ts";
 import { ManualClock } from "#/stack/http/testing.ts";
 import { Authority, makeLeafKey } from "../identity/authority.ts";
@@ -92,4 +92,13 @@ test("whose certificate has ended has to show another", async () => {
   await goesAway;
   session.destroy();
   close();
+});
+
+test("the order of ciphers is the mesh's, whatever the client's is", async () => {
+  const { close, dial } = await world("cipher");
+  const session = await dial();
+  const { standardName } = (session.socket as TLSSocket).getCipher();
+  session.destroy();
+  close();
+  assert.equal(standardName, "TLS_AES_128_GCM_SHA256");
 });

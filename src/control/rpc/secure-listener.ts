@@ -1,9 +1,10 @@
-import { constants, X509Certificate } from "node:crypto";
+import { X509Certificate } from "node:crypto";
 import { createServer } from "node:tls";
 import type { SecureContextOptions, Server, TLSSocket } from "node:tls";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Identity } from "#/model/identity.ts";
 import type { Log } from "#/net/log.ts";
+import { MESH_TLS } from "#/net/mesh-tls.ts";
 import { provePeer } from "#/net/peer-identity.ts";
 import type { TrustBundles } from "#/net/peer-identity.ts";
 import { makeLeafKey } from "../identity/authority.ts";
@@ -17,12 +18,6 @@ const HANDSHAKE_MS = 5_000;
 const LOOK_EVERY_MS = 30_000;
 /** When a root goes, all who were proven by it come anew: one after another over so long. */
 const RETURN_SPREAD_MS = 60_000;
-
-const COMMON: SecureContextOptions = {
-  minVersion: "TLSv1.3",
-  ecdhCurve: "X25519MLKEM768:X25519:prime256v1",
-  secureOptions: constants.SSL_OP_NO_TICKET,
-};
 
 /**
  * The port that sidecars dial: mesh mTLS as between sidecars, with the control plane's own identity. A client without a
@@ -152,7 +147,7 @@ export class SecureListener {
     this.#renewAtMs = this.#madeAtMs + 0.7 * Math.max(0, leaf.notAfterMs - this.#madeAtMs);
     const cert = [leaf.der, ...leaf.intermediates].map(derToPem).join("");
     return {
-      ...COMMON,
+      ...MESH_TLS,
       key: key.privateKeyPem,
       cert,
       ca: authority.anchors.map((anchor) => anchor.toString("pem")),
