@@ -90,13 +90,21 @@ struct {
 	__type(value, struct mesh_traffic);
 } mesh_traffic SEC(".maps");
 
-/* What of each socket is in mesh_traffic already. */
+/* What of each long connection's socket is in mesh_traffic already. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct mesh_flow);
 } mesh_flows SEC(".maps");
+
+/* The last socket that entered FIN_WAIT2, for each processor. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mesh_fin_wait2);
+} mesh_fin_wait2 SEC(".maps");
 
 /* The machine's virtual IPs. User space refuses more than fit. */
 struct {

@@ -9,7 +9,7 @@
 
 #include "include/kernel.h"
 
-#define MESH_ABI 1
+#define MESH_ABI 2
 
 /* An address of either family in network order; IPv4 is written v4-mapped (RFC 4291 §2.5.5.2), in every map. */
 struct mesh_addr {
@@ -127,15 +127,20 @@ struct mesh_traffic {
 	__u64 rtt_us; /* 0: no sample yet */
 };
 
-/* What has already been added to mesh_traffic for one socket. */
+/* What has already been added to mesh_traffic for one socket, without SYN and FINs. */
 struct mesh_flow {
-	struct mesh_traffic_key key;
+	__u64 bytes_in;
+	__u64 bytes_out;
+	__u64 added_at_jiffies;
 	__u32 retransmits;
-	__u64 received;
-	__u64 acked;
-	__u64 added_at_ns;
-	__u32 fin_in;  /* 1 once the remote FIN is among `received`, which counts it as a byte */
-	__u32 fin_out; /* likewise ours among `acked` */
+	__u32 zero;
+};
+
+/* Where a socket stood as it entered FIN_WAIT2. Ports are as in struct bpf_sock_ops. */
+struct mesh_fin_wait2 {
+	__u32 rcv_nxt;
+	__u32 local_port;
+	__u32 remote_port;
 };
 
 #define ASSERT_SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), "size of " #type)
@@ -152,6 +157,7 @@ ASSERT_SIZE(mesh_service, 8);
 ASSERT_SIZE(mesh_backend_key, 8);
 ASSERT_SIZE(mesh_traffic_key, 24);
 ASSERT_SIZE(mesh_traffic, 48);
-ASSERT_SIZE(mesh_flow, 64);
+ASSERT_SIZE(mesh_flow, 32);
+ASSERT_SIZE(mesh_fin_wait2, 12);
 
 #endif

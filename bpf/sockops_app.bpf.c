@@ -3,7 +3,7 @@
  * Hook:     sockops on the application's cgroup; context struct bpf_sock_ops.
  * Floor:    5.9.
  * Returns:  1 always.
- * Maps:     reads mesh_targets, mesh_own; writes mesh_origins, mesh_traffic, mesh_flows.
+ * Maps:     reads mesh_targets, mesh_own; writes mesh_origins, mesh_traffic, mesh_flows, mesh_fin_wait2.
  * Nobody home: an original destination that could not be kept is missing later, and the sidecar refuses.
  *
  * connect4 and connect6 know what was asked for, but no source port exists yet. Here, just before the SYN, it does.
@@ -57,8 +57,7 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx)
 	struct mesh_tuple tuple = {};
 	struct mesh_target *target;
 
-	traffic_state(ctx, from, to);
-	if (to != TCP_CLOSE || !sk)
+	if (traffic_state(ctx, from, to, PATH_LET_THROUGH) || to != TCP_CLOSE || !sk)
 		return;
 	tuple_of(ctx, &tuple);
 	target = bpf_sk_storage_get(&mesh_targets, sk, NULL, 0);
@@ -87,7 +86,7 @@ int mesh_sockops_app(struct bpf_sock_ops *ctx)
 		established(ctx, DIRECTION_INBOUND);
 		break;
 	case BPF_SOCK_OPS_RTT_CB:
-		traffic_sample(ctx);
+		traffic_sample(ctx, PATH_LET_THROUGH);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		state_changed(ctx);

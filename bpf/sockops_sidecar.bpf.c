@@ -3,7 +3,8 @@
  * Hook:     sockops on the sidecar's cgroup; context struct bpf_sock_ops.
  * Floor:    5.9.
  * Returns:  1 always.
- * Maps:     reads mesh_settings, mesh_own, mesh_origins; writes mesh_listeners, mesh_targets, mesh_traffic, mesh_flows.
+ * Maps:     reads mesh_settings, mesh_own, mesh_origins; writes mesh_listeners, mesh_targets, mesh_traffic, mesh_flows,
+ *           mesh_fin_wait2.
  * Nobody home: a listener that is not in mesh_listeners gets no connections, and sk_lookup drops them.
  *
  * The sidecar's listening sockets are found here, as they begin to listen: any proxy will do, and it may come and go.
@@ -74,8 +75,7 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx)
 	struct mesh_endpoint local = {};
 	struct mesh_endpoint remote = {};
 
-	traffic_state(ctx, from, to);
-	if (from != TCP_SYN_SENT || to != TCP_CLOSE)
+	if (traffic_state(ctx, from, to, PATH_PROXIED) || from != TCP_SYN_SENT || to != TCP_CLOSE)
 		return;
 	sockops_ends(ctx, &local, &remote);
 	if (!addr_is_local(&remote.ip))
@@ -103,7 +103,7 @@ int mesh_sockops_sidecar(struct bpf_sock_ops *ctx)
 		accepted(ctx, settings);
 		break;
 	case BPF_SOCK_OPS_RTT_CB:
-		traffic_sample(ctx);
+		traffic_sample(ctx, PATH_PROXIED);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		state_changed(ctx);

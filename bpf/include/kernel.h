@@ -58,6 +58,7 @@ typedef __u32 __be32;
 /* enum bpf_map_type */
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_SOCKMAP 15
@@ -79,6 +80,7 @@ typedef __u32 __be32;
 #define BPF_SOCK_OPS_STATE_CB 10
 #define BPF_SOCK_OPS_TCP_LISTEN_CB 11
 #define BPF_SOCK_OPS_RTT_CB 12
+#define BPF_SOCK_OPS_RTO_CB_FLAG (1 << 0)
 #define BPF_SOCK_OPS_STATE_CB_FLAG (1 << 2)
 #define BPF_SOCK_OPS_RTT_CB_FLAG (1 << 3)
 #define TCP_SYN_SENT 2
@@ -212,7 +214,6 @@ struct sockaddr_in6 {
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
-static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static __u32 (*bpf_get_prandom_u32)(void) = (void *)7;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static long (*bpf_setsockopt)(void *ctx, int level, int name, void *value, int length) = (void *)49;
@@ -222,6 +223,7 @@ static long (*bpf_bind)(struct bpf_sock_addr *ctx, void *addr, int length) = (vo
 static long (*bpf_sk_release)(void *sk) = (void *)86;
 static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
+static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_sk_assign)(void *ctx, void *sk, __u64 flags) = (void *)124;
 
 #endif

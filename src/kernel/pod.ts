@@ -65,6 +65,7 @@ export interface PodTraffic {
   readonly connections: number;
   /** Connection attempts that never became established (outbound only). */
   readonly failures: number;
+  /** Payload. Like all below it is added when a connection closes; of one of 64 segments or more also while it sends. */
   readonly bytesIn: number;
   readonly bytesOut: number;
   /** Retransmitted segments. */

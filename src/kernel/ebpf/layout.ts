@@ -7,7 +7,7 @@ import { checkedPort, parseCidr } from "../cidr.ts";
 import { InterceptionError } from "../errors.ts";
 import type { ObjectSpec } from "./spec.ts";
 
-export const MESH_ABI = 1;
+export const MESH_ABI = 2;
 
 export const SIZE = {
   mesh_addr: 16,

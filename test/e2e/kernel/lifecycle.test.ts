@@ -182,6 +182,7 @@ describe(
           "mesh_udp",
           "mesh_traffic",
           "mesh_flows",
+          "mesh_fin_wait2",
           "mesh_services",
           "mesh_backends",
         ])

@@ -86,7 +86,7 @@ export class Rig implements AsyncDisposable {
     return sidecar;
   }
 
-  /** `where`: "tcp:IP:PORT" and "udp:IP:PORT". */
+  /** `where`: "tcp:IP:PORT", "udp:IP:PORT" and "hold:IP:PORT". */
   async startServer(place: Place, name: string, ...where: string[]): Promise<ChildProcess> {
     const child = this.#start(place, "server.ts", [name, ...where]);
     await new Lines(child).next();

@@ -24,7 +24,7 @@ describe(
 
     before(async () => {
       rig = new Rig();
-      await rig.startServer("world", "world", `tcp:${WORLD4}:80`, `tcp:${WORLD6}:80`);
+      await rig.startServer("world", "world", `tcp:${WORLD4}:80`, `tcp:${WORLD6}:80`, `hold:${WORLD4}:81`);
       interceptor = openInterceptor("ebpf", rig.instance);
     });
     after(async () => {
@@ -96,6 +96,25 @@ describe(
       await rig.run("app", { to: { ip: WORLD4, port: 9 } });
       const closed = await settled(interceptor, (one) => one.path === "let-through");
       assert.deepEqual([closed.target, closed.failures], [{ ip: WORLD4, port: 9 }, 1]);
+    });
+
+    test("whoever closes first loses no byte to a FIN that has not come (RFC 9293 §3.4)", async () => {
+      interceptor.update(rig.interception({ skipOutboundPorts: [81] }));
+      // Too few segments to be added up before the end.
+      const bytes = 10_000;
+      const send = "x".repeat(bytes);
+      const seen = await rig.run("app", { to: { ip: WORLD4, port: 81 }, send, receiveSome: true });
+      const counted = await settled(interceptor, (one) => one.bytesOut > 0);
+      assert.deepEqual([counted.bytesIn, counted.bytesOut], [seen.received?.length, bytes]);
+    });
+
+    test("a long connection is added up while it is open", async () => {
+      interceptor.update(rig.interception({ skipOutboundPorts: [81] }));
+      await rig.run("app", { to: { ip: WORLD4, port: 81 }, send: "x".repeat(BYTES), leaveOpen: true });
+      const counted = await settled(interceptor, (one) => one.bytesOut > 0);
+      assert.equal(counted.connections, 1);
+      assert.ok(counted.bytesOut <= BYTES);
+      assert.ok(counted.rttUs !== null);
     });
 
     test("lost segments show as retransmits", async () => {
