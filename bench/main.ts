@@ -247,7 +247,7 @@ async function watch(chosen: readonly Shape[]): Promise<WatchedRow[]> {
 }
 
 async function throughKernel(): Promise<LetThrough | null> {
-  const found = await letThrough(makeWorld, 2 * rounds + 1, Math.min(seconds, 2));
+  const found = await letThrough(makeWorld, rounds);
   if (!("skipped" in found)) return found;
   skip(`connections let through, ${found.skipped}`);
   return null;

@@ -124,6 +124,7 @@ test("each kind of connection that is let through has its own aim", () => {
     without: flat(100),
     hooked: flat(100 * ratio),
     ratio: flat(ratio),
+    hooks: [],
   });
   const letThrough = {
     rows: [through("bytes", 0.99), through("connections", 0.9)],

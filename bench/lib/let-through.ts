@@ -1,33 +1,52 @@
 /**
- * Connections that need no proxy: through pods that Pillion's eBPF intercepts, on ports that are exempt, against pods that nobody
- * intercepts. Both pods are hooked, the server's and the client's, and all load is by programs in C, so that it is the kernel's
- * time that counts.
+ * Connections that need no proxy: through pods that Pillion's eBPF intercepts, on ports that are exempt, against the same pods while
+ * nobody intercepts them. Both pods are hooked, the server's and the client's, and all load is by programs in C, so that it is the
+ * kernel's time that counts.
+ *
+ * Two pods that are alike differ by 3 % on a machine that is shared, by where their memory happens to be, and a second differs from the
+ * next by more. So it is the same two pods and the same programs, frozen for a moment again and again while the hooks are put in or
+ * taken away: slices of `SLICE_MS` in pairs, who comes first taking turns, and the ratio of each pair.
  */
-import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { IpAddress } from "#/base/address.ts";
-import { detectSupport, openInterceptor, sweepLeftovers, type Interceptor } from "#/kernel/interception.ts";
-import { runBurst } from "./load.ts";
+import {
+  detectSupport,
+  openInterceptor,
+  sweepLeftovers,
+  type Interceptor,
+  type PodInterception,
+} from "#/kernel/interception.ts";
+import { HookSwitch, type HookRuns } from "./hook-switch.ts";
+import { LOAD_CORE, runBurst, wrkCommand } from "./load.ts";
 import { CLIENT, PORTS, SERVER, SIDECAR_UID, type Namespaces } from "./namespaces.ts";
-import { spread, type Spread } from "./report.ts";
-import { SHAPES } from "./shapes.ts";
+import { medianInterval, spread, type Spread } from "./report.ts";
+import { SHAPES, type WrkShape } from "./shapes.ts";
 
 const SHAPE_NAMES = ["h1-8-10MiB", "new-connections", "h1-64"] as const;
+const SLICE_MS = 40;
+const PAIRS_A_ROUND = 60;
+/** A load that goes on until it is killed. */
+const FOREVER_S = 3_600;
 const COUNTED_WITHIN_MS = 5_000;
+/** Of Ethernet, IPv4, and TCP with timestamps; a segment that the kernel did not cut counts as one. */
+const HEADER_BYTES = 14 + 20 + 32;
 
 export interface LetThroughRow {
   readonly shape: string;
   /** In a second. */
   readonly without: Spread;
   readonly hooked: Spread;
-  /** Hooked ÷ without, of pairs of bursts right after one another. */
+  /** Hooked ÷ without: the median of all pairs, within its interval of 95 %. */
   readonly ratio: Spread;
+  /** What the kernel says that the programs themselves take, of one unit. */
+  readonly hooks: readonly HookRuns[];
 }
 
 export interface LetThrough {
   readonly rows: readonly LetThroughRow[];
-  /** Connections of the hooked bursts: as many as the kernel counted at the client's pod and at the server's. */
+  /** Connections that the kernel counted at the client's pod and at the server's, while the hooks were in place. */
   readonly connections: { readonly client: number; readonly server: number };
   readonly bytesIn: number;
 }
@@ -36,7 +55,6 @@ export interface LetThrough {
 export async function letThrough(
   makeWorld: (prepare: (world: Namespaces) => void) => Promise<Namespaces>,
   rounds: number,
-  seconds: number,
 ): Promise<LetThrough | { skipped: string }> {
   const root = cgroupRoot();
   if (root === null) return { skipped: "no cgroup v2 is mounted" };
@@ -45,37 +63,20 @@ export async function letThrough(
   const instance = `bench${process.pid}`;
   const cgroups = new Cgroups(root, instance);
   const interceptor = openInterceptor("ebpf", instance);
+  let hooks: HookSwitch | null = null;
   try {
-    const plain = await makeWorld((world) => {
-      for (const side of ["client", "server"] as const) world.enter(side, cgroups.make(`plain-${side}`));
+    let pods: PodInterception[] = [];
+    const world = await makeWorld((made) => {
+      pods = hook(made, interceptor, instance, cgroups);
     });
-    const hooked = await makeWorld((world) => hook(world, interceptor, instance, cgroups));
+    hooks = new HookSwitch(pods);
     const rows: LetThroughRow[] = [];
-    for (const name of SHAPE_NAMES) {
-      const shape = SHAPES.find((one) => one.name === name)!;
-      const burst = async (world: Namespaces): Promise<number> => {
-        const places = { http1: `${SERVER}:${PORTS.http1.bare}` };
-        return (await runBurst({ world, places }, shape, seconds, 0))?.perSecond ?? 0;
-      };
-      const without: number[] = [];
-      const withHooks: number[] = [];
-      await burst(plain);
-      await burst(hooked);
-      for (let round = 0; round < rounds; round++) {
-        // Who comes first takes turns, so that a drift of the machine hits both.
-        if (round % 2 === 0) without.push(await burst(plain));
-        withHooks.push(await burst(hooked));
-        if (round % 2 === 1) without.push(await burst(plain));
-      }
-      rows.push({
-        shape: name,
-        without: spread(without),
-        hooked: spread(withHooks),
-        ratio: spread(withHooks.map((perSecond, i) => perSecond / without[i]!)),
-      });
-    }
+    for (const name of SHAPE_NAMES)
+      rows.push(await measure(world, shapeOf(name), hooks, cgroups, PAIRS_A_ROUND * rounds));
     return { rows, ...(await counted(interceptor)) };
   } finally {
+    cgroups.freeze(false);
+    hooks?.close();
     for (const side of ["client", "server"]) interceptor.remove(instance, `bench/${side}`);
     interceptor.close();
     sweepLeftovers(instance);
@@ -83,14 +84,97 @@ export async function letThrough(
   }
 }
 
-function hook(world: Namespaces, interceptor: Interceptor, instance: string, cgroups: Cgroups): void {
+async function measure(
+  world: Namespaces,
+  shape: WrkShape,
+  hooks: HookSwitch,
+  cgroups: Cgroups,
+  pairs: number,
+): Promise<LetThroughRow> {
+  const place = `${SERVER}:${PORTS.http1.bare}`;
+  const burst = async (): Promise<number> =>
+    (await runBurst({ world, places: { http1: place } }, shape, 1, 0))?.done ?? 0;
+  // Whoever is in the pod sees its network's counters. It is there before the first burst is over.
+  const witness = world.start("client", ["sleep", "infinity"]);
+  const received = (): number => receivedBytes(witness.pid!);
+  await burst();
+
+  hooks.setStats(true);
+  const [runsBefore, bytesBefore] = [hooks.runs(), received()];
+  const done = await burst();
+  const [runs, bytes] = [hooks.runs(), received() - bytesBefore];
+  hooks.setStats(false);
+
+  const load = world.start("client", wrkCommand(shape, place, FOREVER_S), {
+    core: LOAD_CORE,
+    stdio: "ignore",
+  });
+  const slice = async (isHooked: boolean): Promise<number> => {
+    if (isHooked) hooks.on();
+    else hooks.off();
+    const before = received();
+    const startMs = performance.now();
+    cgroups.freeze(false);
+    await sleep(SLICE_MS);
+    cgroups.freeze(true);
+    const seconds = (performance.now() - startMs) / 1000;
+    return ((received() - before) / bytes) * (done / seconds);
+  };
+  await sleep(10 * SLICE_MS);
+  cgroups.freeze(true);
+  const without: number[] = [];
+  const hooked: number[] = [];
+  hooks.off();
+  for (let pair = 0; pair < pairs; pair++) {
+    // Who comes first takes turns, so that a drift of the machine hits both.
+    if (pair % 2 === 0) without.push(await slice(false));
+    hooked.push(await slice(true));
+    hooks.off();
+    if (pair % 2 === 1) without.push(await slice(false));
+  }
+  hooks.on();
+  for (const child of [load, witness]) child.kill("SIGKILL");
+  cgroups.freeze(false);
+  return {
+    shape: shape.name,
+    without: spread(without),
+    hooked: spread(hooked),
+    ratio: medianInterval(hooked.map((perSecond, i) => perSecond / without[i]!)),
+    hooks: runs
+      .map((one, i) => ({
+        ...one,
+        runs: (one.runs - runsBefore[i]!.runs) / done,
+        ns: (one.ns - runsBefore[i]!.ns) / done,
+      }))
+      .filter((one) => one.runs > 0.001),
+  };
+}
+
+/** Payload of TCP that came to a process's network namespace so far. */
+function receivedBytes(pid: number): number {
+  const counters = /^\s*eth0:\s*(\d+)\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/net/dev`, "latin1"));
+  return Number(counters?.[1]) - HEADER_BYTES * Number(counters?.[2]);
+}
+
+function shapeOf(name: string): WrkShape {
+  const shape = SHAPES.find((one) => one.name === name);
+  if (shape?.kind !== "wrk") throw new Error(`${name} is no load by wrk`);
+  return shape;
+}
+function hook(
+  world: Namespaces,
+  interceptor: Interceptor,
+  instance: string,
+  cgroups: Cgroups,
+): PodInterception[] {
   const bare = Object.values(PORTS).map(({ bare: port }) => port);
-  for (const [side, ip] of [
+  const sides = [
     ["client", CLIENT],
     ["server", SERVER],
-  ] as const) {
+  ] as const;
+  return sides.map(([side, ip]) => {
     const appCgroup = cgroups.make(side);
-    interceptor.install({
+    const pod: PodInterception = {
       instance,
       pod: `bench/${side}`,
       netnsPath: `/run/netns/${world.name(side)}`,
@@ -102,9 +186,11 @@ function hook(world: Namespaces, interceptor: Interceptor, instance: string, cgr
       skipInboundPorts: side === "server" ? bare : [],
       skipOutboundPorts: side === "client" ? bare : [],
       letThroughCidrs: [],
-    });
+    };
+    interceptor.install(pod);
     world.enter(side, appCgroup);
-  }
+    return pod;
+  });
 }
 
 /** Counters are added up when a connection closes, a moment after its program is gone: waits until both pods agree. */
@@ -141,6 +227,13 @@ class Cgroups {
 
   make(name: string): string {
     return this.#make(join(this.#dir, name));
+  }
+
+  /** All programs in them stop where they are, or go on. Comes back when they have. */
+  freeze(isFrozen: boolean): void {
+    const wanted = `frozen ${isFrozen ? 1 : 0}`;
+    writeFileSync(join(this.#dir, "cgroup.freeze"), isFrozen ? "1" : "0");
+    while (!readFileSync(join(this.#dir, "cgroup.events"), "latin1").includes(wanted));
   }
 
   /** Removes them when this process ends and with it all that is in them; the kernel lets go a moment after. */

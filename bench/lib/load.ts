@@ -61,12 +61,14 @@ export async function runBurst(
 
 type Of<Kind extends Shape["kind"]> = Extract<Shape, { kind: Kind }>;
 
-async function runWrk(world: Namespaces, place: string, shape: Of<"wrk">, seconds: number): Promise<Burst> {
+export function wrkCommand(shape: Of<"wrk">, place: string, seconds: number): string[] {
   const script = join(import.meta.dirname, shape.isConnectionPerRequest ? "wrk-close.lua" : "wrk-report.lua");
   const sized = ["-t1", `-c${shape.connections}`, `-d${seconds}`, "-s", script];
-  const out = await world.run("client", ["wrk", ...sized, `http://${place}${shape.path}`], {
-    core: LOAD_CORE,
-  });
+  return ["wrk", ...sized, `http://${place}${shape.path}`];
+}
+
+async function runWrk(world: Namespaces, place: string, shape: Of<"wrk">, seconds: number): Promise<Burst> {
+  const out = await world.run("client", wrkCommand(shape, place, seconds), { core: LOAD_CORE });
   const report = /^REPORT (.*)$/m.exec(out)?.[1];
   if (report === undefined) throw new Error(`wrk printed no report: ${out}`);
   const said = JSON.parse(report) as {

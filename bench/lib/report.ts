@@ -14,6 +14,19 @@ export function spread(values: readonly number[]): Spread {
     : { min: sorted[0]!, median, max: sorted.at(-1)! };
 }
 
+/** The median, and between which two values that of all that could have been measured lies, with 95 % certainty (by their order alone). */
+export function medianInterval(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  // Ranks of the binomial distribution of 1/2, by its normal approximation.
+  const reach = 0.98 * Math.sqrt(sorted.length);
+  const at = (rank: number): number => sorted[Math.min(sorted.length - 1, Math.max(0, rank))] ?? 0;
+  return {
+    min: at(Math.floor(sorted.length / 2 - reach) - 1),
+    median: spread(sorted).median,
+    max: at(Math.ceil(sorted.length / 2 + reach)),
+  };
+}
+
 export function showSpread({ min, median, max }: Spread, digits: number): string {
   return `${min.toFixed(digits)} / ${median.toFixed(digits)} / ${max.toFixed(digits)}`;
 }

@@ -116,7 +116,15 @@ test("the page has what was measured beside the shapes, and no path of the machi
       },
     ],
     letThrough: {
-      rows: [{ shape: "new-connections", without: flat(100), hooked: flat(99), ratio: flat(0.99) }],
+      rows: [
+        {
+          shape: "new-connections",
+          without: flat(100),
+          hooked: flat(99),
+          ratio: flat(0.99),
+          hooks: [{ hook: "sk_lookup", pod: "bench/server", runs: 1, ns: 180 }],
+        },
+      ],
       connections: { client: 70, server: 70 },
       bytesIn: 2 ** 30,
     },

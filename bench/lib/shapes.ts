@@ -48,6 +48,8 @@ type Load =
       readonly messageBytes: number;
     };
 
+export type WrkShape = Extract<Shape, { kind: "wrk" }>;
+
 const many = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 const http1 = (name: string, connections: number, path = "/", body = "1 KiB"): Shape => ({
