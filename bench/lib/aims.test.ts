@@ -3,8 +3,7 @@ import { test } from "node:test";
 import { aimsOf, verdictOf, type Aim } from "./aims.ts";
 import type { CrowdRow } from "./crowd.ts";
 import type { MemoryRow, Results, Row } from "./results.ts";
-
-const flat = (value: number) => ({ min: value, median: value, max: value });
+import { flat, NO_RESULTS } from "./testing.ts";
 
 function row(shape: string, subject: string, cpuUs: number, perSecond: number, p99Us = 1_000): Row {
   return {
@@ -27,30 +26,14 @@ const OURS = "Pillion pair, mTLS";
 const LINKERD = "linkerd2-proxy pair, mTLS";
 const ENVOY = "Envoy pair, mTLS";
 
-const none: Results = {
-  machine: "",
-  versions: {},
-  rounds: 1,
-  seconds: 1,
-  skipped: [],
-  rows: [],
-  memory: [],
-  reference: null,
-  watched: [],
-  crowd: [],
-  meshSizes: [],
-  letThrough: null,
-  policy: [],
-};
-
 function aimOn(results: Partial<Results>, what: RegExp): Aim {
-  const found = aimsOf({ ...none, ...results }).find((aim) => what.test(aim.what));
+  const found = aimsOf({ ...NO_RESULTS, ...results }).find((aim) => what.test(aim.what));
   assert(found !== undefined, `no aim is about ${what}`);
   return found;
 }
 
 test("nothing that was not measured is met or missed", () => {
-  for (const aim of aimsOf(none)) assert.deepEqual([aim.isMet, verdictOf(aim)], [null, "not measured"]);
+  for (const aim of aimsOf(NO_RESULTS)) assert.deepEqual([aim.isMet, verdictOf(aim)], [null, "not measured"]);
 });
 
 test("CPU is held against the cheaper peer, throughput against the quicker one", () => {

@@ -4,6 +4,7 @@ import { markdownOf, shownArguments, textOf } from "./markdown.ts";
 import { plotOf } from "./plot.ts";
 import { bestRatio, ratioToPeer, rowOf, type Results, type Sample } from "./results.ts";
 import { SHAPES } from "./shapes.ts";
+import { flat, NO_RESULTS } from "./testing.ts";
 import type { Subject } from "../subjects/subject.ts";
 
 const shape = SHAPES[0]!;
@@ -34,19 +35,9 @@ const envoy = rowOf(shape, subject("Envoy pair, mTLS", ["client", "server"]), [s
 const linkerd = rowOf(shape, subject("linkerd2-proxy pair", ["client", "server"]), [sample(2_500, 2_500)]);
 const direct = rowOf(shape, subject("no proxy", []), [sample()]);
 const results: Results = {
-  machine: "a machine",
-  versions: { Node: "26.0.0" },
-  rounds: 3,
-  seconds: 1,
+  ...NO_RESULTS,
   skipped: ["h2, h2load is not installed"],
   rows: [direct, ours, envoy, linkerd],
-  memory: [],
-  reference: null,
-  watched: [],
-  crowd: [],
-  meshSizes: [],
-  letThrough: null,
-  policy: [],
 };
 
 test("costs are of one unit, each process apart and all together", () => {
@@ -78,7 +69,6 @@ test("the page has every row, those that lose too, and what was not measured", (
 });
 
 test("the page has what was measured beside the shapes, and no path of the machine", () => {
-  const flat = (value: number) => ({ min: value, median: value, max: value });
   const mesh = (name: string, kib: number) => ({
     subject: "Pillion",
     mesh: name,
