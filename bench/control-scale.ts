@@ -8,7 +8,6 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { parseIp } from "#/base/address.ts";
 import { SeededRandom } from "#/base/random.ts";
@@ -28,11 +27,24 @@ import type { NodeInfo } from "#/model/node-protocol.ts";
 import type { PodPlan, PodStatus } from "#/model/pod-plan.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { SILENT } from "#/net/log.ts";
+import { commandLine } from "../scripts/command-line.ts";
 import { describeMachine } from "./lib/machine.ts";
 import { spread, table } from "./lib/report.ts";
 
-const { values: options } = parseArgs({
-  options: {
+const options = commandLine(
+  `Usage: npm run bench:control -- [options]
+
+The control plane with many workloads: memory, CPU, and how long until the last sidecar knows of a change.
+
+Options:
+  --services N    Services (default: 1000)
+  --pods-each N   workloads of each (default: 10)
+  --uses N        Services that each workload's sidecar uses (default: 5)
+  --changes N     changes a second (default: 100)
+  --seconds N     for how long (default: 10)
+  --json          prints JSON alone
+  -h, --help      shows this`,
+  {
     services: { type: "string", default: "1000" },
     "pods-each": { type: "string", default: "10" },
     uses: { type: "string", default: "5" },
@@ -40,7 +52,8 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "10" },
     json: { type: "boolean", default: false },
   },
-});
+  ["services", "pods-each", "uses", "changes", "seconds"],
+);
 const services = Number(options.services);
 const podsEach = Number(options["pods-each"]);
 const uses = Number(options.uses);

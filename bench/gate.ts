@@ -14,7 +14,19 @@ import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeJavaScript } from "#/agent/stripped-sources.ts";
+import { commandLine } from "../scripts/command-line.ts";
 import { table } from "./lib/report.ts";
+
+const { update: isUpdate } = commandLine(
+  `Usage: npm run gate -- [options]
+
+What a request costs, counted in instructions and allocated bytes, against bench/gate's baseline.
+
+Options:
+  --update     accepts the new counts
+  -h, --help   shows this`,
+  { update: { type: "boolean", default: false } },
+);
 
 /** What counts may differ by before somebody has to look. With nothing changed instructions differ by less than 0.1 %. */
 const TOLERANCE = 0.02;
@@ -72,7 +84,7 @@ async function main(): Promise<number> {
   await Promise.all(Array.from({ length: PARALLEL }, lane));
 
   const names = GATED.map(({ group, name }) => `${group}: ${name}`);
-  if (process.argv.includes("--update")) {
+  if (isUpdate) {
     const ordered = Object.fromEntries(names.map((name) => [name, counted[name]]));
     writeFileSync(BASELINE, `${JSON.stringify(ordered, null, 2)}\n`);
   }

@@ -20,6 +20,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
+import { commandLine } from "../scripts/command-line.ts";
 import { startApps } from "./lib/app.ts";
 import { crowdOf, type CrowdRow } from "./lib/crowd.ts";
 import { idleCost } from "./lib/idle.ts";
@@ -30,7 +31,7 @@ import { markdownOf, policyText, shownArguments, textOf } from "./lib/markdown.t
 import { meshSizesOf, type MeshSizeRow } from "./lib/mesh-size.ts";
 import { Namespaces, SIDECAR_UID } from "./lib/namespaces.ts";
 import { countsInstructions, PerfCounter } from "./lib/perf-counter.ts";
-import { readOptions, USAGE } from "./lib/options.ts";
+import { OPTIONS, USAGE } from "./lib/options.ts";
 import { plotOf } from "./lib/plot.ts";
 import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-cost.ts";
 import { flameOf } from "./lib/flame.ts";
@@ -57,16 +58,7 @@ import { startPrototype } from "./subjects/prototype.ts";
 import { startDirect, startHaproxy, startNginx } from "./subjects/single-hop.ts";
 import type { StartSubject, Subject } from "./subjects/subject.ts";
 
-const asked = readOptions(process.argv.slice(2));
-if ("wrong" in asked) {
-  console.error(asked.wrong);
-  process.exit(2);
-}
-const { options } = asked;
-if (options.help) {
-  console.log(USAGE);
-  process.exit();
-}
+const options = commandLine(USAGE, OPTIONS, ["rounds", "seconds"]);
 
 const PILLION_COMMAND = [process.execPath, ...SIDECAR_NODE_FLAGS];
 const subjects: Record<string, StartSubject> = {

@@ -9,18 +9,28 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { commandLine } from "../scripts/command-line.ts";
 import { describeMachine } from "./lib/machine.ts";
 import { memoryUsed, cpuUsed } from "./lib/process-cost.ts";
 import { showSpread, spread, table } from "./lib/report.ts";
 
-const { values: options } = parseArgs({
-  options: {
+const options = commandLine(
+  `Usage: npm run bench:scale -- [options]
+
+Many pods on one machine: how long they take to be ready and to go, and what memory each sidecar costs. Needs root.
+
+Options:
+  --pods N            (default: 200)
+  --timeout SECONDS   (default: 600)
+  --json              prints JSON alone
+  -h, --help          shows this`,
+  {
     pods: { type: "string", default: "200" },
     timeout: { type: "string", default: "600" },
     json: { type: "boolean", default: false },
   },
-});
+  ["pods", "timeout"],
+);
 const pods = Number(options.pods);
 const root = join(import.meta.dirname, "..");
 const instance = `scale-${process.pid}`;

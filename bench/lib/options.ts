@@ -1,48 +1,23 @@
-import { parseArgs } from "node:util";
+import type { Options } from "../../scripts/command-line.ts";
 import { SHAPES } from "./shapes.ts";
 
-export type Options = ReturnType<typeof parsed>;
-
-/** What a run is asked for. A number that is none, or a word that is not known, is told in one line, with the way to what is. */
-export function readOptions(
-  words: readonly string[],
-): { readonly options: Options } | { readonly wrong: string } {
-  let options: Options;
-  try {
-    options = parsed(words);
-  } catch (error) {
-    return { wrong: `${error instanceof Error ? error.message : String(error)}; --help shows all options` };
-  }
-  for (const name of ["rounds", "seconds"] as const) {
-    const text = options[name];
-    if (text !== undefined && !(Number(text) > 0))
-      return { wrong: `--${name} ${text}: this is no number above 0; --help shows all options` };
-  }
-  return { options };
-}
-
-function parsed(words: readonly string[]) {
-  return parseArgs({
-    args: [...words],
-    options: {
-      routes: { type: "boolean", default: false },
-      access: { type: "boolean", default: false },
-      quick: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-      report: { type: "string" },
-      rounds: { type: "string" },
-      seconds: { type: "string" },
-      only: { type: "string" },
-      shape: { type: "string" },
-      part: { type: "string" },
-      variant: { type: "string", multiple: true, default: [] },
-      profile: { type: "string" },
-      envoy: { type: "string" },
-      "linkerd2-proxy": { type: "string" },
-    },
-  }).values;
-}
+/** What a run is asked for. */
+export const OPTIONS = {
+  routes: { type: "boolean", default: false },
+  access: { type: "boolean", default: false },
+  quick: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+  report: { type: "string" },
+  rounds: { type: "string" },
+  seconds: { type: "string" },
+  only: { type: "string" },
+  shape: { type: "string" },
+  part: { type: "string" },
+  variant: { type: "string", multiple: true, default: [] },
+  profile: { type: "string" },
+  envoy: { type: "string" },
+  "linkerd2-proxy": { type: "string" },
+} satisfies Options;
 
 export const USAGE = `Usage: pillion bench [options]      (or npm run bench -- [options])
 

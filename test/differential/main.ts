@@ -2,7 +2,7 @@
  * `npm run differential -- --seed N --cases N`: the same requests beside real servers and through two sidecars, then with faults
  * put into the sidecars. Prints the grid, what is not compared, and every difference; the figure comes last.
  */
-import { parseArgs } from "node:util";
+import { commandLine } from "../../scripts/command-line.ts";
 import { goTool } from "../tools/go-tool.ts";
 import { cannotRun } from "../e2e/sidecar/rig/mesh.ts";
 import { NOT_COMPARED } from "./compare.ts";
@@ -22,7 +22,18 @@ const FAULT_CONVERSATIONS = 1_000;
 /** Differences that are shown in full. */
 const SHOWN_MAX = 50;
 
-const { values } = parseArgs({ options: { seed: { type: "string" }, cases: { type: "string" } } });
+const values = commandLine(
+  `Usage: npm run differential -- [options]
+
+The same requests beside real servers and through two sidecars, and then with faults put into the sidecars. Needs root.
+
+Options:
+  --seed N     as an earlier run printed it
+  --cases N    how many are drawn (default: 12500)
+  -h, --help   shows this`,
+  { seed: { type: "string" }, cases: { type: "string" } },
+  ["cases"],
+);
 const seed = Number(values.seed ?? Math.floor(Math.random() * 1_000_000));
 const cases = Number(values.cases ?? 12_500);
 const why = cannotRun();

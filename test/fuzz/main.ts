@@ -3,21 +3,31 @@
  * [--machine NAME]…`. No input may make a machine throw, hold more than its bound, or mean something else when it comes
  * in other pieces. A failure prints the seed and the smallest input that shows it, and ends the run with 1.
  */
-import { parseArgs } from "node:util";
+import { commandLine } from "../../scripts/command-line.ts";
 import { Fuzz, type FuzzFailure } from "./fuzz.ts";
 import { MACHINES } from "./machines.ts";
 
 /** How long a machine has before it is the next one's turn. */
 const TURN_MS = 250;
 
-const { values } = parseArgs({
-  options: {
+const names = MACHINES.map(({ name }) => name);
+const values = commandLine(
+  `Usage: npm run fuzz -- [options]
+
+Mutated and random bytes for every protocol machine.
+
+Options:
+  --minutes N      for how long (default: 5)
+  --seed N         as a failure printed it
+  --machine NAME   this one alone, again for more: ${names.join(", ")}
+  -h, --help       shows this`,
+  {
     minutes: { type: "string", default: "5" },
     seed: { type: "string" },
     machine: { type: "string", multiple: true },
   },
-});
-const names = MACHINES.map(({ name }) => name);
+  ["minutes"],
+);
 const unknown = values.machine?.filter((name) => !names.includes(name)) ?? [];
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
 const minutes = Number(values.minutes);

@@ -9,7 +9,7 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { commandLine } from "../../scripts/command-line.ts";
 import { table } from "../../bench/lib/report.ts";
 import { cannotRun, Mesh, type Pod } from "../e2e/sidecar/rig/mesh.ts";
 import { bodies } from "./cases/bodies.ts";
@@ -36,9 +36,18 @@ interface Outcome {
   readonly idleConnections: number;
 }
 
-const { values } = parseArgs({
-  options: { case: { type: "string", multiple: true }, minutes: { type: "string" } },
-});
+const values = commandLine(
+  `Usage: npm run soak -- [options]
+
+Whether the memory of two sidecars stays flat, in one case after the other. Needs root.
+
+Options:
+  --case NAME   this one alone, again for more: ${CASES.map(({ name }) => name).join(", ")}
+  --minutes N   how long each case that has no end of its own goes on
+  -h, --help    shows this`,
+  { case: { type: "string", multiple: true }, minutes: { type: "string" } },
+  ["minutes"],
+);
 const unknown = values.case?.filter((name) => CASES.every((one) => one.name !== name)) ?? [];
 if (unknown.length > 0) {
   console.error(

@@ -1,10 +1,20 @@
 /** `npm run conformance:gateway`: the cases of Gateway API's suite for meshes, and of what it asks of gateways only. */
+import { commandLine } from "../../../scripts/command-line.ts";
 import { needCorpus } from "../corpora.ts";
 import { GATEWAY_TESTS, MESH_TESTS } from "./cases.ts";
 import { GatewaySuite, type Result } from "./suite.ts";
 
+const { only } = commandLine(
+  `Usage: npm run conformance:gateway -- [options]
+
+The cases of Gateway API's suite for meshes, and of what it asks of gateways only. Needs root.
+
+Options:
+  --only TEXT   only cases with this in their name
+  -h, --help    shows this`,
+  { only: { type: "string", default: "" } },
+);
 needCorpus("gateway-api");
-const only = process.argv[2] ?? "";
 const suite = new GatewaySuite();
 const results: Result[] = [];
 try {

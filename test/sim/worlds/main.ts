@@ -7,7 +7,7 @@
  *     npm run sim -- --seed 17               one world, with everything that happened in it
  *     npm run sim -- --scenario retry-storm  one scenario
  */
-import { parseArgs } from "node:util";
+import { commandLine } from "../../../scripts/command-line.ts";
 import { randomWorld } from "./random-world.ts";
 import { judge } from "./judge.ts";
 import { SCENARIOS } from "./scenarios.ts";
@@ -15,14 +15,24 @@ import { SCENARIOS } from "./scenarios.ts";
 /** Worlds with violations that are told of one by one. */
 const SHOWN_MAX = 10;
 
-const { values } = parseArgs({
-  options: {
+const values = commandLine(
+  `Usage: npm run sim -- [options]
+
+Worlds by the thousand, each held against what must never happen; then the scenarios, each with its bounds.
+
+Options:
+  --seeds N         how many worlds (default: 3000)
+  --from N          the first one's seed (default: 1)
+  --seed N          this world alone, with everything that happens in it
+  --scenario NAME   this scenario alone: ${Object.keys(SCENARIOS).join(", ")}
+  -h, --help        shows this`,
+  {
     seed: { type: "string" },
     seeds: { type: "string", default: "3000" },
     from: { type: "string", default: "1" },
     scenario: { type: "string" },
   },
-});
+);
 
 if (values.seed !== undefined) process.exitCode = replay(wholeNumber("seed", values.seed));
 else if (values.scenario !== undefined) process.exitCode = play([values.scenario]);
