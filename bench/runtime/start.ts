@@ -11,33 +11,36 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { SIDECAR_NODE_FLAGS } from "#/agent/runtime/pod-host.ts";
 import { strippedSources } from "#/agent/stripped-sources.ts";
-import { Authority } from "#/control/identity/authority.ts";
-import { Tokens } from "#/control/identity/tokens.ts";
 import { NO_POLICY } from "#/control/policy/compile.ts";
-import { destinationMethods } from "#/control/rpc/destination.ts";
-import { identityMethods } from "#/control/rpc/identity.ts";
-import { LiveView } from "#/control/rpc/live-view.ts";
-import { policyMethods } from "#/control/rpc/policy.ts";
-import { RpcServer } from "#/control/rpc/server.ts";
 import type { MeshView } from "#/control/services/mesh-view.ts";
-import { StateFolder } from "#/control/state-folder.ts";
 import { refuseRings } from "#/kernel/confinement.ts";
 import { dnsName, type Identity } from "#/model/identity.ts";
-import { SystemClock } from "#/net/clock.ts";
-import { JsonLog } from "#/net/log.ts";
+import { commandLine } from "../../scripts/command-line.ts";
 import { cpuUsed, memoryUsed } from "../lib/process-cost.ts";
 import { showSpread, spread, table } from "../lib/report.ts";
+import { startSmallControl } from "../world/small-control.ts";
 
-const { values: options } = parseArgs({
-  options: {
+const options = commandLine(
+  `Usage: scripts/run node bench/runtime/start.ts [options]
+
+Starts sidecars on loopback: how long each takes from exec to ready, and what memory it has.
+
+Options:
+  --together N             so many at once (default: 1)
+  --rounds N               (default: 5)
+  --node PATH              another Node
+  --variant "NAME=[VARIABLE=VALUE …] [FLAG …]"     again for more
+  --program "NAME=MAIN.js" another program than this tree's own, in all variants; again for more
+  --mapped                 memory by what is mapped
+  --begin-again            leaves sidecars the ring that they begin again without
+  -h, --help               shows this`,
+  {
     together: { type: "string", default: "1" },
     rounds: { type: "string", default: "5" },
     node: { type: "string", default: process.execPath },
@@ -46,7 +49,8 @@ const { values: options } = parseArgs({
     mapped: { type: "boolean", default: false },
     "begin-again": { type: "boolean", default: false },
   },
-});
+  ["together", "rounds"],
+);
 // As the agent does before it starts one; else each sidecar begins twice.
 if (!options["begin-again"]) refuseRings();
 const ROOT = join(import.meta.dirname, "../..");
@@ -78,14 +82,7 @@ async function startControl(): Promise<{
   port: number;
   settings: (name: string) => Record<string, string> & { token: string };
 }> {
-  const clock = new SystemClock();
-  const log = new JsonLog("warn", () => clock.wallMs());
-  const authority = await Authority.open(new StateFolder(join(folder, "authority")), TRUST_DOMAIN, () =>
-    Date.now(),
-  );
-  const tokens = new Tokens(() => Date.now());
-  const live = new LiveView();
-  live.publish({
+  const { authority, port, tokenFor } = await startSmallControl(join(folder, "authority"), {
     node: {
       name: "bench",
       instance: "bench",
@@ -103,22 +100,10 @@ async function startControl(): Promise<{
     servicesByName: new Map(),
     policy: NO_POLICY,
   } as unknown as MeshView);
-  const methods = new Map([
-    ...identityMethods(authority, tokens, () => true, log),
-    ...destinationMethods(live),
-    ...policyMethods(live),
-  ]);
-  const rpc = new RpcServer({ methods, clock, log });
-  const server = createServer((socket) =>
-    rpc.serve(socket, { caller: null, isTrusted: true, peer: socket.remoteAddress ?? "" }),
-  );
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
   const settings = (name: string): Record<string, string> & { token: string } => {
     const identity: Identity = { trustDomain: TRUST_DOMAIN, namespace: "bench", serviceAccount: name };
     return {
-      token: tokens.give({ podUid: name, identity, form: "dns+spiffe" }),
+      token: tokenFor(name, identity, "dns+spiffe"),
       LINKERD2_PROXY_IDENTITY_LOCAL_NAME: dnsName(identity),
       LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: authority.trustAnchorsPem,
     };

@@ -1,27 +1,16 @@
 /**
- * The control plane of the bench: Pillion's own answers, certificates and gRPC server over a mesh that is written down
- * here (one Service or many, one pod behind it, one client) instead of read from a folder and an agent. One process in
- * each namespace, plaintext on loopback; both share the certificate authority in STATE-FOLDER.
+ * The control plane of the bench: a small one (`small-control.ts`) over a mesh of one Service or many, one pod behind it and one client.
+ * One process in each namespace, plaintext on loopback; both share the certificate authority in STATE-FOLDER.
  *
  *   control.ts STATE-FOLDER client|server [MESH-SIZE-AS-JSON]     prints one line of JSON, `WorldSettings`, when it listens
  */
 import { generateKeyPairSync } from "node:crypto";
-import { createServer, type AddressInfo } from "node:net";
 import type { IpAddress } from "#/base/address.ts";
-import { Authority, type SanForm } from "#/control/identity/authority.ts";
+import type { SanForm } from "#/control/identity/authority.ts";
 import { derToPem } from "#/control/identity/certificates.ts";
-import { Tokens } from "#/control/identity/tokens.ts";
-import { destinationMethods } from "#/control/rpc/destination.ts";
-import { identityMethods } from "#/control/rpc/identity.ts";
 import { NO_POLICY } from "#/control/policy/compile.ts";
-import { LiveView } from "#/control/rpc/live-view.ts";
-import { policyMethods } from "#/control/rpc/policy.ts";
-import { RpcServer } from "#/control/rpc/server.ts";
 import type { MeshView, ViewPod } from "#/control/services/mesh-view.ts";
-import { StateFolder } from "#/control/state-folder.ts";
 import { dnsName, type Identity } from "#/model/identity.ts";
-import { SystemClock } from "#/net/clock.ts";
-import { JsonLog } from "#/net/log.ts";
 import { backendOf, balancerTo, matchOf, routeOf, ruleTo } from "#/stack/route/testing.ts";
 import {
   CLIENT,
@@ -34,6 +23,7 @@ import {
   serviceAddress,
   type Speech,
 } from "../lib/namespaces.ts";
+import { startSmallControl } from "./small-control.ts";
 
 export interface WorldSettings {
   controlPort: number;
@@ -156,21 +146,7 @@ const view = {
         },
 } as unknown as MeshView;
 
-const clock = new SystemClock();
-const log = new JsonLog("warn", () => clock.wallMs());
-const authority = await Authority.open(new StateFolder(folder), TRUST_DOMAIN, () => Date.now());
-const tokens = new Tokens(() => Date.now());
-const live = new LiveView();
-live.publish(view);
-const methods = new Map([
-  ...identityMethods(authority, tokens, () => true, log),
-  ...destinationMethods(live),
-  ...policyMethods(live),
-]);
-const rpc = new RpcServer({ methods, clock, log });
-const server = createServer((socket) =>
-  rpc.serve(socket, { caller: null, isTrusted: true, peer: socket.remoteAddress ?? "" }),
-);
+const { authority, port, tokenFor } = await startSmallControl(folder, view);
 const identityOf = (serviceAccount: string): Identity => ({
   trustDomain: TRUST_DOMAIN,
   namespace: "bench",
@@ -185,20 +161,16 @@ const publicKey = await crypto.subtle.importKey(
   ["verify"],
 );
 const leaf = await authority.issue(identityOf("client"), publicKey, size.form);
-server.listen(0, "127.0.0.1", () => {
-  const identity = identityOf(role);
-  const settings: WorldSettings = {
-    controlPort: (server.address() as AddressInfo).port,
-    tokens: Array.from({ length: size.sidecars }, () =>
-      tokens.give({ podUid: role, identity, form: size.form }),
-    ),
-    trustAnchorsPem: authority.trustAnchorsPem,
-    localName: dnsName(identity),
-    peer: {
-      certificatesPem: [leaf.der, ...leaf.intermediates].map((der) => derToPem(der)).join(""),
-      keyPem: keys.privateKey.export({ type: "pkcs8", format: "pem" }) as string,
-    },
-    serverName: dnsName(identityOf("server")),
-  };
-  process.stdout.write(`${JSON.stringify(settings)}\n`);
-});
+const identity = identityOf(role);
+const settings: WorldSettings = {
+  controlPort: port,
+  tokens: Array.from({ length: size.sidecars }, () => tokenFor(role, identity, size.form)),
+  trustAnchorsPem: authority.trustAnchorsPem,
+  localName: dnsName(identity),
+  peer: {
+    certificatesPem: [leaf.der, ...leaf.intermediates].map((der) => derToPem(der)).join(""),
+    keyPem: keys.privateKey.export({ type: "pkcs8", format: "pem" }) as string,
+  },
+  serverName: dnsName(identityOf("server")),
+};
+process.stdout.write(`${JSON.stringify(settings)}\n`);
