@@ -20,6 +20,8 @@ const F_SETLEASE = 1024;
 const F_RDLCK = 0;
 const F_UNLCK = 2;
 const EAGAIN = 11;
+const M_TRIM_THRESHOLD = -1;
+const M_MMAP_THRESHOLD = -3;
 
 const { functions: libc } = ffi.dlopen(null, {
   getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
@@ -108,6 +110,30 @@ export function forbidInheritance(): void {
     functions.close_range(3, 0xffff_ffff, 4);
   } catch {
     // See above.
+  }
+}
+
+/**
+ * Bounds what the C allocator keeps free in its heap (mallopt(3), of glibc alone): pieces from `mmapFromBytes` on are mapped
+ * each by itself and unmapped when freed, and of the heap's free end no more than `trimAboveBytes` stay. Left to itself glibc raises both
+ * with each large piece that is freed, up to 32 and 64 MiB; such pieces then lie between small ones that live, and what is free
+ * between those stays the process's.
+ */
+export function boundFreeMemory({
+  mmapFromBytes,
+  trimAboveBytes,
+}: {
+  readonly mmapFromBytes: number;
+  readonly trimAboveBytes: number;
+}): void {
+  try {
+    const { mallopt } = ffi.dlopen(null, {
+      mallopt: { arguments: ["int32", "int32"], return: "int32" },
+    }).functions;
+    mallopt(M_MMAP_THRESHOLD, mmapFromBytes);
+    mallopt(M_TRIM_THRESHOLD, trimAboveBytes);
+  } catch {
+    // Another C library: musl's maps what is large, and has no word for it.
   }
 }
 

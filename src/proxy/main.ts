@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { getHeapStatistics } from "node:v8";
 import type { SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
-import { originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
+import { boundFreeMemory, originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
@@ -34,6 +34,11 @@ const BACKLOG = 4096;
 const CONNECTIONS_BEYOND = 100;
 /** On the admin port; longer than Prometheus waits between two scrapes. */
 const ADMIN_IDLE_MS = 300_000;
+/**
+ * Of the C allocator: glibc's own first threshold, held; and a free end that a turn's buffers fit in, so that it is not given back
+ * only to be asked for again (docs/decisions/0030-free-memory.md).
+ */
+const FREE_MEMORY = { mmapFromBytes: 131_072, trimAboveBytes: 524_288 };
 /** Facts §2.3: a bad environment ends the process with 64, a failed start with 1. */
 const EXIT_CONFIG = 64;
 const EXIT_START = 1;
@@ -48,6 +53,7 @@ const PORTS_TIMEOUT_MS = 2000;
  * SIGTERM drains and exits; SIGUSR2 asks inbound clients to go elsewhere and goes on serving who comes.
  */
 export async function runSidecar(env: Readonly<Record<string, string | undefined>>): Promise<void> {
+  boundFreeMemory(FREE_MEMORY);
   const clock = new SystemClock();
   const log = new JsonLog("info", () => clock.wallMs());
   process.on("uncaughtException", (error) => {
