@@ -22,6 +22,7 @@ const F_UNLCK = 2;
 const EAGAIN = 11;
 const M_TRIM_THRESHOLD = -1;
 const M_MMAP_THRESHOLD = -3;
+const M_ARENA_MAX = -8;
 
 const { functions: libc } = ffi.dlopen(null, {
   getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
@@ -114,7 +115,7 @@ export function forbidInheritance(): void {
 }
 
 /**
- * Bounds what the C allocator keeps free in its heap (mallopt(3), of glibc alone): pieces from `mmapFromBytes` on are mapped
+ * Bounds what the C allocator keeps free (mallopt(3), of glibc alone): threads that begin from here on share one heap; pieces from `mmapFromBytes` on are mapped
  * each by itself and unmapped when freed, and of the heap's free end no more than `trimAboveBytes` stay. Left to itself glibc raises both
  * with each large piece that is freed, up to 32 and 64 MiB; such pieces then lie between small ones that live, and what is free
  * between those stays the process's.
@@ -130,6 +131,7 @@ export function boundFreeMemory({
     const { mallopt } = ffi.dlopen(null, {
       mallopt: { arguments: ["int32", "int32"], return: "int32" },
     }).functions;
+    mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, mmapFromBytes);
     mallopt(M_TRIM_THRESHOLD, trimAboveBytes);
   } catch {

@@ -4,9 +4,10 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
 import { parseIp, type IpAddress, type SocketAddress } from "#/base/address.ts";
 import { assert } from "#/base/assert.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import { ConnError, type ConnErrorCode } from "#/base/errors.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
-import { BLOCK_BYTES, copyOf, giveBlock, join, joinBuffer, takeBlock } from "./blocks.ts";
+import { BLOCK_BYTES, giveBlock, join, joinBuffer, takeBlock } from "./blocks.ts";
 import {
   isConnected,
   lendReads,

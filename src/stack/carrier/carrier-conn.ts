@@ -1,6 +1,7 @@
 import type { SocketAddress } from "#/base/address.ts";
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
@@ -399,9 +400,4 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
 
 export function isCarried(conn: Conn): conn is CarrierConn {
   return conn instanceof CarrierConn;
-}
-
-/** `slice` of a Buffer would be a view. */
-function copyOf(bytes: Uint8Array, start: number, stop: number): Uint8Array {
-  return new Uint8Array(bytes.subarray(start, stop));
 }

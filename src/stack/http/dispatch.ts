@@ -1,4 +1,5 @@
 import type { Clock, Timer } from "#/base/clock.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Random } from "#/base/random.ts";
@@ -14,7 +15,7 @@ import type { Cancel, EndpointSource } from "../discovery.ts";
 import type { Attempted } from "./endpoint-report.ts";
 import { reportFault, reportHead, reportTrailers } from "./endpoint-report.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
-import { copyOf, lendBody, lendData, SPENT } from "./exchange.ts";
+import { lendBody, lendData, SPENT } from "./exchange.ts";
 import type { Fault, FaultCode } from "./fault.ts";
 import { fault } from "./fault.ts";
 

@@ -1,3 +1,4 @@
+import { copyOf } from "#/base/copy-of.ts";
 import type { Fields } from "#/base/fields.ts";
 import type { RequestTrace } from "../trace/request-trace.ts";
 import type { Fault } from "./fault.ts";
@@ -107,11 +108,6 @@ export function lendData(sink: RequestSink, bytes: Uint8Array, start: number, st
 export function lendBody(reply: ResponseSink, bytes: Uint8Array, start: number, stop: number): void {
   if (reply.bodyLent !== undefined) reply.bodyLent(bytes, start, stop);
   else reply.body(copyOf(bytes, start, stop), 0, stop - start);
-}
-
-/** A copy that is never written again. */
-export function copyOf(bytes: Uint8Array, start: number, stop: number): Uint8Array {
-  return new Uint8Array(bytes.subarray(start, stop));
 }
 
 /** What `call` returns when it has already refused: swallows whatever still comes. */

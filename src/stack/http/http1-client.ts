@@ -1,6 +1,7 @@
 import type { Clock } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { Event, Http1Reader } from "#/wire/http1/reader.ts";
@@ -8,7 +9,7 @@ import { CHUNK_TAIL, encodeChunkHead, encodeLastChunk } from "#/wire/http1/write
 import type { HeadBound } from "./head-bound.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import type { RequestHead, RequestSink, ResponseSink } from "./exchange.ts";
-import { copyOf, IDEMPOTENT, lendBody, SPENT } from "./exchange.ts";
+import { IDEMPOTENT, lendBody, SPENT } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import type { Fault } from "./fault.ts";
 import type { Response } from "./translate.ts";

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { fieldCount } from "#/base/fields.ts";
@@ -14,7 +15,7 @@ import {
   reasonOf,
 } from "#/wire/http1/writer.ts";
 import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink } from "./exchange.ts";
-import { copyOf, lendData, SPENT } from "./exchange.ts";
+import { lendData, SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault } from "./fault.ts";
 import type { Guard } from "./guard.ts";

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "#/base/clock.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { LONG_READ_BYTES_MIN } from "#/base/conn.ts";
+import { copyOf } from "#/base/copy-of.ts";
 import type { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
@@ -11,7 +12,6 @@ import type { Patrolled } from "../patrol.ts";
 import { Lag } from "../patrol.ts";
 import type { Guard } from "./guard.ts";
 import { READER_BYTES_LEAST, Wait } from "./guard.ts";
-import { copyOf } from "./exchange.ts";
 import { linger } from "./linger.ts";
 
 /** What a link tells the side that owns it. */
@@ -282,10 +282,8 @@ export class Http2Link implements ConnHandler, Patrolled {
   onData(bytes: Uint8Array): void {
     this.machine.tick(this.#clock.nowMs());
     const isLong = this.borrowsLong && bytes.length >= LONG_READ_BYTES_MIN;
-    // Many small frames are cheaper copied at once than one by one.
-    const isPassed = isLong && this.machine.dataAhead(bytes) >= LENT_BYTES_MIN;
-    this.isLent = this.borrows || isPassed;
-    this.machine.feed(isLong && !isPassed ? copyOf(bytes, 0, bytes.length) : bytes);
+    this.isLent = this.borrows || isLong;
+    this.machine.feed(bytes);
     this.#pump();
     this.isLent = false;
   }

@@ -68,6 +68,7 @@ function paths(
   count: number,
   spells: boolean,
   window: number,
+  bodyBytes: number,
 ): { clock: ManualClock; all: Path[]; between: MemoryConn[] } {
   const clock = new ManualClock();
   const [near, far] = memoryPair(clock, 70_000);
@@ -91,10 +92,10 @@ function paths(
     const [program, proxy] = memoryPair(clock, PIECE_BYTES);
     new Http1Server(proxy, h2client, clock, () => {});
     clients.push(new Program(program));
-    (clients[i] as Program).send(`POST /${i} HTTP/1.1\r\nHost: a\r\n`, patterned(300_000 + i, i));
-    clock.settle();
-    all.push({ client: clients[i] as Program, server: servers[i] as Program });
+    (clients[i] as Program).send(`POST /${i} HTTP/1.1\r\nHost: a\r\n`, patterned(bodyBytes + i, i));
   }
+  clock.settle();
+  for (let i = 0; i < count; i++) all.push({ client: clients[i] as Program, server: servers[i] as Program });
   return { clock, all, between: [near, far] };
 }
 
@@ -119,7 +120,7 @@ function longestData(conn: MemoryConn, skippedBytes: number, mayBeLong: boolean)
 for (const spells of [true, false]) {
   for (const window of [262_144, 30_000]) {
     test(`bodies are whole both ways where reads are lent, ${spells ? "between ours" : "to another's"}, window of ${window}`, () => {
-      const { clock, all, between } = paths(3, spells, window);
+      const { clock, all, between } = paths(3, spells, window, 300_000);
       for (const [i, { server }] of all.entries()) {
         assert.ok(/^POST \/\d HTTP\/1\.1\r\nhost: a\r\n/i.test(server.text.toString("latin1", 0, 200)));
         assert.ok(bodyOf(server.text).equals(patterned(300_000 + i, i)), `request ${i} is not what was sent`);
@@ -142,3 +143,15 @@ for (const spells of [true, false]) {
     });
   }
 }
+
+test("bodies of many small frames in one long read are whole", () => {
+  const count = 300;
+  const { clock, all, between } = paths(count, true, 262_144, 100);
+  for (const { server } of all) server.send("HTTP/1.1 200 OK\r\n", Buffer.alloc(0));
+  const [, far] = between as [MemoryConn, MemoryConn];
+  assert.ok(far.longestReadBytes > 8_192, `${far.longestReadBytes}`);
+  for (const [i, { server }] of all.entries())
+    assert.ok(bodyOf(server.text).equals(patterned(100 + i, i)), `request ${i} is not what was sent`);
+  clock.settle();
+  for (const { client } of all) assert.match(client.text.toString("latin1"), /^HTTP\/1\.1 200 OK/);
+});

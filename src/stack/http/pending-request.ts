@@ -1,8 +1,9 @@
+import { copyOf } from "#/base/copy-of.ts";
 import type { ConnError, ConnErrorCode } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { RequestSink, ResponseSink } from "./exchange.ts";
-import { copyOf, lendData, SPENT } from "./exchange.ts";
+import { lendData, SPENT } from "./exchange.ts";
 import type { Fault } from "./fault.ts";
 import { fault } from "./fault.ts";
 

@@ -94,6 +94,8 @@ export class MemoryConn implements Conn {
   peer: MemoryConn | null = null;
   /** Everything that was ever written, for assertions. */
   written = "";
+  /** Of all that its handler was given at once, for assertions. */
+  longestReadBytes = 0;
   readonly #clock: Clock;
   readonly #pieceBytes: number;
   #handler: ConnHandler | null = null;
@@ -197,7 +199,9 @@ export class MemoryConn implements Conn {
     this.#send();
     const had = this.#inbox.length;
     while (this.#inbox.length > 0 && !this.paused && this.#handler !== null && !this.#closed) {
-      deliver(this.#handler, this.#inbox.shift() as Uint8Array);
+      const bytes = this.#inbox.shift() as Uint8Array;
+      this.longestReadBytes = Math.max(this.longestReadBytes, bytes.length);
+      deliver(this.#handler, bytes);
     }
     if (this.#closed) return;
     // Room in our inbox is room in the far side's pipe.

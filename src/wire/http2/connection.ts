@@ -213,11 +213,6 @@ export class Http2Connection {
 
   // === Inputs
 
-  /** See `FrameReader.dataAhead`. */
-  dataAhead(bytes: Uint8Array): number {
-    return this.#reader.dataAhead(bytes);
-  }
-
   /** Bytes from the remote. Takes ownership; DATA events point into them. */
   feed(bytes: Uint8Array): void {
     if (this.#isOver || bytes.length === 0) return;

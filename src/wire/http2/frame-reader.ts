@@ -62,13 +62,6 @@ export class FrameReader {
     return this.#expect === Expect.HEAD && this.#heldBytes === 0 && this.#at === this.#chunk.length;
   }
 
-  /** Payload of the DATA frame that `bytes`, if fed next, would begin with or go on with; 0: they do neither. */
-  dataAhead(bytes: Uint8Array): number {
-    if (this.#expect === Expect.DATA) return this.#dataBytes;
-    if (!this.isBetweenFrames || bytes.length < FRAME_HEAD_BYTES || bytes[3] !== Frame.DATA) return 0;
-    return (bytes[0]! << 16) | (bytes[1]! << 8) | bytes[2]!;
-  }
-
   /** Takes ownership of `bytes`. */
   feed(bytes: Uint8Array): void {
     const chunk = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
