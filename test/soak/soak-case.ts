@@ -8,6 +8,8 @@ export interface Stage {
   readonly stranger: Pod;
   /** How long the measured part should go on. */
   readonly seconds: number;
+  /** Waits until what is garbage has been given back, and notes what is still held: the case is judged by that. Not part of `seconds`. */
+  rest(): Promise<void>;
 }
 
 /** One way in which memory could grow. Runs between sidecars of its own that nothing else has used. */

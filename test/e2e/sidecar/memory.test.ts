@@ -35,7 +35,7 @@ describe("memory of two sidecars", { skip }, () => {
     await call(server, "stopped.ts", "serve", OPAQUE_PORT, HTTP1_PORT, HTTP2_PORT);
     await call(server, "connections.ts", "serveEcho", ECHO_PORT);
     await offer(
-      { mesh, client, server, stranger: client, seconds: 0 },
+      { mesh, client, server, stranger: client, seconds: 0, rest: () => Promise.resolve() },
       { [OPAQUE_PORT]: "opaque", [HTTP1_PORT]: "detect", [HTTP2_PORT]: "detect", [ECHO_PORT]: "opaque" },
     );
   });
