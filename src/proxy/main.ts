@@ -36,7 +36,7 @@ const CONNECTIONS_BEYOND = 100;
 const ADMIN_IDLE_MS = 300_000;
 /**
  * Of the C allocator: glibc's own first threshold, held; and a free end that a turn's buffers fit in, so that it is not given back
- * only to be asked for again (docs/decisions/0030-free-memory.md).
+ * only to be asked for again (docs/decisions/0028-free-memory.md).
  */
 const FREE_MEMORY = { mmapFromBytes: 131_072, trimAboveBytes: 524_288 };
 /** Facts §2.3: a bad environment ends the process with 64, a failed start with 1. */
