@@ -37,6 +37,7 @@ import { cpuBetween, cpuUsed, memoryUsed, type MemoryUsed } from "./lib/process-
 import { flameOf } from "./lib/flame.ts";
 import { describeProfile, type Profile } from "./lib/profile.ts";
 import { existsInPath } from "./lib/programs.ts";
+import { spread } from "./lib/report.ts";
 import {
   isPeerPair,
   rowOf,
@@ -178,7 +179,7 @@ async function compare(chosen: readonly Shape[]): Promise<Pick<Results, "rows" |
   const fresh = running.map(memoryOf);
   await warmUp(chosen);
   const reference = await referenceFor(chosen);
-  const { samples, halfway } = await measure(chosen, reference?.perSecond ?? 0);
+  const { samples, rssKib } = await measure(chosen, reference?.perSecond ?? 0);
   const loaded = running.map(memoryOf);
   const rows = chosen.flatMap((shape) =>
     running.flatMap((subject) => {
@@ -186,7 +187,7 @@ async function compare(chosen: readonly Shape[]): Promise<Pick<Results, "rows" |
       return own.length === 0 ? [] : [rowOf(shape, subject, own)];
     }),
   );
-  return { rows, memory: await memoryRows(fresh, halfway, loaded), reference };
+  return { rows, memory: await memoryRows(fresh, rssKib, loaded), reference };
 }
 
 /** The sidecars that can be had by themselves, of those that are wanted. */
@@ -366,14 +367,16 @@ async function capacityOf(subject: Subject, forSeconds: number): Promise<number>
 async function measure(
   chosen: readonly Shape[],
   capacityPerSecond: number,
-): Promise<{ samples: Map<string, Sample[]>; halfway: MemoryUsed[][] }> {
+): Promise<{ samples: Map<string, Sample[]>; rssKib: number[][][][] }> {
   const samples = new Map<string, Sample[]>();
-  let halfway: MemoryUsed[][] = [];
+  // Of each process of each subject: resident after each burst, round by round.
+  const rssKib = running.map(({ processes }) =>
+    processes.map(() => Array.from({ length: rounds }, (): number[] => [])),
+  );
   const isCounting = countsInstructions();
   for (let round = 1; round <= rounds; round++) {
-    if (round === Math.floor(rounds / 2) + 1) halfway = running.map(memoryOf);
     for (const shape of chosen) {
-      for (const subject of running) {
+      for (const [i, subject] of running.entries()) {
         const { world, processes } = subject;
         const before = processes.map((p) => cpuUsed(p.pid));
         const counters = isCounting ? await Promise.all(processes.map((p) => PerfCounter.start(p.pid))) : [];
@@ -383,6 +386,7 @@ async function measure(
         if (burst === null) continue;
         const cpu = processes.map((p, i) => cpuBetween(before[i]!, cpuUsed(p.pid)));
         const wireBytes = world.wireBytes() - wireBefore;
+        memoryOf(subject).forEach((used, j) => rssKib[i]?.[j]?.[round - 1]?.push(used.rssKib));
         if (burst.done === 0) {
           skip(
             `${shape.name} of the ${subject.name} in round ${round}, nothing was answered within ${seconds} s`,
@@ -400,7 +404,7 @@ async function measure(
       }
     }
   }
-  return { samples, halfway };
+  return { samples, rssKib };
 }
 
 function key(shape: Shape, subject: Subject): string {
@@ -413,7 +417,7 @@ function memoryOf(subject: Subject): MemoryUsed[] {
 
 async function memoryRows(
   fresh: MemoryUsed[][],
-  halfway: MemoryUsed[][],
+  rssKib: number[][][][],
   loaded: MemoryUsed[][],
 ): Promise<MemoryRow[]> {
   const rows: MemoryRow[] = [];
@@ -426,7 +430,7 @@ async function memoryRows(
         role,
         readyMs,
         fresh: fresh[i]![j]!,
-        halfway: halfway[i]![j]!,
+        roundsRssKib: rssKib[i]![j]!.flatMap((round) => (round.length === 0 ? [] : [spread(round).median])),
         loaded: loaded[i]![j]!,
         idleKib: { http1: http1?.[j] ?? null, tcp: tcp?.[j] ?? null },
       });

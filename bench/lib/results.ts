@@ -43,8 +43,8 @@ export interface MemoryRow {
   /** From exec until it could serve. */
   readonly readyMs: number;
   readonly fresh: MemoryUsed;
-  /** After half of the rounds. */
-  readonly halfway: MemoryUsed;
+  /** Resident after each of a round's bursts: the median, for each round. */
+  readonly roundsRssKib: readonly number[];
   readonly loaded: MemoryUsed;
   /** What each idle connection adds, in KiB of resident memory; null where it was not measured. */
   readonly idleKib: { readonly http1: number | null; readonly tcp: number | null };
