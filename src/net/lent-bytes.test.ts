@@ -281,6 +281,43 @@ test("what came before an end is told before it, though it was gathered", { time
 });
 
 test(
+  "what is gathered is told before an end that came with it, though something was written before",
+  { timeout: 20_000 },
+  async () => {
+    const { client, server } = await tlsConns();
+    client.setHandler(quiet);
+    const told: string[] = [];
+    const closed = Promise.withResolvers<void>();
+    server.setHandler({
+      ...quiet,
+      borrows: true,
+      onData: (bytes) => {
+        told.push(`${bytes.length}`);
+        // The first thing to be done in the turn's end.
+        server.write(Buffer.from("answer"));
+      },
+      onEnd: () => {
+        told.push("end");
+        server.end();
+      },
+      onClose: () => closed.resolve(),
+    });
+    const turns = async (): Promise<void> => {
+      for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    await turns();
+    server.pause();
+    await turns();
+    client.write(streamOf(8, 3 * 16_384));
+    client.end();
+    await turns();
+    server.resume();
+    await closed.promise;
+    assert.deepEqual(told, ["16384", "32768", "end"]);
+  },
+);
+
+test(
   "a borrower that pauses between the records of one read finds the rest as it was",
   { timeout: 20_000 },
   async (t) => {

@@ -428,6 +428,8 @@ export class SocketConn implements Conn {
   };
 
   readonly #onEnd = (): void => {
+    // Before any task of this turn can tell of the end.
+    this.#gathered?.handOver();
     this.#remoteEnded = true;
     // Once our own end is under way, the kernel tells how that goes.
     if (!this.#isFinished) this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
