@@ -90,7 +90,10 @@ export class Inbound {
     const refuse = (reason: InboundRefusal, detail: string): void => {
       this.#refusals.refuse(conn, clientOf(conn), originalDestination?.port ?? 0, reason, detail);
     };
-    if (originalDestination === null) refuse("no_original_destination", "the connection was not intercepted");
+    // Its client reset it before it was accepted. The kernel says no more who that was, so that no rule could judge what it has sent.
+    if (conn.remote.port === 0) this.#refusals.turnAway(conn, originalDestination?.port ?? 0, "client_gone");
+    else if (originalDestination === null)
+      refuse("no_original_destination", "the connection was not intercepted");
     else if (localIps.length > 0 && !localIps.includes(originalDestination.ip)) {
       refuse(
         "not_local_address",
@@ -100,7 +103,8 @@ export class Inbound {
     else if (limit !== null) {
       guard.reached(limit);
       refuse("too_many_connections", `the bound on ${limit} is reached`);
-    } else if (this.#parts.memoryGuard.refuses()) this.#refusals.turnAway(conn, originalDestination.port);
+    } else if (this.#parts.memoryGuard.refuses())
+      this.#refusals.turnAway(conn, originalDestination.port, "memory_limit");
     else {
       const { connections } = this;
       new InboundConnection(this.#parts, this.#refusals, connections, conn, originalDestination, null);
@@ -366,7 +370,7 @@ class InboundConnection implements ConnHandler {
     if (limit !== null) {
       guard.reached(limit);
       refuse("too_many_connections", `the bound on ${limit} is reached`);
-    } else if (memoryGuard.refuses()) this.#refusals.turnAway(stream, target.port);
+    } else if (memoryGuard.refuses()) this.#refusals.turnAway(stream, target.port, "memory_limit");
     else {
       metrics.opened(stream, this.#labels);
       const at = { ip: this.#target.ip, port: target.port };

@@ -8,6 +8,7 @@ import type { Registry } from "#/stack/metrics/registry.ts";
 /** Why an inbound connection was not served. Closed: each is a value of `error` in `inbound_tcp_errors_total`. */
 export type InboundRefusal =
   | SecureRefusal
+  | "client_gone"
   | "no_original_destination"
   | "not_local_address"
   | "loop"
@@ -36,9 +37,12 @@ export class Refusals {
     this.#registry = registry;
   }
 
-  /** For want of memory. The guard has said so in the log once; a line for each would cost more of what is short. */
-  turnAway(conn: Conn, port: number): void {
-    this.#registry.count(FAMILIES.inboundTcpErrors, { error: "memory_limit", target_port: String(port) });
+  /**
+   * Without a line in the log: where memory is short the guard has said so once, and a line for each would cost more of it; of a client
+   * that is gone nothing is known.
+   */
+  turnAway(conn: Conn, port: number, reason: "memory_limit" | "client_gone"): void {
+    this.#registry.count(FAMILIES.inboundTcpErrors, { error: reason, target_port: String(port) });
     conn.reset();
   }
 

@@ -256,6 +256,32 @@ describe("what no sidecar accepts", { skip }, () => {
     await until(async () => (await count("not_tls")) === before + 1, "the refusal is counted");
   });
 
+  test("what a client has sent that was gone before it was accepted does not arrive: no rule can tell whose it is", async () => {
+    const before = await count("client_gone");
+    const stopped = server.sidecar;
+    stopped?.kill("SIGSTOP");
+    try {
+      await stranger.run(
+        ({ net }, host, port, say) =>
+          new Promise((done) =>
+            net
+              .connect({ host, port }, function (this: Socket) {
+                this.write(say, () => this.resetAndDestroy());
+              })
+              .on("error", () => undefined)
+              .on("close", () => done(null)),
+          ),
+        server.ip,
+        APP_PORT,
+        CANARY,
+      );
+    } finally {
+      stopped?.kill("SIGCONT");
+    }
+    await until(async () => (await count("client_gone")) === before + 1, "it is counted");
+    await nothingArrived();
+  });
+
   async function refused(attempt: Attempt, reason: string): Promise<void> {
     const { received } = await refusedWith(attempt, reason);
     assert.equal(received, "");
