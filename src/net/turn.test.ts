@@ -45,6 +45,21 @@ test("what a send puts off is done behind the same input, too", async () => {
   assert.deepEqual(done, ["link", "socket"]);
 });
 
+test("what a send puts off that does more than send waits for the turn's end", async () => {
+  const turn = await learned();
+  const done: string[] = [];
+  turn.inputBegins();
+  turn.soon(() => {
+    done.push("send");
+    turn.soon(() => done.push("reset"), false);
+  }, true);
+  turn.soon(() => done.push("other send"), true);
+  turn.inputEnds(100);
+  assert.deepEqual(done, ["send", "other send"]);
+  await nextTurn();
+  assert.deepEqual(done, ["send", "other send", "reset"]);
+});
+
 test("further inputs of a turn whose first has written to TLS are joined, and so are those of the next turns", async () => {
   const turn = await learned();
   let sent = 0;

@@ -49,7 +49,9 @@ export class Turn {
     const isLone = this.#inputs === 1 && this.#loneTurns >= LONE_TURNS_MIN && bytes <= LONE_BYTES_MAX;
     try {
       if (isLone && !this.#isScheduled) {
-        this.#doTasks();
+        // What sends may put off more than that, which waits for the end as all of its kind.
+        for (let round = 0; round < SOON_ROUNDS_MAX && this.#count > 0 && !this.#isScheduled; round++)
+          this.#doRound();
         if (!this.#isHeld) this.#inputs = 0;
       }
     } finally {
@@ -81,25 +83,23 @@ export class Turn {
     this.#inputs = 0;
     this.#isHeld = false;
     try {
-      this.#doTasks();
+      for (let round = 0; round < SOON_ROUNDS_MAX && this.#count > 0; round++) this.#doRound();
     } finally {
       this.#isScheduled = this.#count > 0;
       if (this.#isScheduled) setImmediate(this.#end);
     }
   };
 
-  #doTasks(): void {
-    for (let round = 0; round < SOON_ROUNDS_MAX && this.#count > 0; round++) {
-      const tasks = this.#tasks;
-      const count = this.#count;
-      this.#tasks = this.#spare;
-      this.#spare = tasks;
-      this.#count = 0;
-      for (let i = 0; i < count; i++) {
-        const task = tasks[i] as () => void;
-        tasks[i] = NOTHING;
-        task();
-      }
+  #doRound(): void {
+    const tasks = this.#tasks;
+    const count = this.#count;
+    this.#tasks = this.#spare;
+    this.#spare = tasks;
+    this.#count = 0;
+    for (let i = 0; i < count; i++) {
+      const task = tasks[i] as () => void;
+      tasks[i] = NOTHING;
+      task();
     }
   }
 }
