@@ -178,6 +178,7 @@ static __always_inline int has_come_since_fin_wait2(struct bpf_sock_ops *ctx)
 static __always_inline int traffic_state(struct bpf_sock_ops *ctx, __u32 from, __u32 to, __u16 path)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct mesh_flow *flow;
 	__u32 fin_in = from == TCP_CLOSE_WAIT || from == TCP_LAST_ACK || from == TCP_CLOSING;
 	__u32 fin_out = from == TCP_FIN_WAIT2;
 
@@ -192,7 +193,11 @@ static __always_inline int traffic_state(struct bpf_sock_ops *ctx, __u32 from, _
 	/* Or it was reset, or gave up. */
 	if (from == TCP_LAST_ACK || from == TCP_CLOSING)
 		fin_out = READ32(ctx, snd_una) == READ32(ctx, snd_nxt);
-	traffic_add(ctx, bpf_sk_storage_get(&mesh_flows, sk, NULL, 0), path, fin_in, fin_out);
+	flow = bpf_sk_storage_get(&mesh_flows, sk, NULL, 0);
+	traffic_add(ctx, flow, path, fin_in, fin_out);
+	/* The socket may connect anew, and its counters begin at 0 then. */
+	if (flow)
+		bpf_sk_storage_delete(&mesh_flows, sk);
 	return 1;
 }
 

@@ -98,19 +98,38 @@ describe(
       assert.deepEqual([closed.target, closed.failures], [{ ip: WORLD4, port: 9 }, 1]);
     });
 
-    test("whoever closes first loses no byte to a FIN that has not come (RFC 9293 §3.4)", async () => {
-      interceptor.update(rig.interception({ skipOutboundPorts: [81] }));
-      // Too few segments to be added up before the end.
-      const bytes = 10_000;
-      const send = "x".repeat(bytes);
-      const seen = await rig.run("app", { to: { ip: WORLD4, port: 81 }, send, receiveSome: true });
-      const counted = await settled(interceptor, (one) => one.bytesOut > 0);
-      assert.deepEqual([counted.bytesIn, counted.bytesOut], [seen.received?.length, bytes]);
+    for (const [what, errand] of [
+      ["closes before the remote FIN has come", { port: 81, receiveSome: true }],
+      ["resets", { port: 81, receiveSome: true, end: "reset" }],
+      ["half-closes and reads to the end", { port: 80, receive: true }],
+    ] as const) {
+      test(`a short connection whose program ${what} is counted to the byte (RFC 9293 §3.4)`, async () => {
+        const { port, ...rest } = errand;
+        interceptor.update(rig.interception({ skipOutboundPorts: [port] }));
+        // Too few segments to be added up before the end.
+        const bytes = 10_000;
+        const seen = await rig.run("app", { to: { ip: WORLD4, port }, send: "x".repeat(bytes), ...rest });
+        const counted = await settled(interceptor, (one) => one.bytesOut > 0);
+        assert.deepEqual(
+          [counted.connections, counted.bytesIn, counted.bytesOut],
+          [1, seen.received?.length, bytes],
+        );
+      });
+    }
+
+    test("a socket that connects anew is counted anew", async () => {
+      interceptor.update(rig.interception({ skipOutboundPorts: [80] }));
+      const send = "x".repeat(BYTES);
+      await rig.run("app", { to: { ip: WORLD4, port: 80 }, send, again: true, receive: true });
+      // Of the first, what was acknowledged before it was reset.
+      const counted = await settled(interceptor, (one) => one.bytesIn > BYTES);
+      assert.equal(counted.connections, 2);
+      assert.ok(counted.bytesOut > BYTES, `${counted.bytesOut}`);
     });
 
     test("a long connection is added up while it is open", async () => {
       interceptor.update(rig.interception({ skipOutboundPorts: [81] }));
-      await rig.run("app", { to: { ip: WORLD4, port: 81 }, send: "x".repeat(BYTES), leaveOpen: true });
+      await rig.run("app", { to: { ip: WORLD4, port: 81 }, send: "x".repeat(BYTES), end: "never" });
       const counted = await settled(interceptor, (one) => one.bytesOut > 0);
       assert.equal(counted.connections, 1);
       assert.ok(counted.bytesOut <= BYTES);
