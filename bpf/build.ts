@@ -9,11 +9,21 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { commandLine } from "../scripts/command-line.ts";
 
 const folder = import.meta.dirname;
 const committed = join(folder, "out");
 const sources = readdirSync(folder).filter((name) => name.endsWith(".bpf.c")).toSorted();
-const check = process.argv.includes("--check");
+const { check } = commandLine(
+  `Usage: scripts/run test bpf/build.ts [options]
+
+Compiles the kernel programs into bpf/out.
+
+Options:
+  --check       writes nothing, and fails where a committed object differs by a byte
+  -h, --help    shows this`,
+  { check: { type: "boolean", default: false } },
+);
 
 const clang = pinnedClang();
 if (check) {

@@ -55,11 +55,17 @@ const STEPS: readonly Step[] = [
   separateTests("conformance", "test/conformance/**/*.test.ts"),
 ];
 
+const stepNames = STEPS.map((step) => step.name).join(", ");
+if (wantedSteps.includes("--help") || wantedSteps.includes("-h")) {
+  console.log(`Usage: npm run check -- [STEP…] [-- TEXT…]
+
+Everything that must hold before a change lands, or the steps that are named: ${stepNames}.
+What follows a second -- picks test files by part of their name.`);
+  process.exit();
+}
 const unknown = wantedSteps.filter((name) => STEPS.every((step) => step.name !== name));
 if (unknown.length > 0) {
-  console.error(
-    `check: no step is called ${unknown.join(", ")}; there are: ${STEPS.map((step) => step.name).join(", ")}`,
-  );
+  console.error(`check: no step is called ${unknown.join(", ")}; there are: ${stepNames}`);
   process.exit(2);
 }
 

@@ -5,15 +5,26 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { TRANSITIONS } from "#/wire/http2/stream-state.ts";
+import { commandLine } from "./command-line.ts";
 
 export const PAGE = join(import.meta.dirname, "../docs/protocol/http2.md");
 const BEGIN = "<!-- drawn by `npm run diagrams` from src/wire/http2/stream-state.ts -->";
 const END = "<!-- end of the drawing -->";
 
 if (import.meta.main) {
+  const { check } = commandLine(
+    `Usage: npm run diagrams -- [options]
+
+Draws the diagrams in docs/protocol from the tables that the code goes by.
+
+Options:
+  --check       writes nothing, and fails where a page is behind
+  -h, --help    shows this`,
+    { check: { type: "boolean", default: false } },
+  );
   const text = readFileSync(PAGE, "utf8");
   const drawn = withDiagram(text);
-  if (process.argv.includes("--check")) {
+  if (check) {
     if (drawn !== text) {
       console.error(
         "docs/protocol/http2.md is behind its table: run `npm run diagrams` and commit the result",

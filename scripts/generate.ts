@@ -6,12 +6,24 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { commandLine } from "./command-line.ts";
 
 const root = join(import.meta.dirname, "..");
 const proto = join(root, "proto");
 const committed = join(root, "src/gen");
 
-if (process.argv.includes("--check")) {
+const { check } = commandLine(
+  `Usage: npm run generate -- [options]
+
+Writes src/gen from proto/.
+
+Options:
+  --check       writes nothing, and fails where src/gen differs from what would come out
+  -h, --help    shows this`,
+  { check: { type: "boolean", default: false } },
+);
+
+if (check) {
   const temporary = mkdtempSync(join(tmpdir(), "pillion-gen-"));
   try {
     // The template writes to ../src/gen, seen from its output folder.

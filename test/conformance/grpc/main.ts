@@ -1,6 +1,13 @@
 /** `npm run conformance:grpc`: every case of gRPC's interoperability test, direct and meshed; the figure comes last. */
+import { commandLine } from "../../../scripts/command-line.ts";
 import { FAILS_DIRECT, runInterop } from "./interop.ts";
 
+commandLine(
+  `Usage: npm run conformance:grpc
+
+Every case of gRPC's interoperability test, direct and meshed; the figure comes last. Needs root.`,
+  {},
+);
 const { comparisons, counted, refused } = await runInterop();
 for (const { name, direct, meshed } of comparisons) {
   if (direct !== "") console.log(`fails without a proxy  ${name}: ${FAILS_DIRECT[name] ?? direct}`);

@@ -1,7 +1,14 @@
 /** `npm run conformance:hpack`: all stories both ways, the figure last. */
+import { commandLine } from "../../../scripts/command-line.ts";
 import { needCorpus } from "../corpora.ts";
 import { judgeHpack } from "./hpack.ts";
 
+commandLine(
+  `Usage: npm run conformance:hpack
+
+All stories both ways; the figure comes last.`,
+  {},
+);
 needCorpus("hpack");
 const { storiesDecoded, blocksEncoded, ratios, lines, problems } = await judgeHpack();
 for (const line of lines) console.log(line);
