@@ -93,7 +93,7 @@ export class Http2Server implements Http2LinkOwner {
     return this.#link.streamCount;
   }
 
-  /** The machine answers before anybody knows what was asked, so it is given the words beforehand. */
+  /** The machine answers before anybody knows what was asked, so it has to be given the words. */
   #tooLargeFields(bytesMax: number): Fields {
     const cause = fault("BAD_REQUEST", "the request's fields are too large in sum", {
       status: 431,
