@@ -439,3 +439,18 @@ test("a socket that cannot read where it is told is read by events", { timeout: 
   await untilEqual(() => Number(isEnded), 1);
   assert.equal(text, "as ever");
 });
+
+test("a socket that does not say whether it reads is started as any other", { timeout: 5000 }, async (t) => {
+  const { own, remote } = await sockets(t);
+  (own as unknown as { _handle: { reading: unknown } })._handle.reading = undefined;
+  let text = "";
+  let isEnded = false;
+  new SocketConn(clock, own).setHandler({
+    ...quiet,
+    onData: (bytes) => (text += Buffer.from(bytes).toString()),
+    onEnd: () => (isEnded = true),
+  });
+  remote.end("as ever");
+  await untilEqual(() => Number(isEnded), 1);
+  assert.equal(text, "as ever");
+});

@@ -144,14 +144,14 @@ function take(socket: Socket): Uint8Array | null {
  */
 export function startReading(socket: Socket): void {
   const handle = lendingHandleOf(socket);
-  if (handle === null) socket.resume();
-  else if (handle.reading === false) {
+  if (handle?.reading === true) return;
+  if (handle?.reading === false) {
     handle.reading = true;
     if (handle.readStart?.() === 0) return;
     // Node tries again, and tells of the error.
     handle.reading = false;
-    socket.resume();
   }
+  socket.resume();
 }
 
 /** Undoes `startReading`. */
