@@ -269,6 +269,8 @@ class Handshake<S extends object> implements Cancel {
   socket: TLSSocket | null;
   readonly #clock: Clock;
   readonly #tcp: Socket;
+  /** Asked for while it is there: most messages are told once it is gone. */
+  readonly #peer: string;
   readonly #done: HandshakeDone<S>;
   readonly #timer: Timer;
   #isOver = false;
@@ -284,6 +286,7 @@ class Handshake<S extends object> implements Cancel {
     this.#clock = clock;
     this.socket = socket;
     this.#tcp = tcp;
+    this.#peer = `${tcp.remoteAddress ?? "a peer that is gone"}:${tcp.remotePort ?? 0}`;
     this.#done = done;
     tcp.on("error", this.onError);
     this.#timer = clock.after(timeoutMs, () =>
@@ -318,7 +321,7 @@ class Handshake<S extends object> implements Cancel {
     else this.#destroy();
     const code =
       refusal === "wrong_identity" || refusal === "foreign_trust_domain" ? "IDENTITY_REFUSED" : "TLS_FAILED";
-    this.#done({ refusal, error: new ConnError(code, `TLS with ${this.#remote} failed: ${detail}`) }, null);
+    this.#done({ refusal, error: new ConnError(code, `TLS with ${this.#peer} failed: ${detail}`) }, null);
   }
 
   cancel(): void {
@@ -338,10 +341,6 @@ class Handshake<S extends object> implements Cancel {
       else this.refuse(refusalOf(verdict), describe(verdict));
     });
   };
-
-  get #remote(): string {
-    return `${this.#tcp.remoteAddress ?? "a peer that is gone"}:${this.#tcp.remotePort ?? 0}`;
-  }
 
   #finish(): boolean {
     if (this.#isOver) return false;

@@ -123,7 +123,8 @@ test("faults and limits of the folder's policies reach real sidecars as they are
 
     mesh.write("limits.yaml", limits("concurrency: { min: 1, max: 1, priorityHeader: x-priority }"));
     await until("no rate limit", isPlain);
-    const slow = ask(client, "/?ms=6000");
+    // Whoever comes first is served: it asks again until that is this one.
+    const slow = ask(client, "/?ms=6000", "--retry", "20", "--retry-delay", "1");
     const shed = await until("the shedding", ({ stdout }) => /\n503 /.test(stdout), other);
     assert.match(shed.stdout, /1 requests are under way.*\[RateLimitPolicy\/test\/web\].*\(SHED\)/);
     assert.match((await slow).stdout, /\n200 /);
