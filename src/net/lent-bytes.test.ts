@@ -425,32 +425,21 @@ test("what Node had read before the first handler comes first", { timeout: 5000 
   assert.equal(text, "early and late");
 });
 
-test("a socket that cannot read where it is told is read by events", { timeout: 5000 }, async (t) => {
-  const { own, remote } = await sockets(t);
-  (own as unknown as { _handle: { useUserBuffer: unknown } })._handle.useUserBuffer = undefined;
-  let text = "";
-  let isEnded = false;
-  new SocketConn(clock, own).setHandler({
-    ...quiet,
-    onData: (bytes) => (text += Buffer.from(bytes).toString()),
-    onEnd: () => (isEnded = true),
+for (const [what, name] of [
+  ["cannot read where it is told", "useUserBuffer"],
+  ["does not say whether it reads", "reading"],
+] as const)
+  test(`a socket that ${what} is read as any other`, { timeout: 5000 }, async (t) => {
+    const { own, remote } = await sockets(t);
+    (own as unknown as { _handle: Record<string, unknown> })._handle[name] = undefined;
+    let text = "";
+    let isEnded = false;
+    new SocketConn(clock, own).setHandler({
+      ...quiet,
+      onData: (bytes) => (text += Buffer.from(bytes).toString()),
+      onEnd: () => (isEnded = true),
+    });
+    remote.end("as ever");
+    await untilEqual(() => Number(isEnded), 1);
+    assert.equal(text, "as ever");
   });
-  remote.end("as ever");
-  await untilEqual(() => Number(isEnded), 1);
-  assert.equal(text, "as ever");
-});
-
-test("a socket that does not say whether it reads is started as any other", { timeout: 5000 }, async (t) => {
-  const { own, remote } = await sockets(t);
-  (own as unknown as { _handle: { reading: unknown } })._handle.reading = undefined;
-  let text = "";
-  let isEnded = false;
-  new SocketConn(clock, own).setHandler({
-    ...quiet,
-    onData: (bytes) => (text += Buffer.from(bytes).toString()),
-    onEnd: () => (isEnded = true),
-  });
-  remote.end("as ever");
-  await untilEqual(() => Number(isEnded), 1);
-  assert.equal(text, "as ever");
-});

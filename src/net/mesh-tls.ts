@@ -5,7 +5,7 @@ import type { SecureContextOptions } from "node:tls";
 export const MESH_TLS: SecureContextOptions = {
   minVersion: "TLSv1.3",
   maxVersion: "TLSv1.3",
-  // No stateless tickets: a session is never resumed, by design, so nothing is given out for it.
+  // No stateless tickets: a session is never resumed, by design. OpenSSL gives out stateful ones all the same, which nobody takes back.
   secureOptions: constants.SSL_OP_NO_TICKET,
   ecdhCurve: "X25519MLKEM768:X25519:P-256",
   // Servers choose by this order, which is linkerd2-proxy's: AES with 128 bits has four rounds fewer for each block than with 256, and is

@@ -213,7 +213,7 @@ export class Http2Connection {
 
   // === Inputs
 
-  /** Bytes from the remote. Takes ownership; DATA events point into them. */
+  /** Bytes from the remote. DATA events point into them; nothing of them is looked at once `next` has given NOTHING, so that they may be lent. */
   feed(bytes: Uint8Array): void {
     if (this.#isOver || bytes.length === 0) return;
     // The owner has just told the time; a clock that is behind only makes us ask early.

@@ -62,7 +62,7 @@ export class FrameReader {
     return this.#expect === Expect.HEAD && this.#heldBytes === 0 && this.#at === this.#chunk.length;
   }
 
-  /** Takes ownership of `bytes`. */
+  /** `bytes` are looked at until `next` gives NOTHING; what is held beyond that is copied. */
   feed(bytes: Uint8Array): void {
     const chunk = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     // Usually everything was drained; else what is left goes in front.
