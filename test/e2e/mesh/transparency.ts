@@ -136,7 +136,9 @@ spec:
   ports: [{ name: udp, port: 8053, targetPort: 8053, protocol: UDP }]
 `;
 
-/** Ports that the program chose itself stay. */
+/** Ports that the program chose itself stay: they are below all that the kernel chooses from (`ip_local_port_range`). */
 function withoutEphemeral(end: Observation["local"]): Observation["local"] {
-  return end === null || (end.port >= 47_000 && end.port < 47_010) ? end : { ...end, port: 0 };
+  return end === null || end.port < FIRST_EPHEMERAL_PORT ? end : { ...end, port: 0 };
 }
+
+const FIRST_EPHEMERAL_PORT = 32_768;
