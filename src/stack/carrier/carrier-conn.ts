@@ -174,7 +174,6 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     this.#held = null;
     // The remote side must be able to send, or it could not end.
     this.release(this.heldBytes);
-    this.flushTail();
     if (this.#waitingBytes === 0 || this.link.over) this.resetStream(RESET_CODE);
     else {
       this.#isLingering = true;

@@ -65,8 +65,6 @@ export class Http2Link implements ConnHandler, Patrolled {
   readonly #clock: Clock;
   readonly #owner: Http2LinkOwner;
   #streams = new StreamTable<Http2Stream>();
-  /** Streams with body bytes to offer at the end of this turn. */
-  #dirty: Http2Stream[] = [];
   /** How often output was written: what was begun since the last time has not left. */
   #writes = 0;
   /** Streams that the socket, not their window, holds back. */
@@ -143,12 +141,6 @@ export class Http2Link implements ConnHandler, Patrolled {
     if (this.#flushSoon || this.#over) return;
     this.#flushSoon = true;
     this.#clock.soon(this.#flushLater, true);
-  }
-
-  /** `stream` has a chunk that waits to learn whether it is the last. */
-  dirty(stream: Http2Stream): void {
-    this.#dirty.push(stream);
-    this.touch();
   }
 
   get flowing(): boolean {
@@ -389,11 +381,6 @@ export class Http2Link implements ConnHandler, Patrolled {
   #flush(): void {
     // Still set while flushing: what is touched meanwhile leaves in this loop and needs no further turn.
     while (!this.#over) {
-      const dirty = this.#dirty;
-      if (dirty.length > 0) {
-        this.#dirty = [];
-        for (const stream of dirty) stream.flushTail();
-      }
       // What the socket has no room for stays in the machine, which then bounds what a remote that does not read can provoke.
       if (!this.#flowing) break;
       if (this.machine.outputBytes === 0) break;
@@ -497,10 +484,6 @@ export abstract class Http2Stream {
   heldBytes = 0;
   /** Body bytes that arrived so far. */
   receivedBytes = 0;
-  #tail: Uint8Array = EMPTY;
-  #tailStart = 0;
-  #tailStop = 0;
-  #isDirty = false;
   /** Chunks that the window or the socket did not take. Bounded by the source's window (see exchange.ts). */
   #queue = NOTHING_QUEUED;
   #ended = false;
@@ -529,72 +512,46 @@ export abstract class Http2Stream {
     return !this.#queue.isEmpty && this.link.flowing;
   }
 
-  /** The chunk waits until the end of the turn: if the end follows at once, both share a frame. */
+  /** Copied into what the connection sends next, as far as nothing holds it back. An end that follows at once shares its frame. */
   protected sendData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
-    if (this.#tailStop > this.#tailStart) this.flushTail();
-    if (!this.#queue.isEmpty) {
-      this.#queue.push(bytes, start, stop);
-      return;
-    }
-    this.#tail = bytes;
-    this.#tailStart = start;
-    this.#tailStop = stop;
-    if (!this.#isDirty) {
-      this.#isDirty = true;
-      this.link.dirty(this);
-    }
+    const sent = this.#queue.isEmpty ? this.#send(bytes, start, stop) : 0;
+    if (start + sent < stop) this.#keep(bytes, start + sent, stop);
+    if (sent > 0) this.credited(sent);
   }
 
-  /** The same for bytes that are lent: they leave at once, and what the windows or the socket hold back is copied. */
+  /** The same for bytes that are lent: what the windows or the socket hold back is copied. */
   protected sendLentData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
     const { link } = this;
-    if (this.#tailStop > this.#tailStart) this.flushTail();
     let sent = 0;
-    if (this.#queue.isEmpty && stop - start >= LENT_BYTES_MIN && link.machine.passesData && !link.over)
-      sent = link.sendLent(this, bytes.subarray(start, stop));
+    if (this.#queue.isEmpty) {
+      const isLong = stop - start >= LENT_BYTES_MIN && link.machine.passesData && !link.over;
+      sent = isLong ? link.sendLent(this, bytes.subarray(start, stop)) : this.#send(bytes, start, stop);
+    }
     if (start + sent < stop) this.sendData(copyOf(bytes, start + sent, stop), 0, stop - start - sent);
     if (sent > 0) this.credited(sent);
+  }
+
+  /** Gives how many bytes were sent. `offer` comes when it may go on. */
+  #send(bytes: Uint8Array, start: number, stop: number): number {
+    const { link } = this;
+    const sent = link.flowing ? link.machine.sendData(this.id, bytes, start, stop, false) : 0;
+    if (sent < stop - start && !link.flowing) link.stalled(this);
+    link.touch();
+    return sent;
+  }
+
+  #keep(bytes: Uint8Array, start: number, stop: number): void {
+    if (this.#queue === NOTHING_QUEUED) this.#queue = new KeptBytes();
+    this.#queue.push(bytes, start, stop);
   }
 
   protected sendEnd(trailers: Fields | null): void {
     if (this.gone || this.#ended) return;
     this.#ended = true;
     this.#trailers = trailers;
-    this.#offerTail();
-  }
-
-  /** End of turn. */
-  flushTail(): void {
-    this.#isDirty = false;
-    this.#offerTail();
-  }
-
-  #offerTail(): void {
-    if (this.gone || this.sent) return;
-    const bytes = this.#tailStop - this.#tailStart;
-    if (bytes > 0) {
-      const { link } = this;
-      const finish = this.#ended && this.#trailers === null && this.#queue.isEmpty;
-      let taken = 0;
-      if (this.#queue.isEmpty && link.flowing)
-        taken = link.machine.sendData(this.id, this.#tail, this.#tailStart, this.#tailStop, finish);
-      else link.stalled(this);
-      if (taken < bytes) {
-        if (this.#queue === NOTHING_QUEUED) this.#queue = new KeptBytes();
-        this.#queue.push(this.#tail, this.#tailStart + taken, this.#tailStop);
-        if (taken > 0 && !link.flowing) link.stalled(this);
-      }
-      this.#tail = EMPTY;
-      this.#tailStart = 0;
-      this.#tailStop = 0;
-      link.touch();
-      if (taken > 0) this.credited(taken);
-      if (taken === bytes && finish) this.#markSent();
-      if (taken < bytes || finish) return;
-    }
-    if (this.#ended && this.#queue.isEmpty) this.#sendLast();
+    if (this.#queue.isEmpty) this.#sendLast();
   }
 
   /** The window opened, or the socket did. */

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Fields } from "#/base/fields.ts";
 import { Event, Http2Connection } from "./connection.ts";
-import { ErrorCode } from "./frame.ts";
+import { ErrorCode, Flag, FRAME_BYTES_DEFAULT } from "./frame.ts";
+import { Found, FrameReader } from "./frame-reader.ts";
 import type { Http2Settings } from "./settings.ts";
 
 const GET = [":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/"];
@@ -49,6 +50,10 @@ function rstStream(id: number): Buffer {
   return frame;
 }
 
+function idText(streamId: number): string {
+  return streamId.toString(16).padStart(8, "0");
+}
+
 function drain(machine: Http2Connection): Heard[] {
   const heard: Heard[] = [];
   for (let event = machine.next(); event !== Event.NOTHING; event = machine.next()) {
@@ -92,6 +97,69 @@ test("sendData stops at the output bound and goes on when output was taken", () 
   }
   assert.equal(at, 25_000);
   assert.equal(received, 25_000);
+});
+
+test("an end shares the frame of the data right before it, as long as nobody has taken that", () => {
+  for (const passesData of [false, true]) {
+    const { client, server } = new Pair({ passesData });
+    const heads: [streamId: number, length: number, isEnd: boolean][] = [];
+    const dataHeads = (outputs: readonly Uint8Array[]): typeof heads => {
+      const reader = new FrameReader(2 ** 24 - 1);
+      const bytes = Buffer.concat(outputs);
+      reader.feed(bytes);
+      const found: typeof heads = [];
+      for (let kind = reader.next(); kind !== Found.NOTHING; kind = reader.next())
+        if (kind === Found.DATA_HEAD)
+          found.push([reader.streamId, reader.length, (reader.flags & Flag.END_STREAM) !== 0]);
+      server.feed(bytes);
+      drain(server);
+      return found;
+    };
+    const [one, two, three, four] = [1, 2, 3, 4].map(() => client.request(POST, false)) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const end = (id: number): void => void client.sendData(id, new Uint8Array(0), 0, 0, true);
+    const send = (id: number, size: number): void =>
+      void client.sendData(id, new Uint8Array(size), 0, size, false);
+    send(one, 40_000);
+    // Of another stream, or no DATA: the frame is still here.
+    client.sendTrailers(three, []);
+    client.consumed(two, 0);
+    end(one);
+    send(two, 100);
+    send(four, 9_000);
+    end(two);
+    send(four, 50);
+    const taken = client.takeOutputs();
+    const before = Buffer.concat(taken);
+    end(four);
+    assert.ok(before.equals(Buffer.concat(taken)), "what was taken stays as it is");
+    assert.deepEqual(dataHeads([...taken, ...client.takeOutputs()]), [
+      [one, FRAME_BYTES_DEFAULT, false],
+      [one, FRAME_BYTES_DEFAULT, false],
+      [one, 40_000 - 2 * FRAME_BYTES_DEFAULT, true],
+      [two, 100, false],
+      [four, 9_000, false],
+      [two, 0, true],
+      [four, 50, false],
+      [four, 0, true],
+    ]);
+    assert.equal(client.activeStreams, 4, "until the server ends its halves");
+  }
+});
+
+test("an end stands behind data that the owner sends itself", () => {
+  const { client } = new Pair({ passesData: true });
+  const id = client.request(POST, false);
+  client.sendData(id, new Uint8Array(100), 0, 100, false);
+  assert.equal(client.announceData(id, 10), 10);
+  client.sendData(id, new Uint8Array(0), 0, 0, true);
+  const out = Buffer.concat(client.takeOutputs());
+  // HEADERS, DATA of 100 bytes, the head of 10 bytes that are not here, and a frame of its own.
+  assert.equal(out.subarray(-18).toString("hex"), `00000a0000${idText(id)}0000000001${idText(id)}`);
 });
 
 test("streams that wait for the connection's window take turns (RFC 9113 §5.2.1)", () => {

@@ -407,7 +407,8 @@ export class Http2Connection {
     if (room > stream.sendWindowBytes) room = stream.sendWindowBytes;
     const accepted = wanted <= room || wanted === 0 ? wanted : room > 0 ? room : 0;
     const isEnd = endStream && accepted === wanted;
-    if (accepted > 0 || isEnd) this.#writer.data(streamId, bytes, start, start + accepted, isEnd);
+    if (accepted > 0) this.#writer.data(streamId, bytes, start, start + accepted, isEnd);
+    else if (isEnd) this.#writer.end(streamId);
     this.#sendWindowBytes -= accepted;
     stream.sendWindowBytes -= accepted;
     if (accepted > 0) this.#flood.earn(Flood.WINDOW_UPDATE, WINDOW_UPDATES_PER_DATA);

@@ -15,6 +15,10 @@ export class FrameWriter {
   passesData = false;
   readonly encoder: HpackEncoder;
   readonly #out = new ByteWriter();
+  /** Of the DATA frame written last, until it is taken: its stream, and where its head lies. 0: there is none, or it ends its stream. */
+  #dataStreamId = 0;
+  #dataBytes: Buffer = NOTHING;
+  #dataAt = 0;
 
   constructor(encoder: HpackEncoder) {
     this.encoder = encoder;
@@ -25,11 +29,25 @@ export class FrameWriter {
   }
 
   take(): Uint8Array | null {
+    this.#forgetData();
     return this.#out.take();
   }
 
   takeAll(): Uint8Array[] {
+    this.#forgetData();
     return this.#out.takeAll();
+  }
+
+  #rememberData(): void {
+    const { bytes, at } = this.#out;
+    this.#dataAt = at - FRAME_HEAD_BYTES;
+    if (this.#dataBytes !== bytes) this.#dataBytes = bytes;
+  }
+
+  /** Its memory must not be kept for it, and is another's to change. */
+  #forgetData(): void {
+    this.#dataStreamId = 0;
+    this.#dataBytes = NOTHING;
   }
 
   /** RFC 9113 §3.4. */
@@ -93,19 +111,32 @@ export class FrameWriter {
       const flags = endStream && at + length === stop ? Flag.END_STREAM : 0;
       if (this.passesData && length >= PASSED_BYTES_MIN) {
         this.#head(0, Frame.DATA, flags, streamId, length);
+        this.#rememberData();
         out.pass(bytes, at, at + length);
       } else {
         this.#head(length, Frame.DATA, flags, streamId);
+        this.#rememberData();
         copy(bytes, at, at + length, out.bytes, out.at);
         out.at += length;
       }
       at += length;
     } while (at < stop);
+    this.#dataStreamId = endStream ? 0 : streamId;
+  }
+
+  /** END_STREAM, with the stream's last DATA if that is still here, else in a frame of its own. */
+  end(streamId: number): void {
+    if (this.#dataStreamId !== streamId) this.data(streamId, NOTHING, 0, 0, true);
+    else {
+      this.#dataBytes[this.#dataAt + FLAGS_AT]! |= Flag.END_STREAM;
+      this.#dataStreamId = 0;
+    }
   }
 
   /** Of a frame whose payload does not come this way. */
   dataHead(streamId: number, length: number): void {
     this.#head(0, Frame.DATA, 0, streamId, length);
+    this.#forgetData();
   }
 
   reset(streamId: number, errorCode: number): void {
@@ -177,6 +208,9 @@ export class FrameWriter {
 
 /** Shorter DATA costs less to copy than to write as a piece of its own. */
 const PASSED_BYTES_MIN = 8192;
+const NOTHING: Buffer = Buffer.alloc(0);
+/** Within a frame's head (RFC 9113 §4.1). */
+const FLAGS_AT = 4;
 const GOAWAY_DEBUG_BYTES_MAX = 1024;
 /** Below this a loop beats the call into native code. */
 const NATIVE_COPY_BYTES_MIN = 32;
