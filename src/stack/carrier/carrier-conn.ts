@@ -5,6 +5,7 @@ import { copyOf } from "#/base/copy-of.ts";
 import { ConnError } from "#/base/errors.ts";
 import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
+import { giveSpare, SPARE_BYTES, takeSpare } from "#/base/spare-memory.ts";
 import { errorCodeName, ErrorCode } from "#/wire/http2/frame.ts";
 import type { Http2Link } from "../http/http2-link.ts";
 import { Http2Stream } from "../http/http2-link.ts";
@@ -36,6 +37,8 @@ const WAITING_BYTES_LOW = 64 * 1024;
 const LINGER_MS = 5000;
 /** Shorter bytes that are lent are copied among what else is sent. */
 const LENT_BYTES_MIN = 8 * 1024;
+/** A shorter rest of what is lent waits in memory of its own size. */
+const REST_BYTES_MIN = SPARE_BYTES / 4;
 /** A stream that has moved so much is one of many bytes, and new streams are better off on another carrier. */
 export const BULKY_BYTES = 4 * 1024 * 1024;
 /** RFC 9113 §8.5: a tunnel whose TCP connection failed, or was reset, ends so. */
@@ -65,6 +68,11 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
   #keptBytes = 0;
   /** Written and not taken by the machine. */
   #waitingBytes = 0;
+  /** The first of it, where bytes that were lent came up against the window: memory that is used again, which nobody else knows. */
+  #rest: Buffer | null = null;
+  /** `#rest[#restStart, #restStop)` waits. */
+  #restStart = 0;
+  #restStop = 0;
   #isPaused = false;
   #isAnswered: boolean;
   #isEnded = false;
@@ -125,6 +133,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     this.#answer();
     this.bytesWritten += bytes.length;
     this.#waitingBytes += bytes.length;
+    this.#queueRest();
     this.sendData(bytes, 0, bytes.length);
     if (!this.#isBulky) this.#weigh();
     if (this.#waitingBytes < WAITING_BYTES_HIGH) return true;
@@ -137,14 +146,11 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     this.#answer();
     this.bytesWritten += bytes.length;
     const sent = this.#waitingBytes === 0 ? this.#sendLent(bytes) : 0;
-    if (sent < bytes.length) {
-      const rest = copyOf(bytes, sent, bytes.length);
-      this.#waitingBytes += rest.length;
-      this.sendData(rest, 0, rest.length);
-    }
+    if (sent < bytes.length) this.#wait(bytes, sent);
     if (!this.#isBulky) this.#weigh();
     const { flowing } = this.link;
-    if (flowing && this.#waitingBytes < WAITING_BYTES_HIGH) return true;
+    // Whoever lends reads on only to have it copied.
+    if (flowing && this.#waitingBytes === 0) return true;
     this.#isDrainWanted = true;
     if (!flowing) this.link.stalled(this);
     return false;
@@ -160,10 +166,49 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     return sent;
   }
 
+  /** What windows or the socket hold back of bytes that are lent: a window's last part, once for each window. */
+  #wait(bytes: Uint8Array, start: number): void {
+    const size = bytes.length - start;
+    const isFirst = this.#waitingBytes === 0;
+    this.#waitingBytes += size;
+    if (!isFirst || size < REST_BYTES_MIN || size > SPARE_BYTES) {
+      this.#queueRest();
+      this.sendData(copyOf(bytes, start, bytes.length), 0, size);
+      return;
+    }
+    this.#rest = takeSpare();
+    this.#rest.set(start === 0 ? bytes : bytes.subarray(start));
+    this.#restStart = 0;
+    this.#restStop = size;
+    if (!this.link.flowing) this.link.stalled(this);
+  }
+
+  /** Sends of it what may go. */
+  #offerRest(): void {
+    const rest = this.#rest;
+    if (rest === null) return;
+    const sent = this.#sendLent(rest.subarray(this.#restStart, this.#restStop));
+    this.#restStart += sent;
+    if (this.#restStart === this.#restStop) {
+      this.#rest = null;
+      giveSpare(rest);
+    } else if (!this.link.flowing) this.link.stalled(this);
+    if (sent > 0) this.credited(sent);
+  }
+
+  /** Something is to follow it: it goes the way of all else that waits, and its memory with it. */
+  #queueRest(): void {
+    const rest = this.#rest;
+    if (rest === null) return;
+    this.#rest = null;
+    this.sendData(rest, this.#restStart, this.#restStop);
+  }
+
   end(): void {
     if (this.#isEnded || this.#over !== null) return;
     this.#isEnded = true;
     this.#answer();
+    this.#queueRest();
     this.sendEnd(null);
   }
 
@@ -277,12 +322,13 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
   }
 
   override offer(): void {
+    this.#offerRest();
     super.offer();
     this.#drained();
   }
 
   #drained(): void {
-    if (!this.#isDrainWanted || this.#waitingBytes > WAITING_BYTES_LOW) return;
+    if (!this.#isDrainWanted || this.#waitingBytes > WAITING_BYTES_LOW || this.#rest !== null) return;
     if (!this.link.flowing) {
       this.link.stalled(this);
       return;

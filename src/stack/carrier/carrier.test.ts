@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { addressKey } from "#/base/address.ts";
 import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
+import { giveSpare, takeSpare } from "#/base/spare-memory.ts";
 import { LIMITS } from "#/model/limits.ts";
 import { FrameWriter } from "#/wire/http2/frame-writer.ts";
 import { HpackEncoder } from "#/wire/hpack/encoder.ts";
@@ -424,6 +425,52 @@ test("lent bytes leave at once, as long as the socket takes them; then their rea
   near.conn.end();
   scene.clock.settle();
   assert.deepEqual([far.bytes, far.spoilt, far.ended], [240_005, 0, true]);
+});
+
+test("the rest of lent bytes that a window holds back waits in memory that is used again, and comes in its place", () => {
+  const spare = takeSpare();
+  giveSpare(spare);
+  for (const follows of ["nothing", "bytes", "lent bytes", "the end"] as const) {
+    const scene = new Scene();
+    const [near, far] = scene.pair();
+    const seen: Uint8Array[] = [];
+    const onData = far.onData.bind(far);
+    far.onData = (bytes) => {
+      onData(bytes);
+      seen.push(bytes);
+    };
+    const sent: Buffer[] = [];
+    const numbered = (size: number): Buffer => {
+      const bytes = Buffer.from(Uint8Array.from({ length: size }, (_, i) => (i * 7 + sent.length) % 200));
+      sent.push(Buffer.from(bytes));
+      return bytes;
+    };
+    const lendNumbered = (size: number): boolean => {
+      const bytes = numbered(size);
+      const mayGoOn = near.conn.writeLent(bytes);
+      bytes.fill(SPOILT);
+      return mayGoOn;
+    };
+    far.conn.pause();
+    assert.equal(lendNumbered(20_000), true);
+    scene.clock.settle();
+    assert.equal(lendNumbered(100_000), false, "its lender is to wait as soon as anything does");
+    assert.ok(near.conn.bufferedBytes >= 54_000, `${near.conn.bufferedBytes} wait`);
+    assert.notEqual(takeSpare(), spare, "it holds the rest");
+    if (follows === "bytes") near.conn.write(numbered(3));
+    if (follows === "lent bytes") lendNumbered(9_000);
+    if (follows === "the end") near.conn.end();
+    scene.clock.settle();
+    if (follows === "nothing") assert.equal(near.drains, 0);
+    far.conn.resume();
+    scene.clock.settle();
+    assert.ok(near.drains >= 1);
+    assert.deepEqual(Buffer.concat(seen), Buffer.concat(sent), follows);
+    assert.deepEqual([near.conn.bufferedBytes, far.ended], [0, follows === "the end"]);
+    // What followed it took the memory along.
+    if (follows === "nothing") assert.equal(takeSpare(), spare);
+    giveSpare(spare);
+  }
 });
 
 test("a carrier that breaks resets its streams; one that was over stays clean", () => {
