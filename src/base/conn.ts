@@ -45,8 +45,11 @@ export interface Conn {
    * meanwhile are still sent. Writes of one turn are joined into one system call. Ignored after `end`, `reset`, close.
    */
   write(bytes: Uint8Array): boolean;
-  /** As `write`, but `bytes` stay the caller's: whatever cannot be sent before it returns is copied. */
-  writeLent(bytes: Uint8Array): boolean;
+  /**
+   * As `write`, but `bytes` stay the caller's: whatever cannot be sent before it returns is copied. `isPatient`: false already while any of them
+   * are under way, for whoever would rather wait than have more copied.
+   */
+  writeLent(bytes: Uint8Array, isPatient?: boolean): boolean;
   /** Bytes accepted by `write` and not yet given to the kernel. */
   readonly bufferedBytes: number;
   /** Bytes that the kernel has taken so far, as near as can be told: grows while the remote side, or its buffer, takes them. */

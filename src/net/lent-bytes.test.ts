@@ -232,34 +232,55 @@ test(
   },
 );
 
+for (const borrowing of [{ borrows: true }, { borrowsLong: true }])
+  test(
+    `full records that follow each other are handed over together, and a message at once (${Object.keys(borrowing).join()})`,
+    { timeout: 20_000 },
+    async (t) => {
+      const { client, server } = await tlsConns();
+      t.after(() => client.reset());
+      client.setHandler(quiet);
+      const sizes: number[] = [];
+      const got: Buffer[] = [];
+      let gotBytes = 0;
+      server.setHandler({
+        ...quiet,
+        ...borrowing,
+        onData: (bytes) => {
+          sizes.push(bytes.length);
+          got.push(Buffer.from(bytes));
+          gotBytes += bytes.length;
+        },
+      });
+      // The last record is full, too: nothing behind it says that it was the last.
+      const whole = streamOf(5, 60 * 16_384);
+      client.write(whole);
+      await untilEqual(() => gotBytes, whole.length);
+      assert.ok(sizes.length <= 30, `${sizes.length} pieces of 60 records`);
+      assert.ok(sizes.includes(8 * 16_384), sizes.join());
+      client.write(Buffer.from("short"));
+      await untilEqual(() => gotBytes, whole.length + 5);
+      assert.ok(Buffer.concat([whole, Buffer.from("short")]).equals(Buffer.concat(got)));
+    },
+  );
+
 test(
-  "full records that follow each other are handed over together, and a message at once",
+  "who lends patiently waits while lent bytes are under way, and is told when they are not",
   { timeout: 20_000 },
   async (t) => {
     const { client, server } = await tlsConns();
     t.after(() => client.reset());
-    client.setHandler(quiet);
-    const sizes: number[] = [];
-    const got: Buffer[] = [];
+    let drains = 0;
+    client.setHandler({ ...quiet, onDrain: () => drains++ });
     let gotBytes = 0;
-    server.setHandler({
-      ...quiet,
-      borrows: true,
-      onData: (bytes) => {
-        sizes.push(bytes.length);
-        got.push(Buffer.from(bytes));
-        gotBytes += bytes.length;
-      },
-    });
-    // The last record is full, too: nothing behind it says that it was the last.
-    const whole = streamOf(5, 60 * 16_384);
-    client.write(whole);
-    await untilEqual(() => gotBytes, whole.length);
-    assert.ok(sizes.length <= 30, `${sizes.length} pieces of 60 records`);
-    assert.ok(sizes.includes(8 * 16_384), sizes.join());
-    client.write(Buffer.from("short"));
-    await untilEqual(() => gotBytes, whole.length + 5);
-    assert.ok(Buffer.concat([whole, Buffer.from("short")]).equals(Buffer.concat(got)));
+    server.setHandler({ ...quiet, onData: (bytes) => (gotBytes += bytes.length) });
+    const lent = Buffer.alloc(100_000);
+    assert.equal(client.writeLent(lent), true);
+    await untilEqual(() => gotBytes, 100_000);
+    assert.equal(drains, 0);
+    assert.equal(client.writeLent(lent, true), false);
+    await untilEqual(() => drains, 1);
+    await untilEqual(() => gotBytes, 200_000);
   },
 );
 

@@ -163,7 +163,7 @@ export class SocketConn implements Conn {
     return this.#hasQueued(bytes.length);
   }
 
-  writeLent(bytes: Uint8Array): boolean {
+  writeLent(bytes: Uint8Array, isPatient = false): boolean {
     const isSmall = bytes.length < BLOCK_USE_BYTES_MIN && this.#blocks.length === 0;
     if (this.#isEnded || this.#isClosed || isSmall) return this.write(copyOf(bytes));
     // OpenSSL has encrypted or copied everything before the call returns, while the kernel would read from this memory later.
@@ -182,7 +182,9 @@ export class SocketConn implements Conn {
       this.#pendingBytes += bytes.length;
       this.bytesWritten += bytes.length;
       this.#writePending();
-      return true;
+      if (!isPatient || this.#flyingBytes === 0) return true;
+      this.#wantsDrain = true;
+      return false;
     }
     // Without a copy: what the kernel does not take at once stays where it is.
     if (!this.#isTls && this.#flyingBytes === 0 && bytes.length >= KEPT_BYTES_MIN && isKeepable(bytes)) {
@@ -379,7 +381,9 @@ export class SocketConn implements Conn {
     const gathered = this.#gathered;
     if (gathered !== null && gathered.isGathering) return gathered.came(size) ?? readBuffer;
     this.#onLent(size === memory.length ? memory : memory.subarray(0, size));
-    if (gathered === null || size !== RECORD_BYTES || this.#handler?.borrows !== true) return null;
+    const handler = this.#handler;
+    if (gathered === null || size !== RECORD_BYTES || handler === null) return null;
+    if (handler.borrows !== true && handler.borrowsLong !== true) return null;
     return this.#isClosed || this.#isReset ? null : gathered.begin();
   }
 

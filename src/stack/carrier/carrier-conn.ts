@@ -159,7 +159,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
   #sendLent(bytes: Uint8Array): number {
     const { link } = this;
     if (this.gone || link.over) return bytes.length;
-    if (bytes.length >= LENT_BYTES_MIN) return link.sendLent(this, bytes);
+    if (bytes.length >= LENT_BYTES_MIN) return link.sendLent(this, bytes, false);
     if (!link.flowing) return 0;
     const sent = link.machine.sendData(this.id, bytes, 0, bytes.length, false);
     link.touch();
@@ -313,6 +313,11 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
     if (this.#over !== null) return;
     this.#over = { error: new ConnError("RESET", `the carrier is gone: ${reason}`), isPrompt: true };
     this.#deliverSoon();
+  }
+
+  /** What is written to it comes from a pipe, which a socket's drain starts again. */
+  protected override get takesTurns(): boolean {
+    return false;
   }
 
   protected credited(bytes: number): void {

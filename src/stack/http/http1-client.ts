@@ -24,7 +24,7 @@ import {
 import { isOffered } from "./upgrade.ts";
 
 export interface Http1ClientSettings {
-  /** Bytes of an answer that may wait inside the proxy before the server is no longer read: more than one read of a socket gives. */
+  /** Bytes of an answer that may wait inside the proxy before the server is no longer read: fewer than a long read brings, so that one is enough. */
   readonly bodyWindowBytes: number;
   readonly heads: HeadBound;
   /** How long an idle connection is kept when the server does not say (facts §2.2: 3 s). */
@@ -34,7 +34,7 @@ export interface Http1ClientSettings {
 }
 
 export const HTTP1_CLIENT_DEFAULTS: Http1ClientSettings = {
-  bodyWindowBytes: 196_608,
+  bodyWindowBytes: 98_304,
   heads: HEAD_BOUND,
   idleMs: 3_000,
   meshed: false,

@@ -38,7 +38,7 @@ import {
 export interface Http1ServerSettings {
   /** Name of the proven client, to be told to the application; null for none. */
   readonly clientId: string | null;
-  /** Bytes of a request's body that may wait inside the proxy before the client is no longer read: more than one read of a socket gives. */
+  /** Bytes of a request's body that may wait inside the proxy before the client is no longer read: fewer than a long read brings, so that one is enough. */
   readonly bodyWindowBytes: number;
   /** The client is another sidecar, whose heads carry fields of the mesh on top of an application's. */
   readonly meshed: boolean;
@@ -50,7 +50,7 @@ export interface Http1ServerSettings {
 
 export const HTTP1_SERVER_DEFAULTS: Http1ServerSettings = {
   clientId: null,
-  bodyWindowBytes: 196_608,
+  bodyWindowBytes: 98_304,
   meshed: false,
   answerer: UNNAMED,
   guard: null,

@@ -13,6 +13,7 @@ import { Lag } from "../patrol.ts";
 import type { Guard } from "./guard.ts";
 import { READER_BYTES_LEAST, Wait } from "./guard.ts";
 import { linger } from "./linger.ts";
+import { ReadTurns } from "./read-turns.ts";
 
 /** What a link tells the side that owns it. */
 export interface Http2LinkOwner {
@@ -69,6 +70,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   #writes = 0;
   /** Streams that the socket, not their window, holds back. */
   readonly #stalled = new Set<Http2Stream>();
+  readonly #turns: ReadTurns;
   #flowing = true;
   #flushSoon = false;
   /** One for all turns. */
@@ -106,6 +108,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#conn = conn;
     this.#clock = clock;
     this.#owner = owner;
+    this.#turns = new ReadTurns(clock);
     this.#isServer = settings.role === "server";
     this.borrows = owner.borrows === true;
     this.borrowsLong = owner.borrowsLong === true;
@@ -147,14 +150,34 @@ export class Http2Link implements ConnHandler, Patrolled {
     return this.#flowing && this.machine.outputBytes < OUTPUT_BYTES_MAX;
   }
 
-  /** Sends bytes that stay the caller's, at once. Gives how many were sent; the stream keeps the rest, and is offered when it may go on. */
-  sendLent(stream: Http2Stream, bytes: Uint8Array): number {
+  /**
+   * Sends bytes that stay the caller's, at once. Gives how many were sent; the stream keeps the rest, and is offered when it may go on.
+   * `isPatient`: the connection is not `flowing` while they are under way.
+   */
+  sendLent(stream: Http2Stream, bytes: Uint8Array, isPatient: boolean): number {
     if (!this.flowing) return 0;
     const sent = this.machine.announceData(stream.id, bytes.length);
     if (sent === 0) return 0;
     this.#writeOut();
-    this.#flowing = this.#conn.writeLent(sent === bytes.length ? bytes : bytes.subarray(0, sent));
+    this.#flowing = this.#conn.writeLent(sent === bytes.length ? bytes : bytes.subarray(0, sent), isPatient);
     return sent;
+  }
+
+  /** The source of `stream` has brought something. */
+  brought(stream: Http2Stream): void {
+    if (this.#turns.brought(stream)) this.touch();
+  }
+
+  /** … and brings no more. */
+  leaveTurns(stream: Http2Stream): void {
+    if (this.#turns.leave(stream)) this.touch();
+  }
+
+  /** Bytes of `stream` are on their way: whether its source may bring more. If not, `goOn` tells when it may. */
+  mayGoOn(stream: Http2Stream): boolean {
+    if (this.#turns.took(stream, this.flowing)) return true;
+    this.touch();
+    return false;
   }
 
   stalled(stream: Http2Stream): void {
@@ -164,6 +187,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   forget(stream: Http2Stream): void {
     if (!this.#streams.delete(stream.id)) return;
     this.#stalled.delete(stream);
+    this.leaveTurns(stream);
     this.touch();
     this.#owner.roomier();
     this.#endIfIdle();
@@ -342,6 +366,7 @@ export class Http2Link implements ConnHandler, Patrolled {
           if (stream === null) break;
           this.#streams.delete(stream.id);
           this.#stalled.delete(stream);
+          this.leaveTurns(stream);
           stream.receiveReset(machine.errorCode, machine.byUs ? machine.reason : "");
           this.#owner.roomier();
           this.#endIfIdle();
@@ -396,6 +421,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     }
     this.#flushSoon = false;
     if (this.#over) return;
+    if (this.flowing) this.#turns.next();
     this.#setTimer();
     this.#steer();
   }
@@ -454,6 +480,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     const left = this.#streams.all();
     this.#streams = new StreamTable();
     this.#stalled.clear();
+    this.#turns.close();
     // Nobody has heard of it for long: what it was asked is better asked elsewhere.
     const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";
     // First, for what is given back is sent again from within, and must not come back to this connection.
@@ -488,6 +515,8 @@ export abstract class Http2Stream {
   #queue = NOTHING_QUEUED;
   #ended = false;
   #trailers: Fields | null = null;
+  /** On their way, and not `credited` before the stream's turn. */
+  #owedBytes = 0;
 
   constructor(link: Http2Link, id: number) {
     this.link = link;
@@ -504,8 +533,27 @@ export abstract class Http2Stream {
   abstract receiveReset(errorCode: number, ownReason: string): void;
   /** The connection is gone; `isUnsent`: before a byte of this stream had left; `isDead`: the remote side answers no PING. */
   abstract receiveLost(reason: string, isUnsent: boolean, isDead: boolean): void;
-  /** So many bytes of ours are on their way. */
+  /** So many bytes of ours are on their way, and as many more may come. */
   protected abstract credited(bytes: number): void;
+
+  /** Whether its source is read in turn with those of the connection's other streams, when the connection has room. */
+  protected get takesTurns(): boolean {
+    return true;
+  }
+
+  #credit(bytes: number): void {
+    if (this.#owedBytes > 0) this.#owedBytes += bytes;
+    // Who has brought all asks for no turn.
+    else if (this.#ended || !this.takesTurns || this.link.mayGoOn(this)) this.credited(bytes);
+    else this.#owedBytes = bytes;
+  }
+
+  /** Its turn has come. */
+  goOn(): void {
+    const bytes = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (bytes > 0) this.credited(bytes);
+  }
 
   /** Body bytes wait here that the remote side's windows, and not the socket, hold back. */
   protected get isHeldBack(): boolean {
@@ -515,22 +563,24 @@ export abstract class Http2Stream {
   /** Copied into what the connection sends next, as far as nothing holds it back. An end that follows at once shares its frame. */
   protected sendData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
+    this.link.brought(this);
     const sent = this.#queue.isEmpty ? this.#send(bytes, start, stop) : 0;
     if (start + sent < stop) this.#keep(bytes, start + sent, stop);
-    if (sent > 0) this.credited(sent);
+    if (sent > 0) this.#credit(sent);
   }
 
   /** The same for bytes that are lent: what the windows or the socket hold back is copied. */
   protected sendLentData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
     const { link } = this;
+    link.brought(this);
     let sent = 0;
     if (this.#queue.isEmpty) {
       const isLong = stop - start >= LENT_BYTES_MIN && link.machine.passesData && !link.over;
-      sent = isLong ? link.sendLent(this, bytes.subarray(start, stop)) : this.#send(bytes, start, stop);
+      sent = isLong ? link.sendLent(this, bytes.subarray(start, stop), true) : this.#send(bytes, start, stop);
     }
     if (start + sent < stop) this.sendData(copyOf(bytes, start + sent, stop), 0, stop - start - sent);
-    if (sent > 0) this.credited(sent);
+    if (sent > 0) this.#credit(sent);
   }
 
   /** Gives how many bytes were sent. `offer` comes when it may go on. */
@@ -551,6 +601,9 @@ export abstract class Http2Stream {
     if (this.gone || this.#ended) return;
     this.#ended = true;
     this.#trailers = trailers;
+    // Nothing more comes of a turn.
+    this.link.leaveTurns(this);
+    this.goOn();
     if (this.#queue.isEmpty) this.#sendLast();
   }
 
@@ -570,17 +623,17 @@ export abstract class Http2Stream {
       if (taken === head.length) {
         queue.shift();
         if (finish) {
-          this.credited(taken);
+          this.#credit(taken);
           this.#markSent();
           return;
         }
       } else {
         if (taken > 0) queue[0] = head.subarray(taken);
         if (taken > 0 && !link.flowing) link.stalled(this);
-        if (taken > 0) this.credited(taken);
+        if (taken > 0) this.#credit(taken);
         return;
       }
-      this.credited(taken);
+      this.#credit(taken);
     }
     if (!this.gone && this.#ended && !this.sent && queue.length === 0) this.#sendLast();
   }

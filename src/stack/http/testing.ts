@@ -141,8 +141,11 @@ export class MemoryConn implements Conn {
   get isClosed(): boolean {
     return this.#closed;
   }
-  writeLent(bytes: Uint8Array): boolean {
-    return this.write(new Uint8Array(bytes));
+  writeLent(bytes: Uint8Array, isPatient = false): boolean {
+    const isFlowing = this.write(new Uint8Array(bytes));
+    if (!isPatient || this.#closed || this.#endQueued) return isFlowing;
+    this.#needDrain = true;
+    return false;
   }
 
   unsend(bytes: number): boolean {
