@@ -48,6 +48,7 @@ const GATED: readonly Gated[] = [
   { group: "sidecar", name: "pair: GET, 200 targets, 200 routes", units: 400 },
   { group: "sidecar", name: "pair: POST 4 KiB, 1 KiB answer", units: 100 },
   { group: "sidecar", name: "pair: opaque, 64 bytes there and back", units: 200 },
+  { group: "streams", name: "a message of 1,200 bytes on each of 8 streams", units: 40 },
 ];
 
 interface Counts {

@@ -2,6 +2,7 @@ import { CASES as HTTP1 } from "./http1.ts";
 import { CASES as HTTP2 } from "./http2.ts";
 import type { MachineCase } from "./machine-case.ts";
 import { CASES as SIDECAR } from "./sidecar.ts";
+import { CASES as STREAMS } from "./streams.ts";
 
 /**
  * Everything that is measured without sockets, by the file that has it: timed by `bench/machines.ts`, counted by
@@ -11,4 +12,5 @@ export const GROUPS: Readonly<Record<string, readonly MachineCase[]>> = {
   http1: HTTP1,
   http2: HTTP2,
   sidecar: SIDECAR,
+  streams: STREAMS,
 };
