@@ -20,12 +20,15 @@ const F_SETLEASE = 1024;
 const F_RDLCK = 0;
 const F_UNLCK = 2;
 const EAGAIN = 11;
+const MSG_PEEK = 2;
+const MSG_DONTWAIT = 64;
 const M_TRIM_THRESHOLD = -1;
 const M_MMAP_THRESHOLD = -3;
 const M_ARENA_MAX = -8;
 
 const { functions: libc } = ffi.dlopen(null, {
   getsockopt: { arguments: ["int32", "int32", "int32", "buffer", "buffer"], return: "int32" },
+  recv: { arguments: ["int32", "buffer", "uint64", "int32"], return: "int32" },
   prctl: { arguments: ["int32", "uint64", "uint64", "uint64", "uint64"], return: "int32" },
   mount: { arguments: ["string", "string", "string", "uint64", "pointer"], return: "int32" },
   fcntl: { arguments: ["int32", "int32", "int32"], return: "int32" },
@@ -57,6 +60,16 @@ export function originalDestination(fd: number): SocketAddress | null {
     readSockaddr(getsockopt(fd, SOL_IP, SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES)) ??
     readSockaddr(getsockopt(fd, SOL_IPV6, SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES))
   );
+}
+
+/**
+ * How many bytes a socket has to read, at most as many as fit `into`, where they are copied to: they stay to be read. 0: its end, or nothing yet.
+ * Null: the connection is broken, which the kernel says once.
+ */
+export function peek(fd: number, into: Uint8Array): number | null {
+  const size = libc.recv(fd, into, BigInt(into.length), MSG_PEEK | MSG_DONTWAIT);
+  if (size >= 0) return size;
+  return errno() === EAGAIN ? 0 : null;
 }
 
 /** Who is at the other end of a Unix socket, as the kernel saw them when they connected. Null when it is none. */

@@ -16,6 +16,8 @@ interface Handle {
   readonly writeQueueSize?: number;
   getpeername?(out: object): number;
   useUserBuffer?(buffer: Uint8Array): void;
+  /** What Node calls with what was read, or an error; gives the memory for the next read. */
+  onread?: () => Uint8Array | undefined;
   /** Kept by Node's JavaScript. */
   reading?: boolean;
   /** 0 = done. */
@@ -83,6 +85,8 @@ export function putInFront(pieces: readonly Uint8Array[], bytes: number, lent: U
   return whole;
 }
 
+const NO_ROOM = readBuffer.subarray(0, 0);
+
 /** Node's names for what its public option `onread` sets. Null: not this Node. */
 const keys = ((): { buffer: keyof Socket; next: keyof Socket; callback: keyof Socket } | null => {
   const next = (): Buffer => readBuffer;
@@ -105,10 +109,14 @@ const keys = ((): { buffer: keyof Socket; next: keyof Socket; callback: keyof So
  * socket that is there already. `receive` says where the next read is to go, which is its own memory then, or null: no change. The socket
  * must be paused; what it had read before is returned. Null: this socket cannot, and is unchanged. From within `receive` the socket may be
  * paused, ended and destroyed.
+ *
+ * `readable`, if any, is called once before the first read, when there is something to read. Until then there is no room for a read,
+ * which libuv says where it would have read.
  */
 export function lendReads(
   socket: Socket,
   receive: (memory: Uint8Array, size: number) => Uint8Array | null,
+  readable: (() => void) | null = null,
 ): Uint8Array[] | null {
   const handle = handleOf(socket);
   if (keys === null || handle === null || typeof handle.useUserBuffer !== "function") return null;
@@ -128,7 +136,16 @@ export function lendReads(
     }
     return true;
   };
-  handle.useUserBuffer(readBuffer);
+  const { onread } = handle;
+  if (readable === null || typeof onread !== "function") handle.useUserBuffer(readBuffer);
+  else {
+    handle.useUserBuffer(NO_ROOM);
+    handle.onread = () => {
+      handle.onread = onread;
+      readable();
+      return readBuffer;
+    };
+  }
   // Taking what was there may have begun to read.
   socket.pause();
   return before;

@@ -9,6 +9,7 @@ import type {
   Accepted,
   ConnectOptions,
   Listener,
+  ListenerOptions,
   OriginateDone,
   OriginateOptions,
   SecureClientOptions,
@@ -26,6 +27,8 @@ export interface NodeTransportSettings {
   /** Source address of all connections; null = the kernel chooses. */
   readonly localIp: string | null;
   readonly originalDestination: (fd: number, accepted: LocalEnd) => SocketAddress | null;
+  /** As `ListenOptions.peek`, where a listener takes TLS; none: what comes is read. */
+  readonly peek?: (fd: number, into: Uint8Array) => number | null;
 }
 
 /** The network as it is: Node's sockets and TLS. */
@@ -48,9 +51,15 @@ export class NodeTransport implements Transport {
     return connectTcp(this.#clock, to, { ...options, localIp: this.#settings.localIp }, done);
   }
 
-  listen(at: SocketAddress, accept: (accepted: Accepted) => void): Promise<Listener> {
+  listen(
+    at: SocketAddress,
+    accept: (accepted: Accepted) => void,
+    { takesTls = false }: ListenerOptions = {},
+  ): Promise<Listener> {
     const { backlog, connectionsMax, acceptKeepAliveMs: keepAliveMs, originalDestination } = this.#settings;
-    return listenTcp(this.#clock, at, { backlog, connectionsMax, keepAliveMs, originalDestination }, accept);
+    const peek = (takesTls ? this.#settings.peek : undefined) ?? null;
+    const options = { backlog, connectionsMax, keepAliveMs, originalDestination, peek };
+    return listenTcp(this.#clock, at, options, accept);
   }
 
   secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel {

@@ -45,6 +45,8 @@ const JOIN_BYTES_MAX = 16 * 1024;
 const BLOCK_USE_BYTES_MIN = 8 * 1024;
 /** What is lent to TLS goes at once from here on, with what is pending: a record's worth. */
 const LENT_AT_ONCE_BYTES_MIN = RECORD_BYTES;
+/** A ClientHello with two post-quantum key shares fits. */
+const peekBuffer = Buffer.allocUnsafeSlow(4 * 1024);
 /** Of a block that is lent and may be kept, half or more is worth all of it. */
 const KEPT_BYTES_MIN = READ_BLOCK_BYTES / 2;
 
@@ -63,6 +65,13 @@ export class SocketConn implements Conn {
   closed: ((error: ConnError | null) => void) | null = null;
   /** Shown the first bytes that come, once, before any handler: an error means that they are none of its, and ends the connection. */
   inspectFirst: ((bytes: Uint8Array) => ConnError | null) | null = null;
+
+  /**
+   * Copies what the kernel has to be read and leaves it there: how many bytes; 0 at an end, null where the connection is broken. Set before the
+   * first handler is, which is shown the first bytes so. A TLS connection on top reads them itself then: Node reads for a TLS connection's whole
+   * life in pieces as long as the first that it is handed.
+   */
+  peek: ((into: Uint8Array) => number | null) | null = null;
 
   readonly #clock: Clock;
   readonly #socket: Socket;
@@ -88,6 +97,8 @@ export class SocketConn implements Conn {
   #flushScheduled = false;
   #wantsDrain = false;
   #front: Uint8Array[] = [];
+  /** The first bytes that the kernel has were given to the handler already. */
+  #peekedBytes = 0;
   #deliveryScheduled = false;
   /** The kernel is read from. */
   #isReading = false;
@@ -148,7 +159,7 @@ export class SocketConn implements Conn {
     if (isFirst) {
       this.#socket.on("end", this.#onEnd);
       if (this.#isTls) this.#gathered = new GatheredReads(this.#clock, this.#onLent);
-      const before = lendReads(this.#socket, this.#onRead);
+      const before = lendReads(this.#socket, this.#onRead, this.peek === null ? null : this.#onReadable);
       if (before === null) this.#socket.on("data", this.#onData);
       else this.#front.push(...before);
     }
@@ -309,7 +320,12 @@ export class SocketConn implements Conn {
     socket.off("end", this.#onEnd);
     socket.off("error", this.#onError);
     socket.off("close", this.#onClose);
-    for (let i = this.#front.length - 1; i >= 0; i--) socket.unshift(this.#front[i] as Uint8Array);
+    if (this.#peekedBytes === 0)
+      for (let i = this.#front.length - 1; i >= 0; i--) socket.unshift(this.#front[i] as Uint8Array);
+    else {
+      const putBackBytes = this.#front.reduce((sum, { length }) => sum + length, 0);
+      assert(putBackBytes === this.#peekedBytes, "what was only looked at must be put back as it was");
+    }
     this.#front = [];
     this.#isEnded = true;
     this.#isClosed = true;
@@ -368,6 +384,26 @@ export class SocketConn implements Conn {
     }
   };
 
+  readonly #onReadable = (): void => {
+    turn.inputBegins();
+    let size: number | null = null;
+    try {
+      size = this.peek?.(peekBuffer) ?? null;
+      if (size === null) this.#broke("the remote side reset the connection before it had said anything");
+      // An end is read.
+      else if (size > 0) this.#peeked(copyOf(peekBuffer, 0, size));
+    } finally {
+      turn.inputEnds(size ?? 0);
+    }
+  };
+
+  #peeked(bytes: Uint8Array): void {
+    this.#peekedBytes = bytes.length;
+    this.#isInShortRead = true;
+    this.#onData(bytes);
+    this.#isInShortRead = false;
+  }
+
   readonly #onRead = (memory: Uint8Array, size: number): Uint8Array | null => {
     turn.inputBegins();
     try {
@@ -378,6 +414,7 @@ export class SocketConn implements Conn {
   };
 
   #read(memory: Uint8Array, size: number): Uint8Array | null {
+    if (this.#peekedBytes > 0) return this.#readBehindPeeked(memory, size);
     const gathered = this.#gathered;
     if (gathered !== null && gathered.isGathering) return gathered.came(size) ?? readBuffer;
     this.#onLent(size === memory.length ? memory : memory.subarray(0, size));
@@ -385,6 +422,13 @@ export class SocketConn implements Conn {
     if (gathered === null || size !== RECORD_BYTES || handler === null) return null;
     if (handler.borrows !== true && handler.borrowsLong !== true) return null;
     return this.#isClosed || this.#isReset ? null : gathered.begin();
+  }
+
+  #readBehindPeeked(memory: Uint8Array, size: number): null {
+    const peekedBytes = Math.min(size, this.#peekedBytes);
+    this.#peekedBytes -= peekedBytes;
+    if (peekedBytes < size) this.#onLent(memory.subarray(peekedBytes, size));
+    return null;
   }
 
   readonly #onLent = (bytes: Uint8Array): void => {
@@ -451,13 +495,14 @@ export class SocketConn implements Conn {
       this.#look = this.#clock.after(HALF_CLOSED_LOOK_MS, this.#lookForRemote);
       return;
     }
-    this.#error ??= new ConnError(
-      "RESET",
-      "the remote side reset the connection after it had ended its half",
-    );
+    this.#broke("the remote side reset the connection after it had ended its half");
+  };
+
+  #broke(message: string): void {
+    this.#error ??= new ConnError("RESET", message);
     this.#tcp.destroy();
     this.#socket.destroy();
-  };
+  }
 
   readonly #onError = (error: NodeJS.ErrnoException): void => {
     this.#error ??= connError(error);

@@ -97,6 +97,8 @@ export interface ListenOptions {
   readonly keepAliveMs: number;
   /** Reads the original destination of an accepted socket by its descriptor. */
   readonly originalDestination: (fd: number, accepted: LocalEnd) => SocketAddress | null;
+  /** As `SocketConn.peek`, by the accepted socket's descriptor. Null: what comes is read. */
+  readonly peek: ((fd: number, into: Uint8Array) => number | null) | null;
 }
 
 /** Our end of a connection, which the kernel is asked for when it is wanted: where connections are intercepted nobody does. */
@@ -114,12 +116,13 @@ export function listenTcp(
   options: ListenOptions,
   accept: (accepted: Accepted) => void,
 ): Promise<Listener> {
-  const { keepAliveMs } = options;
+  const { keepAliveMs, peek } = options;
   let inheritedFromMs = Infinity;
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     const fd = descriptorOf(socket);
     const conn = new SocketConn(clock, socket);
     // The client may be gone before it is looked at.
+    if (peek !== null && fd >= 0) conn.peek = (into) => peek(fd, into);
     const originalDestination = fd < 0 ? null : options.originalDestination(fd, conn);
     if (clock.nowMs() < inheritedFromMs) {
       socket.setNoDelay(true);

@@ -16,7 +16,11 @@ export interface Transport {
     options: ConnectOptions,
     done: (error: ConnError | null, conn: Conn | null) => void,
   ): Cancel;
-  listen(at: SocketAddress, accept: (accepted: Accepted) => void): Promise<Listener>;
+  listen(
+    at: SocketAddress,
+    accept: (accepted: Accepted) => void,
+    options?: ListenerOptions,
+  ): Promise<Listener>;
   /** Turns a fresh outbound connection into a TLS one. The connection given is used up, also on failure. */
   secureClient(conn: Conn, options: SecureClientOptions, done: SecureDone): Cancel;
   /** As `secureClient`, to a server outside of the mesh: no certificate is shown, and the server has a name and no identity. */
@@ -29,6 +33,11 @@ export interface ConnectOptions {
   readonly timeoutMs: number;
   /** TCP keep-alive after so much silence; 0 = off. */
   readonly keepAliveMs: number;
+}
+
+export interface ListenerOptions {
+  /** What comes is TLS for us as a rule, which is looked at first: better left where it is until it is read. */
+  readonly takesTls?: boolean;
 }
 
 export interface Accepted {

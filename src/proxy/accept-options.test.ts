@@ -28,6 +28,7 @@ test("what is accepted sends small writes at once and notices who vanishes, soon
       backlog: 16,
       connectionsMax: 16,
       keepAliveMs: 7000,
+      peek: null,
       originalDestination: (fd, { local }) => {
         // Asked once what is set after the accept is set, too.
         setImmediate(() => {

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { getHeapStatistics } from "node:v8";
 import type { SocketAddress } from "#/base/address.ts";
 import { describeError } from "#/base/errors.ts";
-import { boundFreeMemory, originalDestination, returnFreeMemory } from "#/kernel/libc.ts";
+import { boundFreeMemory, originalDestination, peek, returnFreeMemory } from "#/kernel/libc.ts";
 import { SystemClock } from "#/net/clock.ts";
 import { isLogLevel, JsonLog } from "#/net/log.ts";
 import { NodeTransport } from "#/net/node-transport.ts";
@@ -86,6 +86,7 @@ export async function runSidecar(env: Readonly<Record<string, string | undefined
     acceptKeepAliveMs: 10_000,
     localIp: config.sourceIp,
     originalDestination: (fd, accepted) => originalOf(config, fd, accepted),
+    peek,
   });
   const channelParts: ChannelParts = { transport, clock, random, log, resolve: resolveHost };
   const identity = new IdentityClient({

@@ -222,7 +222,9 @@ export class Sidecar {
   /** Opens the listeners of both directions. */
   async listen(): Promise<void> {
     const { config, log, transport } = this.#parts;
-    this.#listeners.push(await transport.listen(config.inboundListen, this.inbound.accept));
+    this.#listeners.push(
+      await transport.listen(config.inboundListen, this.inbound.accept, { takesTls: true }),
+    );
     for (const at of config.outboundListen) {
       try {
         this.#listeners.push(await transport.listen(at, this.outbound.accept));
