@@ -146,7 +146,7 @@ for (const kind of ["ebpf", "nftables"] as const) {
         {
           what: "a socket bound to a port only",
           to: { ip: OUTSIDE4, port: 8085 },
-          bind: { ip: "0.0.0.0", port: 47110 },
+          bind: { ip: "0.0.0.0", port: 27110 },
           pod: POD4,
           listener: "outbound",
         },
