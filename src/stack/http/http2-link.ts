@@ -70,7 +70,7 @@ export class Http2Link implements ConnHandler, Patrolled {
   #writes = 0;
   /** Streams that the socket, not their window, holds back. */
   readonly #stalled = new Set<Http2Stream>();
-  readonly #turns: ReadTurns;
+  readonly turns: ReadTurns;
   #flowing = true;
   #flushSoon = false;
   /** One for all turns. */
@@ -108,7 +108,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     this.#conn = conn;
     this.#clock = clock;
     this.#owner = owner;
-    this.#turns = new ReadTurns(clock);
+    this.turns = new ReadTurns(clock);
     this.#isServer = settings.role === "server";
     this.borrows = owner.borrows === true;
     this.borrowsLong = owner.borrowsLong === true;
@@ -155,7 +155,7 @@ export class Http2Link implements ConnHandler, Patrolled {
    * `isPatient`: the connection is not `flowing` while they are under way.
    */
   sendLent(stream: Http2Stream, bytes: Uint8Array, isPatient: boolean): number {
-    if (!this.flowing) return 0;
+    if (this.#over || !this.flowing) return 0;
     const sent = this.machine.announceData(stream.id, bytes.length);
     if (sent === 0) return 0;
     this.#writeOut();
@@ -163,19 +163,19 @@ export class Http2Link implements ConnHandler, Patrolled {
     return sent;
   }
 
-  /** The source of `stream` has brought something. */
+  /** The source of `stream`, whose turn it is, has brought something. */
   brought(stream: Http2Stream): void {
-    if (this.#turns.brought(stream)) this.touch();
+    if (this.turns.brought(stream)) this.touch();
   }
 
-  /** … and brings no more. */
+  /** The source of `stream` brings no more. */
   leaveTurns(stream: Http2Stream): void {
-    if (this.#turns.leave(stream)) this.touch();
+    if (this.turns.leave(stream)) this.touch();
   }
 
   /** Bytes of `stream` are on their way: whether its source may bring more. If not, `goOn` tells when it may. */
   mayGoOn(stream: Http2Stream): boolean {
-    if (this.#turns.took(stream, this.flowing)) return true;
+    if (this.turns.took(stream, this.flowing)) return true;
     this.touch();
     return false;
   }
@@ -187,7 +187,6 @@ export class Http2Link implements ConnHandler, Patrolled {
   forget(stream: Http2Stream): void {
     if (!this.#streams.delete(stream.id)) return;
     this.#stalled.delete(stream);
-    this.leaveTurns(stream);
     this.touch();
     this.#owner.roomier();
     this.#endIfIdle();
@@ -421,7 +420,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     }
     this.#flushSoon = false;
     if (this.#over) return;
-    if (this.flowing) this.#turns.next();
+    if (this.flowing) this.turns.next();
     this.#setTimer();
     this.#steer();
   }
@@ -480,7 +479,7 @@ export class Http2Link implements ConnHandler, Patrolled {
     const left = this.#streams.all();
     this.#streams = new StreamTable();
     this.#stalled.clear();
-    this.#turns.close();
+    this.turns.close();
     // Nobody has heard of it for long: what it was asked is better asked elsewhere.
     const isDead = this.machine.error?.code === "H2_PING_TIMEOUT";
     // First, for what is given back is sent again from within, and must not come back to this connection.
@@ -515,7 +514,7 @@ export abstract class Http2Stream {
   #queue = NOTHING_QUEUED;
   #ended = false;
   #trailers: Fields | null = null;
-  /** On their way, and not `credited` before the stream's turn. */
+  /** On their way, and not `credited` before the stream's turn: more than 0 while it waits for that. */
   #owedBytes = 0;
 
   constructor(link: Http2Link, id: number) {
@@ -543,8 +542,9 @@ export abstract class Http2Stream {
 
   #credit(bytes: number): void {
     if (this.#owedBytes > 0) this.#owedBytes += bytes;
-    // Who has brought all asks for no turn.
-    else if (this.#ended || !this.takesTurns || this.link.mayGoOn(this)) this.credited(bytes);
+    // Who has brought all asks for no turn. Nor does a message: its source need not bring another, and those of bodies would wait for it.
+    else if (bytes < LENT_BYTES_MIN || this.#ended || !this.takesTurns || this.link.mayGoOn(this))
+      this.credited(bytes);
     else this.#owedBytes = bytes;
   }
 
@@ -555,6 +555,11 @@ export abstract class Http2Stream {
     if (bytes > 0) this.credited(bytes);
   }
 
+  /** Nothing more comes of a turn. */
+  #leaveTurns(): void {
+    if (this.#owedBytes > 0 || this.link.turns.holder === this) this.link.leaveTurns(this);
+  }
+
   /** Body bytes wait here that the remote side's windows, and not the socket, hold back. */
   protected get isHeldBack(): boolean {
     return !this.#queue.isEmpty && this.link.flowing;
@@ -563,7 +568,7 @@ export abstract class Http2Stream {
   /** Copied into what the connection sends next, as far as nothing holds it back. An end that follows at once shares its frame. */
   protected sendData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
-    this.link.brought(this);
+    if (this.link.turns.holder === this) this.link.brought(this);
     const sent = this.#queue.isEmpty ? this.#send(bytes, start, stop) : 0;
     if (start + sent < stop) this.#keep(bytes, start + sent, stop);
     if (sent > 0) this.#credit(sent);
@@ -573,10 +578,10 @@ export abstract class Http2Stream {
   protected sendLentData(bytes: Uint8Array, start: number, stop: number): void {
     if (this.gone || this.#ended || start === stop) return;
     const { link } = this;
-    link.brought(this);
+    if (link.turns.holder === this) link.brought(this);
     let sent = 0;
     if (this.#queue.isEmpty) {
-      const isLong = stop - start >= LENT_BYTES_MIN && link.machine.passesData && !link.over;
+      const isLong = stop - start >= LENT_BYTES_MIN && link.machine.passesData;
       sent = isLong ? link.sendLent(this, bytes.subarray(start, stop), true) : this.#send(bytes, start, stop);
     }
     if (start + sent < stop) this.sendData(copyOf(bytes, start + sent, stop), 0, stop - start - sent);
@@ -601,8 +606,7 @@ export abstract class Http2Stream {
     if (this.gone || this.#ended) return;
     this.#ended = true;
     this.#trailers = trailers;
-    // Nothing more comes of a turn.
-    this.link.leaveTurns(this);
+    this.#leaveTurns();
     this.goOn();
     if (this.#queue.isEmpty) this.#sendLast();
   }
@@ -670,6 +674,7 @@ export abstract class Http2Stream {
     this.release(this.heldBytes);
     if (this.gone) return;
     this.gone = true;
+    this.#leaveTurns();
     this.#queue.take();
     if (!this.link.over) this.link.machine.reset(this.id, errorCode);
     this.link.forget(this);

@@ -20,7 +20,7 @@ export class ReadTurns {
   readonly #clock: Clock;
   #waiting: TurnTaker[] = [];
   /** Has the turn and has brought nothing yet. */
-  #holder: TurnTaker | null = null;
+  holder: TurnTaker | null = null;
   /** Turns so far. */
   #turns = 0;
   #turnsSeen = 0;
@@ -39,19 +39,19 @@ export class ReadTurns {
 
   /** The source of `taker` has brought something: whether that was its turn, and the next is due. */
   brought(taker: TurnTaker): boolean {
-    if (this.#holder !== taker) return false;
-    this.#holder = null;
+    if (this.holder !== taker) return false;
+    this.holder = null;
     return true;
   }
 
   /** Gives the next turn, unless one is under way. Only while the connection is free. */
   next(): void {
-    if (this.#holder !== null) return;
+    if (this.holder !== null) return;
     const taker = this.#waiting.shift();
     if (taker === undefined) return;
     this.#turns++;
     if (this.#waiting.length > 0) {
-      this.#holder = taker;
+      this.holder = taker;
       this.#watch();
     }
     taker.goOn();
@@ -68,7 +68,7 @@ export class ReadTurns {
     this.#timer?.cancel();
     this.#timer = null;
     this.#waiting = [];
-    this.#holder = null;
+    this.holder = null;
   }
 
   /** One timer while anybody waits, and not one for each turn. */
@@ -80,14 +80,14 @@ export class ReadTurns {
 
   readonly #look = (): void => {
     this.#timer = null;
-    if (this.#holder === null) return;
+    if (this.holder === null) return;
     if (this.#turns !== this.#turnsSeen) {
       this.#watch();
       return;
     }
     const waiting = this.#waiting;
     this.#waiting = [];
-    this.#holder = null;
+    this.holder = null;
     for (const taker of waiting) taker.goOn();
   };
 }
