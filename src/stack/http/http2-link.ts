@@ -312,9 +312,11 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 
   onDrain(): void {
+    if (this.#over) return;
     this.#flowing = true;
     this.#offerStalled();
-    this.touch();
+    // The machine has had room since its output was taken, and tells streams that waited for it only when it is asked.
+    this.#pump();
   }
 
   onClose(error: ConnError | null): void {

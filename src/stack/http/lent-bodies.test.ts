@@ -4,6 +4,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import { Frame, FRAME_BYTES_DEFAULT, Setting } from "#/wire/http2/frame.ts";
 import { Found, FrameReader } from "#/wire/http2/frame-reader.ts";
 import type { HttpService } from "./exchange.ts";
+import { SPENT } from "./exchange.ts";
 import { Http1Client } from "./http1-client.ts";
 import { Http1Server } from "./http1-server.ts";
 import { Http2Client } from "./http2-client.ts";
@@ -155,3 +156,73 @@ test("bodies of many small frames in one long read are whole", () => {
   clock.settle();
   for (const { client } of all) assert.match(client.text.toString("latin1"), /^HTTP\/1\.1 200 OK/);
 });
+
+test("of bodies whose readers are slow a sidecar keeps a window and a read each, whether windows or the socket hold them", () => {
+  const COUNT = 8;
+  const READ_BYTES = 100_000;
+  const BODY_BYTES = 2_000_000;
+  for (const holds of ["windows", "the socket"] as const) {
+    const clock = new ManualClock();
+    const [near, far] = memoryPair(clock, 70_000);
+    const came = Array.from({ length: COUNT }, () => 0);
+    const owed: (() => void)[] = [];
+    const inbound: HttpService = {
+      call(head, _last, reply) {
+        const i = Number(head.path.slice(1));
+        const take = (_bytes: Uint8Array, start: number, stop: number): void => {
+          came[i] = (came[i] as number) + stop - start;
+          owed.push(() => reply.requestConsumed(stop - start));
+        };
+        return { ...SPENT, data: take, dataLent: take };
+      },
+    };
+    const machine = { streamWindowBytes: 200_000, streamWindowBytesMost: 200_000 };
+    const options = { meshed: true, spells: true, machine };
+    new Http2Server(far, inbound, clock, () => {}, { ...options, clientId: null });
+    const client = new Http2Client(near, clock, () => {}, options);
+    clock.settle();
+    if (holds === "the socket") far.pause();
+    const read = Array.from({ length: COUNT }, () => 0);
+    for (let i = 0; i < COUNT; i++) {
+      const [program, proxy] = memoryPair(clock, READ_BYTES);
+      const setHandler = proxy.setHandler.bind(proxy);
+      proxy.setHandler = (handler) => {
+        const onData = handler.onData.bind(handler);
+        handler.onData = (bytes): void => {
+          read[i] = (read[i] as number) + bytes.length;
+          onData(bytes);
+        };
+        setHandler(handler);
+      };
+      new Http1Server(proxy, client, clock, () => {});
+      program.setHandler({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });
+      program.write(Buffer.from(`POST /${i} HTTP/1.1\r\nHost: a\r\nContent-Length: ${BODY_BYTES}\r\n\r\n`));
+      for (let at = 0; at < BODY_BYTES; at += READ_BYTES) program.write(new Uint8Array(READ_BYTES));
+    }
+    clock.advance(100);
+    const sent = dataBytes(near, PREFACE_BYTES);
+    for (let i = 0; i < COUNT; i++) {
+      const kept = (read[i] as number) - (sent.get(2 * i + 1) ?? 0);
+      assert.ok(kept > 0 && kept <= 96 * 1024 + READ_BYTES, `${kept} bytes of one kept by ${holds}`);
+    }
+    assert.ok(near.bufferedBytes <= 400_000, `${near.bufferedBytes} bytes given to the socket`);
+    if (holds === "windows") assert.ok(came.every((bytes) => bytes === 200_000));
+    far.resume();
+    for (clock.advance(10); owed.length > 0; clock.advance(10)) for (const pay of owed.splice(0)) pay();
+    assert.deepEqual(
+      came,
+      came.map(() => BODY_BYTES),
+    );
+  }
+});
+
+/** How many bytes of DATA were sent on each stream. */
+function dataBytes(conn: MemoryConn, skippedBytes: number): Map<number, number> {
+  const reader = new FrameReader(2 ** 24 - 1);
+  reader.feed(Buffer.from(conn.written, "latin1").subarray(skippedBytes));
+  const sent = new Map<number, number>();
+  for (let found = reader.next(); found !== Found.NOTHING; found = reader.next())
+    if (found === Found.DATA_HEAD)
+      sent.set(reader.streamId, (sent.get(reader.streamId) ?? 0) + reader.length);
+  return sent;
+}
