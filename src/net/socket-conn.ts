@@ -425,8 +425,13 @@ export class SocketConn implements Conn {
   }
 
   #readBehindPeeked(memory: Uint8Array, size: number): null {
-    const peekedBytes = Math.min(size, this.#peekedBytes);
-    this.#peekedBytes -= peekedBytes;
+    const peekedBytes = this.#peekedBytes;
+    // Only a peer that sets TCP's urgent mark into what it had sent before brings that about: a read stops there, and leaves out a byte.
+    if (size < peekedBytes) {
+      this.#broke("what came is not what was looked at before");
+      return null;
+    }
+    this.#peekedBytes = 0;
     if (peekedBytes < size) this.#onLent(memory.subarray(peekedBytes, size));
     return null;
   }
