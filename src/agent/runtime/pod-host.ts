@@ -73,8 +73,8 @@ export const NODE_FLAGS: readonly string[] = ["--disable-warning=ExperimentalWar
 
 /**
  * A sidecar's, in addition: a young generation that fits the processor's cache, instead of one that grows to 48 MB under
- * load; and a collector without helpers, for which requests would wait on a core that they share
- * (docs/decisions/0004-runtime.md).
+ * load; and a collector that marks and sweeps without helpers, for which requests would wait on a core that they share (one is
+ * still woken for each collection of the young generation; docs/decisions/0004-runtime.md).
  */
 export const SIDECAR_NODE_FLAGS: readonly string[] = [
   ...NODE_FLAGS,
