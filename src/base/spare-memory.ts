@@ -1,3 +1,5 @@
+import { assert } from "./assert.ts";
+
 /** What one read of a socket brings at most. */
 export const SPARE_BYTES: number = 128 * 1024;
 /** So many pieces wait to be used again; more are left to the garbage collector. */
@@ -12,7 +14,8 @@ export function takeSpare(): Buffer {
   return free.pop() ?? Buffer.allocUnsafeSlow(SPARE_BYTES);
 }
 
-/** The caller keeps no view of it, and gives it back once. */
+/** The caller keeps no view of it, and gives it back once: twice, and two would write to it, each the other's bytes. */
 export function giveSpare(memory: Buffer): void {
+  assert(!free.includes(memory), "memory was given back that was free already");
   if (free.length < FREE_MAX) free.push(memory);
 }
