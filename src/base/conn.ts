@@ -46,8 +46,8 @@ export interface Conn {
    */
   write(bytes: Uint8Array): boolean;
   /**
-   * As `write`, but `bytes` stay the caller's: whatever cannot be sent before it returns is copied. `isPatient`: false already while any of them
-   * are under way, for whoever would rather wait than have more copied.
+   * As `write`, but `bytes` stay the caller's: whatever cannot be sent before it returns is copied. `isPatient`: false already while
+   * TLS has them under way, for whoever would rather wait than have more copied.
    */
   writeLent(bytes: Uint8Array, isPatient?: boolean): boolean;
   /** Bytes accepted by `write` and not yet given to the kernel. */

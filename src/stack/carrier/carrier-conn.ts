@@ -7,6 +7,7 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import { giveSpare, SPARE_BYTES, takeSpare } from "#/base/spare-memory.ts";
 import { errorCodeName, ErrorCode } from "#/wire/http2/frame.ts";
+import { PASSED_BYTES_MIN } from "#/wire/http2/frame-writer.ts";
 import type { Http2Link } from "../http/http2-link.ts";
 import { Http2Stream } from "../http/http2-link.ts";
 import type { MeteredConn } from "../metrics/transport.ts";
@@ -35,8 +36,6 @@ const WAITING_BYTES_HIGH = 256 * 1024;
 const WAITING_BYTES_LOW = 64 * 1024;
 /** How long what was written before a reset may take to leave, until it is given up. */
 const LINGER_MS = 5000;
-/** Shorter bytes that are lent are copied among what else is sent. */
-const LENT_BYTES_MIN = 8 * 1024;
 /** A shorter rest of what is lent waits in memory of its own size. */
 const REST_BYTES_MIN = SPARE_BYTES / 4;
 /** A stream that has moved so much is one of many bytes, and new streams are better off on another carrier. */
@@ -159,7 +158,7 @@ export class CarrierConn extends Http2Stream implements MeteredConn {
   #sendLent(bytes: Uint8Array): number {
     const { link } = this;
     if (this.gone || link.over) return bytes.length;
-    if (bytes.length >= LENT_BYTES_MIN) return link.sendLent(this, bytes, false);
+    if (bytes.length >= PASSED_BYTES_MIN) return link.sendLent(this, bytes, false);
     if (!link.flowing) return 0;
     const sent = link.machine.sendData(this.id, bytes, 0, bytes.length, false);
     link.touch();

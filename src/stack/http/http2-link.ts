@@ -7,6 +7,7 @@ import type { Fields } from "#/base/fields.ts";
 import { KeptBytes } from "#/base/kept-bytes.ts";
 import type { Http2Settings } from "#/wire/http2/settings.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
+import { PASSED_BYTES_MIN } from "#/wire/http2/frame-writer.ts";
 import { StreamTable } from "#/wire/http2/stream-table.ts";
 import type { Patrolled } from "../patrol.ts";
 import { Lag } from "../patrol.ts";
@@ -492,8 +493,6 @@ export class Http2Link implements ConnHandler, Patrolled {
   }
 }
 
-/** Shorter bytes that are lent are copied among what else is sent. */
-const LENT_BYTES_MIN = 8_192;
 /** Of all streams that nothing holds back, as nearly all are. */
 const NOTHING_QUEUED = new KeptBytes();
 
@@ -545,7 +544,7 @@ export abstract class Http2Stream {
   #credit(bytes: number): void {
     if (this.#owedBytes > 0) this.#owedBytes += bytes;
     // Who has brought all asks for no turn. Nor does a message: its source need not bring another, and those of bodies would wait for it.
-    else if (bytes < LENT_BYTES_MIN || this.#ended || !this.takesTurns || this.link.mayGoOn(this))
+    else if (bytes < PASSED_BYTES_MIN || this.#ended || !this.takesTurns || this.link.mayGoOn(this))
       this.credited(bytes);
     else this.#owedBytes = bytes;
   }
@@ -583,7 +582,7 @@ export abstract class Http2Stream {
     if (link.turns.holder === this) link.brought(this);
     let sent = 0;
     if (this.#queue.isEmpty) {
-      const isLong = stop - start >= LENT_BYTES_MIN && link.machine.passesData;
+      const isLong = stop - start >= PASSED_BYTES_MIN && link.machine.passesData;
       sent = isLong ? link.sendLent(this, bytes.subarray(start, stop), true) : this.#send(bytes, start, stop);
     }
     if (start + sent < stop) this.sendData(copyOf(bytes, start + sent, stop), 0, stop - start - sent);

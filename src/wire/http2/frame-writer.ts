@@ -206,8 +206,11 @@ export class FrameWriter {
   }
 }
 
-/** Shorter DATA costs less to copy than to write as a piece of its own. */
-const PASSED_BYTES_MIN = 8192;
+/**
+ * Shorter DATA costs less to copy than to write as a piece of its own. Who lends bytes for as long as a call must therefore announce
+ * longer ones (`announceData`) and hand over shorter ones alone.
+ */
+export const PASSED_BYTES_MIN = 8192;
 const NOTHING: Buffer = Buffer.alloc(0);
 /** Within a frame's head (RFC 9113 §4.1). */
 const FLAGS_AT = 4;
