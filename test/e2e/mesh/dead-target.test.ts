@@ -206,9 +206,14 @@ describe("how connections end", () => {
       client,
       CLIENTS.map((acts) => ({ host, port, acts })),
     );
+    // A reset may come before the program has looked at how its connect went, which then tells of it.
+    const ends = outcomes.map(({ seen, text }) => ({
+      seen: seen.filter((what) => what !== "connected"),
+      text,
+    }));
     assert.deepEqual(
-      outcomes,
-      CLIENTS.map(() => ({ seen: ["connected", "ECONNRESET"], text: "" })),
+      ends,
+      CLIENTS.map(() => ({ seen: ["ECONNRESET"], text: "" })),
     );
   }
 
