@@ -8,7 +8,6 @@ import { LIMITS, type Limits } from "#/model/limits.ts";
 import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import type { Dial } from "../discovery.ts";
 import { EndpointClient } from "./endpoint-client.ts";
-import type { RequestHead } from "./exchange.ts";
 import { fault } from "./fault.ts";
 import { HEAD_BOUND } from "./head-bound.ts";
 import { Http2Server } from "./http2-server.ts";
@@ -17,22 +16,10 @@ import {
   memoryPair,
   type MemoryConn,
   RecordingReply,
+  requestHead,
   type ScriptedCall,
   ScriptedService,
 } from "./testing.ts";
-
-function get(method = "GET"): RequestHead {
-  return {
-    method,
-    scheme: "http",
-    authority: "a",
-    path: "/",
-    version: "2",
-    absoluteForm: false,
-    upgrade: null,
-    fields: [],
-  };
-}
 
 /** An endpoint behind a dial that counts; what each connection meets is the test's to say. */
 class Scene {
@@ -78,7 +65,7 @@ class Scene {
 
   call(method = "GET"): RecordingReply {
     const reply = new RecordingReply();
-    this.client.call(get(method), true, reply);
+    this.client.call(requestHead(method), true, reply);
     this.clock.settle();
     return reply;
   }
@@ -169,9 +156,9 @@ test("a request given back by a connection that broke goes over another, also wh
   const reply = new RecordingReply();
   reply.fail = (cause) => {
     assert.ok(cause.safe, "nothing of it had left");
-    scene.client.call(get(), true, again);
+    scene.client.call(requestHead(), true, again);
   };
-  scene.client.call(get(), true, reply);
+  scene.client.call(requestHead(), true, reply);
   scene.far[0]!.peer!.close(new ConnError("RESET", "reset"));
   scene.clock.settle();
   assert.equal(scene.far.length, 2);
@@ -193,10 +180,10 @@ test("an extended CONNECT waits for the server's SETTINGS, whatever else makes r
       });
     },
   });
-  const plain = scene.client.call(get(), true, new RecordingReply());
+  const plain = scene.client.call(requestHead(), true, new RecordingReply());
   scene.clock.settle();
   const socket = new RecordingReply();
-  scene.client.call({ ...get("CONNECT"), upgrade: "websocket" }, false, socket);
+  scene.client.call({ ...requestHead("CONNECT"), upgrade: "websocket" }, false, socket);
   plain.abort(fault("CANCELLED", "gone"));
   scene.clock.settle();
   assert.equal(scene.far.length, 1, "not opened as an Upgrade of HTTP/1.1");
@@ -236,7 +223,9 @@ test("who gives up many requests costs its neighbours nothing: theirs finish, an
   const scene = new Scene({ meshed: true });
   const neighbour = scene.call();
   for (let i = 0; i < 3000; i++) {
-    scene.client.call(get(), true, new RecordingReply()).abort(fault("CANCELLED", "the client went away"));
+    scene.client
+      .call(requestHead(), true, new RecordingReply())
+      .abort(fault("CANCELLED", "the client went away"));
     scene.clock.settle();
   }
   assert.deepEqual(neighbour.events, []);
@@ -300,7 +289,7 @@ test("what a server does not read is bounded: requests past it wait, and those g
   scene.far[0]!.pause();
   for (let i = 0; i < 5_000; i++) {
     const path = `/${i}${"x".repeat(1_000)}`;
-    const sink = scene.client.call({ ...get(), path }, true, new RecordingReply());
+    const sink = scene.client.call({ ...requestHead(), path }, true, new RecordingReply());
     scene.clock.settle();
     sink.abort(fault("CANCELLED", "gone"));
   }
@@ -329,7 +318,7 @@ test("clients that do not read their answers hold up nobody else (RFC 9113 §5.2
 test("… nor do uploads that the application does not take", () => {
   const scene = new Scene({ meshed: true });
   const upload = (bytes: number, isTaken: boolean): ScriptedCall => {
-    const sink = scene.client.call(get("POST"), false, new RecordingReply());
+    const sink = scene.client.call(requestHead("POST"), false, new RecordingReply());
     scene.clock.settle();
     const call = scene.service.calls.at(-1)!;
     call.holdCredit = !isTaken;

@@ -6,7 +6,7 @@ import { fault } from "./fault.ts";
 import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
 import { ReadTurns, type TurnTaker } from "./read-turns.ts";
-import { ManualClock, memoryPair, RecordingReply } from "./testing.ts";
+import { ManualClock, memoryPair, RecordingReply, requestHead } from "./testing.ts";
 
 /** Turns, and who went on so far. */
 function scene(): {
@@ -145,7 +145,7 @@ class Bodies {
         this.sinks[i]?.responseConsumed(stop - start);
       };
       this.got.push(reply);
-      this.sinks.push(client.call(HEAD, true, reply));
+      this.sinks.push(client.call(requestHead(), true, reply));
     }
     clock.settle();
     for (const reply of this.replies)
@@ -214,14 +214,3 @@ test("a body that is given up holds no turn, and gets none, by whichever end", (
     }
   }
 });
-
-const HEAD: RequestHead = {
-  method: "GET",
-  scheme: "http",
-  authority: "a",
-  path: "/",
-  version: "2",
-  absoluteForm: false,
-  upgrade: null,
-  fields: [],
-};

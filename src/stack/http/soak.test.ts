@@ -7,7 +7,7 @@ import type { HttpService, RequestHead, RequestSink, ResponseHead, ResponseSink 
 import { fault } from "./fault.ts";
 import { Http2Client } from "./http2-client.ts";
 import { Http2Server } from "./http2-server.ts";
-import { ManualClock, memoryPair, RecordingReply, ScriptedService } from "./testing.ts";
+import { ManualClock, memoryPair, RecordingReply, requestHead, ScriptedService } from "./testing.ts";
 import { Request } from "./translate.ts";
 
 /**
@@ -217,16 +217,7 @@ for (const meshed of [true, false]) {
     const probe = new ScriptedService();
     last = probe;
     for (let i = 0; i < 2; i++) {
-      const head = new Request({
-        method: "POST",
-        scheme: "http",
-        authority: "a",
-        path: "/",
-        version: "2",
-        absoluteForm: false,
-        upgrade: null,
-        fields: [],
-      });
+      const head = new Request(requestHead("POST"));
       const reply = new RecordingReply();
       const sink = client.call(head, false, reply);
       clock.settle();

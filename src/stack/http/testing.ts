@@ -244,6 +244,20 @@ export class MemoryConn implements Conn {
   }
 }
 
+/** Of a request to `/` by HTTP/2, without fields. */
+export function requestHead(method = "GET"): RequestHead {
+  return {
+    method,
+    scheme: "http",
+    authority: "a",
+    path: "/",
+    version: "2",
+    absoluteForm: false,
+    upgrade: null,
+    fields: [],
+  };
+}
+
 /** What a `RecordingReply` or `ScriptedService` saw, as one line an event. */
 export class RecordingReply implements ResponseSink {
   readonly events: string[] = [];
