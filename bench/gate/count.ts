@@ -2,15 +2,14 @@
  * Does one case for so many units of work and says what V8 allocated meanwhile. `bench/gate.ts` runs it, and counts
  * instructions from outside.
  *
- *     node bench/gate/count.ts GROUP CASE UNITS
+ *     node bench/gate/count.ts GROUP CASE WARM_UNITS UNITS
+ *
+ * WARM_UNITS are done before and not counted: tables fill, memos are made, connections open, compilers find what is hot.
  */
 import { getHeapStatistics } from "node:v8";
 import type { MachineCase } from "../machines/machine-case.ts";
 
-/** Not counted: tables fill, memos are made, connections open. */
-const WARM_UNITS = 64;
-
-const [group = "", name = "", units = ""] = process.argv.slice(2);
+const [group = "", name = "", warmUnits = "", units = ""] = process.argv.slice(2);
 const { CASES } = (await import(
   new URL(`../machines/${group}${import.meta.filename.slice(-3)}`, import.meta.url).href
 )) as {
@@ -20,7 +19,7 @@ const found = CASES.find((each) => each.name === name);
 if (found === undefined) throw new Error(`no case of ${group} is called ${name}`);
 
 const run = found.make();
-for (let done = 0; done < WARM_UNITS;) done += run();
+for (let done = 0; done < Number(warmUnits);) done += run();
 const beforeBytes = allocatedBytes();
 let done = 0;
 while (done < Number(units)) done += run();
