@@ -7,6 +7,7 @@ import type { Conn, ConnHandler } from "#/base/conn.ts";
 import type { ConnError } from "#/base/errors.ts";
 import { giveSpare, takeSpare } from "#/base/spare-memory.ts";
 import { LIMITS } from "#/model/limits.ts";
+import { Event, Http2Connection } from "#/wire/http2/connection.ts";
 import { FrameWriter } from "#/wire/http2/frame-writer.ts";
 import { HpackEncoder } from "#/wire/hpack/encoder.ts";
 import { Guard } from "../http/guard.ts";
@@ -471,6 +472,34 @@ test("the rest of lent bytes that a window holds back waits in memory that is us
     if (follows === "nothing") assert.equal(takeSpare(), spare);
     giveSpare(spare);
   }
+});
+
+test("lent bytes are cut into the frames that the remote side takes, and none waits for it to speak", () => {
+  const clock = new ManualClock();
+  const [near, far] = memoryPair(clock, 65_536);
+  const server = new Http2Connection({ ...CARRIER_MACHINE, role: "server", maxFrameBytes: 16_384 });
+  const frames: number[] = [];
+  const write = (): void => {
+    for (const out of server.takeOutputs()) far.write(out);
+  };
+  far.setHandler({
+    onData: (bytes) => {
+      server.feed(bytes);
+      for (let kind = server.next(); kind !== Event.NOTHING; kind = server.next())
+        if (kind === Event.DATA) frames.push(server.stop - server.start);
+      write();
+    },
+    onEnd: () => undefined,
+    onDrain: () => undefined,
+    onClose: () => undefined,
+  });
+  write();
+  const events = { retired: () => undefined, roomier: () => undefined, closed: () => undefined };
+  const stream = new ClientCarrier(near, clock, {}, events).open(CONNECT);
+  clock.settle();
+  stream.writeLent(Buffer.alloc(60_000));
+  clock.settle();
+  assert.deepEqual([sum(frames), stream.bufferedBytes], [60_000, 0]);
 });
 
 test("a carrier that breaks resets its streams; one that was over stays clean", () => {

@@ -156,11 +156,15 @@ export class Http2Link implements ConnHandler, Patrolled {
    * `isPatient`: the connection is not `flowing` while they are under way.
    */
   sendLent(stream: Http2Stream, bytes: Uint8Array, isPatient: boolean): number {
-    if (this.#over || !this.flowing) return 0;
-    const sent = this.machine.announceData(stream.id, bytes.length);
-    if (sent === 0) return 0;
-    this.#writeOut();
-    this.#flowing = this.#conn.writeLent(sent === bytes.length ? bytes : bytes.subarray(0, sent), isPatient);
+    let sent = 0;
+    while (sent < bytes.length && !this.#over && this.flowing) {
+      const taken = this.machine.announceData(stream.id, bytes.length - sent);
+      if (taken === 0) break;
+      this.#writeOut();
+      const frame = taken === bytes.length ? bytes : bytes.subarray(sent, sent + taken);
+      this.#flowing = this.#conn.writeLent(frame, isPatient);
+      sent += taken;
+    }
     return sent;
   }
 
