@@ -6,7 +6,7 @@
 //	go-spiffe jwt AUDIENCE           a token: fetched, verified by the library, and by the Workload API
 //	go-spiffe validate AUDIENCE JWT  by the Workload API alone
 //	go-spiffe jwt-bundles COUNT      so many states of the JWT bundles
-//	go-spiffe serve ADDRESS          mutual TLS by spiffetls; answers each line with who asks
+//	go-spiffe serve ADDRESS          mutual TLS by spiffetls; says where it listens, answers each line with who asks
 //	go-spiffe dial ADDRESS SPIFFE-ID mutual TLS by spiffetls to a server that must be this one
 //	go-spiffe raw METHOD [KEY=VALUE] one call with this metadata only; prints the status
 //
@@ -221,7 +221,7 @@ func serve(address string) error {
 	if err != nil {
 		return err
 	}
-	tell(map[string]any{"listening": address})
+	tell(map[string]any{"listening": listener.Addr().String()})
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
