@@ -12,6 +12,9 @@ import type { WorkerContext } from "./rig/worker.ts";
 const skip = cannotRun() ?? false;
 const APP_PORT = 7000;
 const CANARY = "canary-bytes-that-must-not-arrive";
+const WELCOME = "\x00 welcome";
+/** Whoever is refused sees the end of the connection, whoever is not the echo; only a failure waits for this. */
+const PATIENCE_MS = 10_000;
 /** `transport.l5d.io/v1` header for port 7000, opaque. */
 const HEADER = Buffer.concat([
   Buffer.from("transport.l5d.io/v1\r\n\r\n"),
@@ -26,6 +29,8 @@ interface Attempt {
   alpn: string[];
   resume: boolean;
   say: string;
+  /** Until so much has come back the connection is kept; else until it ends. */
+  echo: string | null;
 }
 
 interface Outcome {
@@ -49,8 +54,13 @@ function listen({ net, state }: WorkerContext, port: number): Promise<null> {
 }
 
 /** A TLS client of its own, that trusts anybody and says its piece as soon as it may. */
-async function attack({ tls }: WorkerContext, host: string, attempt: Attempt): Promise<Outcome> {
-  const { port, key, cert, serverName: servername, alpn: ALPNProtocols, say } = attempt;
+async function attack(
+  { tls }: WorkerContext,
+  host: string,
+  attempt: Attempt,
+  patienceMs: number,
+): Promise<Outcome> {
+  const { port, key, cert, serverName: servername, alpn: ALPNProtocols, say, echo } = attempt;
   const once = (
     toHost: string,
     toPort: number,
@@ -81,10 +91,16 @@ async function attack({ tls }: WorkerContext, host: string, attempt: Attempt): P
         outcome.reused = socket.isSessionReused();
         socket.write(text, "latin1");
       });
-      socket.on("data", (bytes: Buffer) => (outcome.received += bytes.toString("latin1")));
+      socket.on("data", (bytes: Buffer) => {
+        outcome.received += bytes.toString("latin1");
+        if (outcome.received === echo) socket.destroy();
+      });
       socket.on("error", (error: NodeJS.ErrnoException) => (outcome.error = error.code ?? error.message));
-      socket.on("close", () => resolve(outcome));
-      setTimeout(() => socket.destroy(), 400);
+      const timer = setTimeout(() => socket.destroy(), patienceMs);
+      socket.on("close", () => {
+        clearTimeout(timer);
+        resolve(outcome);
+      });
     });
   let session: Buffer | undefined;
   if (attempt.resume) {
@@ -122,6 +138,7 @@ describe("what no sidecar accepts", { skip }, () => {
     alpn: ["transport.l5d.io/v1"],
     resume: false,
     say: HEADER + CANARY,
+    echo: null,
   });
   const redirected = (): Attempt => ({
     port: APP_PORT,
@@ -130,15 +147,14 @@ describe("what no sidecar accepts", { skip }, () => {
     alpn: [],
     resume: false,
     say: CANARY,
+    echo: null,
   });
 
   test("accepts a proven peer on both ports (positive control)", async () => {
     for (const attempt of [direct(), redirected(), { ...redirected(), ...made({}) }]) {
-      const { received } = await stranger.run(attack, server.ip, {
-        ...attempt,
-        say: attempt.say.replace(CANARY, "\x00 welcome"),
-      });
-      assert.equal(received, "\x00 welcome", `port ${attempt.port}`);
+      const welcomed = { ...attempt, say: attempt.say.replace(CANARY, WELCOME), echo: WELCOME };
+      const { received } = await stranger.run(attack, server.ip, welcomed, PATIENCE_MS);
+      assert.equal(received, WELCOME, `port ${attempt.port}`);
     }
   });
 
@@ -204,10 +220,8 @@ describe("what no sidecar accepts", { skip }, () => {
     refused({ ...direct(), say: HEADER.replace("\xd8\x36", "\xaf\x20") + CANARY }, "loop"));
 
   test("on a redirected port another server name is the application's own TLS: nothing is decrypted for it", async () => {
-    const { handshaken } = await stranger.run(attack, server.ip, {
-      ...redirected(),
-      serverName: identityName("somebody"),
-    });
+    const attempt = { ...redirected(), serverName: identityName("somebody") };
+    const { handshaken } = await stranger.run(attack, server.ip, attempt, PATIENCE_MS);
     assert.equal(handshaken, false);
     await nothingArrived();
   });
@@ -289,14 +303,15 @@ describe("what no sidecar accepts", { skip }, () => {
 
   /** Refused for this reason, in metric and log, and nothing has arrived at the application. */
   async function refusedWith(attempt: Attempt, reason: string): Promise<Outcome> {
+    const logged = (): number => server.refusals().filter((one) => one === reason).length;
     const before = await count(reason);
-    const logged = server.refusals().filter((one) => one === reason).length;
-    const outcome = await stranger.run(attack, server.ip, attempt);
+    const loggedBefore = logged();
+    const outcome = await stranger.run(attack, server.ip, attempt, PATIENCE_MS);
     await until(
-      async () => (await count(reason)) === before + 1,
-      `${reason} is counted for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`,
+      async () => (await count(reason)) === before + 1 && logged() > loggedBefore,
+      `${reason} is counted and logged for port ${attempt.port}; logged: ${server.refusals().slice(-3).join(", ")}`,
     );
-    assert.equal(server.refusals().filter((one) => one === reason).length, logged + 1);
+    assert.equal(logged(), loggedBefore + 1);
     await nothingArrived();
     return outcome;
   }
