@@ -43,12 +43,10 @@ test("without its sidecar a pod takes no connection and makes none; without the 
     assert.ok((await accepted(mesh, web)).through > 0);
 
     await t.test("sidecar killed, and again whenever it returns", async (t) => {
-      const before = await accepted(mesh, web);
       const dead = keepDead(`${podGroup(mesh, web)}/sidecar`);
-      await mesh.until(
-        "the sidecar's end",
-        async () => (await knock(mesh, web, 1, REQUEST_CANARY)).refused === 1,
-      );
+      // Without a word: one that is still answered would be seen on the wire.
+      await mesh.until("the sidecar's end", async () => (await knock(mesh, web, 1)).refused === 1);
+      const before = await acceptedInTheEnd(mesh, web);
       const knocked = await knock(mesh, web, CONNECTIONS, REQUEST_CANARY);
       const killed = dead.release();
       const after = await accepted(mesh, web);
@@ -86,11 +84,11 @@ test("without its sidecar a pod takes no connection and makes none; without the 
     });
 
     await t.test("agent and sidecar killed: nothing comes in", async (t) => {
-      const before = await accepted(mesh, web);
       const sidecar = `${podGroup(mesh, web)}/sidecar`;
       kill(processesBelow(sidecar));
       // SIGKILL is sent, not done: until the process is gone it still answers.
       await mesh.until("the sidecar's end", async () => processesBelow(sidecar).length === 0);
+      const before = await acceptedInTheEnd(mesh, web);
       const knocked = await knock(mesh, web, CONNECTIONS, REQUEST_CANARY);
       const after = await accepted(mesh, web);
       say(t, knocked, "no agent, no sidecar");
@@ -146,4 +144,14 @@ async function accepted(mesh: Mesh, pod: PodStatus): Promise<{ through: number; 
     .filter((ip) => ip !== "undefined");
   const through = from.filter((ip) => ip === pod.ip || ip.startsWith("127.")).length;
   return { through, past: from.length - through };
+}
+
+/** … once the application has told of all that came through a sidecar that is gone now: of a readiness probe each second, and of the load. */
+async function acceptedInTheEnd(mesh: Mesh, pod: PodStatus): ReturnType<typeof accepted> {
+  let seen = await accepted(mesh, pod);
+  return await mesh.until("the application's log to stand still", async () => {
+    const earlier = seen.through;
+    seen = await accepted(mesh, pod);
+    return seen.through === earlier && seen;
+  });
 }
