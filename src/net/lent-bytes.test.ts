@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import type { IpAddress } from "#/base/address.ts";
@@ -59,12 +60,12 @@ async function tlsConns(): Promise<{ client: Conn; server: Conn }> {
   const server = Promise.withResolvers<Conn>();
   const at = { ip: "127.0.0.1" as IpAddress, port: 0 };
   const listener = await transport.listen(at, ({ conn }) =>
-    transport.secureServer(conn, { alpn: [], timeoutMs: 5000 }, (_error, result) =>
+    transport.secureServer(conn, { alpn: [], timeoutMs: 30_000 }, (_error, result) =>
       server.resolve(result!.conn),
     ),
   );
-  const options = { serverName: NAME, expected: NAME, alpn: [], timeoutMs: 5000, isAnonymous: false };
-  transport.connect(listener.address, { timeoutMs: 5000, keepAliveMs: 0 }, (_error, conn) =>
+  const options = { serverName: NAME, expected: NAME, alpn: [], timeoutMs: 30_000, isAnonymous: false };
+  transport.connect(listener.address, { timeoutMs: 30_000, keepAliveMs: 0 }, (_error, conn) =>
     transport.secureClient(conn!, options, (_failed, result) => client.resolve(result!.conn)),
   );
   const both = { client: await client.promise, server: await server.promise };
@@ -88,6 +89,12 @@ async function received(socket: Socket, size: number): Promise<Buffer> {
     if (missing <= 0) break;
   }
   return Buffer.concat(pieces);
+}
+
+/** The kernel has all that comes to this end: CLOSE_WAIT, the FIN has come (proc_pid_net(5)). */
+function hasAll({ local, remote }: Conn): boolean {
+  const [here, there] = [local, remote].map(({ port }) => port.toString(16).toUpperCase().padStart(4, "0"));
+  return new RegExp(`:${here} \\w+:${there} 08 `).test(readFileSync("/proc/self/net/tcp", "latin1"));
 }
 
 const untilEqual = async (what: () => number, expected: number): Promise<void> => {
@@ -126,7 +133,7 @@ test(
   },
 );
 
-test("whoever borrows what is long owns what is short", { timeout: 5000 }, async (t) => {
+test("whoever borrows what is long owns what is short", { timeout: 30_000 }, async (t) => {
   const long = new Set<ArrayBufferLike>();
   const kept: { bytes: Uint8Array; copy: Buffer }[] = [];
   let bytesSeen = 0;
@@ -154,7 +161,7 @@ test("whoever borrows what is long owns what is short", { timeout: 5000 }, async
   }
 });
 
-test("whoever borrows is shown one memory by all connections", { timeout: 5000 }, async (t) => {
+test("whoever borrows is shown one memory by all connections", { timeout: 30_000 }, async (t) => {
   const seen = new Set<ArrayBufferLike>();
   let bytesSeen = 0;
   for (let i = 0; i < 3; i++) {
@@ -331,7 +338,7 @@ test(
     await turns();
     client.write(streamOf(8, 3 * 16_384));
     client.end();
-    await turns();
+    while (!hasAll(server)) await turns();
     server.resume();
     await closed.promise;
     assert.deepEqual(told, ["16384", "32768", "end"]);
@@ -402,7 +409,7 @@ test("bytes that are lent may be changed once the call has returned", { timeout:
   assert.ok(whole.equals(await received(remote, whole.length)));
 });
 
-test("… under TLS, too, also when the far side does not read", { timeout: 10_000 }, async (t) => {
+test("… under TLS, too, also when the far side does not read", { timeout: 30_000 }, async (t) => {
   const { client, server } = await tlsConns();
   t.after(() => client.reset());
   client.setHandler(quiet);
@@ -431,7 +438,7 @@ test("… under TLS, too, also when the far side does not read", { timeout: 10_0
   assert.ok(whole.equals(Buffer.concat(got)));
 });
 
-test("what Node had read before the first handler comes first", { timeout: 5000 }, async (t) => {
+test("what Node had read before the first handler comes first", { timeout: 30_000 }, async (t) => {
   const { own, remote } = await sockets(t);
   remote.write("early ");
   own.read(0);
@@ -450,7 +457,7 @@ for (const [what, name] of [
   ["cannot read where it is told", "useUserBuffer"],
   ["does not say whether it reads", "reading"],
 ] as const)
-  test(`a socket that ${what} is read as any other`, { timeout: 5000 }, async (t) => {
+  test(`a socket that ${what} is read as any other`, { timeout: 30_000 }, async (t) => {
     const { own, remote } = await sockets(t);
     (own as unknown as { _handle: Record<string, unknown> })._handle[name] = undefined;
     let text = "";

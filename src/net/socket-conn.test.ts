@@ -120,14 +120,14 @@ async function endThenReset(t: TestContext, turns: number): Promise<ConnError | 
 }
 
 for (const turns of [0, 1, 2, 3, 4]) {
-  test(`a reset ${turns} turns after an end closes the connection`, { timeout: 2000 }, async (t) => {
+  test(`a reset ${turns} turns after an end closes the connection`, { timeout: 30_000 }, async (t) => {
     assert.equal((await endThenReset(t, turns))?.code, "ABORTED");
   });
 }
 
 test(
   "a remote side that ended its half and is then gone altogether is found out",
-  { timeout: 5000 },
+  { timeout: 30_000 },
   async (t) => {
     let look: (() => void) | null = null;
     const patient: Clock = {
@@ -174,7 +174,7 @@ function countStops(socket: Socket): () => number {
 
 test(
   "whoever looks at the first bytes and hands the connection on within the turn does not stop it",
-  { timeout: 5000 },
+  { timeout: 30_000 },
   async (t) => {
     const { conn, socket, remote, close } = await pair();
     t.after(() => {
@@ -212,7 +212,7 @@ test(
 
 test(
   "who pauses from within a read, and stays so, is told nothing more until it resumes",
-  { timeout: 5000 },
+  { timeout: 30_000 },
   async (t) => {
     const { conn, socket, remote, close } = await pair();
     t.after(() => {

@@ -171,7 +171,7 @@ for (const [how, sizes] of [
 ] as const)
   test(
     `a TLS connection reads a hello that was looked at, and goes on: ${how}`,
-    { timeout: 10_000 },
+    { timeout: 30_000 },
     async (t) => {
       const name = "web.shop.serviceaccount.identity.pillion.cluster.local";
       const root = testRoot("cluster.local");
@@ -213,15 +213,15 @@ for (const [how, sizes] of [
             {
               clock,
               client: conn,
-              patienceMs: 5000,
-              timeoutMs: 5000,
+              patienceMs: 30_000,
+              timeoutMs: 30_000,
               inspect: (seen) => (inspectClientHello(seen).kind === "hello" ? "tls" : "more"),
               dial: null,
             },
             ({ kind }) => {
               assert.equal(kind, "tls");
               conn.resume();
-              transport.secureServer(conn, { alpn: [], timeoutMs: 5000 }, (_, result) =>
+              transport.secureServer(conn, { alpn: [], timeoutMs: 30_000 }, (_, result) =>
                 secured(result!.conn),
               );
             },
@@ -234,10 +234,10 @@ for (const [how, sizes] of [
         cutter.close();
         listener.close();
       });
-      const options = { serverName: name, expected: name, alpn: [], timeoutMs: 5000, isAnonymous: false };
+      const options = { serverName: name, expected: name, alpn: [], timeoutMs: 30_000, isAnonymous: false };
       const { port } = cutter.address() as AddressInfo;
       const at = { ip: "127.0.0.1" as IpAddress, port };
-      transport.connect(at, { timeoutMs: 5000, keepAliveMs: 0 }, (_error, conn) =>
+      transport.connect(at, { timeoutMs: 30_000, keepAliveMs: 0 }, (_error, conn) =>
         transport.secureClient(conn!, options, (_failed, result) => {
           result!.conn.setHandler({ ...quiet, onData: () => undefined });
           result!.conn.write(bytes);
@@ -253,7 +253,7 @@ for (const [how, sizes] of [
 
 test(
   "a client that begins and stalls, ends or resets is looked at once, and costs no time",
-  { timeout: 10_000 },
+  { timeout: 30_000 },
   async () => {
     for (const then of ["stalls", "ends", "resets"] as const) {
       const { conn, client, peeks } = await accepted();
@@ -284,7 +284,7 @@ for (const [what, name] of [
   ["cannot read where it is told", "useUserBuffer"],
   ["does not say what it calls", "onread"],
 ] as const)
-  test(`a socket that ${what} is read at once, and nothing is looked at`, { timeout: 5000 }, async (t) => {
+  test(`a socket that ${what} is read at once, and nothing is looked at`, { timeout: 30_000 }, async (t) => {
     const arrived = Promise.withResolvers<Socket>();
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, arrived.resolve);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -307,7 +307,7 @@ for (const [what, name] of [
 
 test(
   "a connection that brings less than was looked at is reset: what was judged is not what came",
-  { timeout: 5000 },
+  { timeout: 30_000 },
   async () => {
     const { conn, client } = await accepted();
     const look = conn.peek;

@@ -138,7 +138,7 @@ function kindOf({ rotation }: Authority): string | null {
 
 /** Until all that promises and files still have to say is said. */
 async function turns(until: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !until(); i++) {
+  for (const end = Date.now() + 30_000; !until() && Date.now() < end;) {
     clock.advance(500);
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
