@@ -11,7 +11,7 @@ const probe = (action: ProbePlan["action"], changes: Partial<ProbePlan> = {}): P
   action,
   initialDelaySeconds: 0,
   periodSeconds: 0.1,
-  timeoutSeconds: 2,
+  timeoutSeconds: 20,
   successThreshold: 1,
   failureThreshold: 1,
   terminationGracePeriodSeconds: null,
@@ -232,7 +232,8 @@ test("hooks: postStart before readiness, preStop before SIGTERM, SIGTERM before 
         mounts: [out],
       }),
     ],
-    { volumes, terminationGracePeriodSeconds: 1 },
+    // The deaf one is killed after it; preStop and the trap have to be done before.
+    { volumes, terminationGracePeriodSeconds: 4 },
   );
   await machine.apply(reader, hooked);
   await machine.until(

@@ -19,7 +19,7 @@ export const POD6 = "fd77::2" as IpAddress;
 export const WORLD4 = "10.77.0.1" as IpAddress;
 export const WORLD6 = "fd77::1" as IpAddress;
 export const SIDECAR_UID = 21020;
-const ERRAND_TIMEOUT_MS = 10_000;
+const ERRAND_TIMEOUT_MS = 60_000;
 
 /** Null when the machine lets us build a rig; otherwise why it does not. */
 export function cannotRun(): string | null {
