@@ -12,7 +12,10 @@ import { Mesh, NAMESPACE, workload } from "./mesh.ts";
 const FIXTURES = "/.pillion/mesh/test/e2e/mesh/fixtures";
 const EXTRA_MS = 50;
 const CONNECTIONS = 100;
-/** A run that goes over on a busy machine is done again; cold with new pods. On a quiet one it has failed. */
+/**
+ * A run that goes over is done again; cold with new pods. The p99 of so few is the second slowest, which any two pauses of the machine below
+ * this one make, and no pressure tells of those. Whoever goes over in every run, and in one on a quiet machine, has failed.
+ */
 const RUNS_MAX = 3;
 /**
  * A p99 of wall time says more of the machine than of the mesh where others keep its processors busy: so much of the time
@@ -116,13 +119,14 @@ describe("servers that speak first", () => {
     return samples;
   }
 
-  /** Passes when a run stays below the bound. A machine that was too busy for a figure in every run skips the test. */
+  /** Passes when a run stays below the bound. A machine that was too busy for a figure in every run, or for one more, skips the test. */
   async function holds(
     t: TestContext,
     run: () => Promise<Samples>,
     renew: () => Promise<void>,
   ): Promise<void> {
     const extras: string[] = [];
+    const quietExtras: string[] = [];
     for (let runs = 0; runs < RUNS_MAX && performance.now() < endMs; runs++) {
       if (runs > 0) await renew();
       const waitedBefore = waitedForCpuMs();
@@ -140,9 +144,10 @@ describe("servers that speak first", () => {
         `${t.name}: ${figures}; extra at p99 ${extraMs.toFixed(1)} ms; processors waited for ${(waitingShare * 100).toFixed(0)} % of the time`,
       );
       if (extraMs < EXTRA_MS) return;
-      assert.ok(waitingShare >= WAITING_SHARE_MAX, `${extraMs.toFixed(1)} ms extra at p99`);
       extras.push(extraMs.toFixed(1));
+      if (waitingShare < WAITING_SHARE_MAX) quietExtras.push(extraMs.toFixed(1));
     }
+    assert.deepEqual(quietExtras, [], `of ${extras.join(", ")} ms extra at p99 these on a quiet machine`);
     t.skip(
       `optional: other work kept the processors busy, which says nothing of the mesh (ms extra: ${extras.join(", ") || "no time was left to measure"})`,
     );

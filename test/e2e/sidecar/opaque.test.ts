@@ -193,16 +193,23 @@ describe("opaque bytes between two sidecars", { skip }, () => {
       [client, stranger.ip],
       [stranger, server.ip],
     ] as const) {
-      const times: number[] = [];
-      for (let i = 0; i < 20; i++) {
-        const { text, firstByteMs } = await from.run(talk, host, 7001, "", false, "hello");
-        assert.match(text, /^220 hello/);
-        times.push(firstByteMs);
-      }
-      times.sort((a, b) => a - b);
+      // In turn with the same past the mesh, so that both meet the same machine.
+      const [meshMs, directMs] = [[] as number[], [] as number[]];
+      for (let i = 0; i < 20; i++)
+        for (const [times, pod, at] of [
+          [meshMs, from, host],
+          [directMs, stranger, "127.0.0.1"],
+        ] as const) {
+          const { text, firstByteMs } = await pod.run(talk, at, 7001, "", false, "hello");
+          assert.match(text, /^220 hello/);
+          times.push(firstByteMs);
+        }
+      const [median = Infinity, direct = 0] = [meshMs, directMs].map(
+        (times) => times.toSorted((a, b) => a - b)[10],
+      );
       assert.ok(
-        (times[10] as number) < 50,
-        `median of ${from.name} to ${host}: ${times[10]?.toFixed(1)} ms (worst ${times[19]?.toFixed(1)})`,
+        median < direct + 50,
+        `median of ${from.name} to ${host}: ${median.toFixed(1)} ms, past the mesh ${direct.toFixed(1)}`,
       );
     }
   });
