@@ -103,15 +103,16 @@ test("faults and limits of the folder's policies reach real sidecars as they are
     mesh.remove("faults.yaml");
     await until("no fault", isPlain);
 
-    mesh.write("limits.yaml", limits("rates: [{ requests: 3, window: 60s, per: { identity: true } }]"));
+    // So long a window that no other request comes due before all have been asked.
+    mesh.write("limits.yaml", limits("rates: [{ requests: 3, window: 600s, per: { identity: true } }]"));
     const limited = await until("the limit", ({ stdout }) => /\n429 /.test(stdout));
     assert.match(
       limited.stdout,
-      /server's sidecar \(web-.*more than 3 requests in 60 s of this client \[RateLimitPolicy\/test\/web\].*\(RATE_LIMITED\)/,
+      /server's sidecar \(web-.*more than 3 requests in 600 s of this client \[RateLimitPolicy\/test\/web\].*\(RATE_LIMITED\)/,
     );
     assert.match((await ask(other)).stdout, /\n200 /, "each client has its own count");
     const retryAfter = await mesh.exec(client, "curl", "-s", "-D-", "-o/dev/null", "http://web/");
-    assert.match(retryAfter.stdout, /\r\nretry-after: (?:1?\d|20)\r\n/i);
+    assert.match(retryAfter.stdout, /\r\nretry-after: (?:1?\d?\d|200)\r\n/i);
     const web = await mesh.pod("web");
     const counted = await mesh.metric(web, "inbound_http_local_ratelimit_total", {
       ratelimit_kind: "RateLimitPolicy",
