@@ -29,3 +29,27 @@ test("behaves as a Map, whatever comes and goes", () => {
     }),
   );
 });
+
+test("whoever leaves a crowd looks at few others", () => {
+  let looks = 0;
+  class Counted {
+    readonly #id: number;
+    constructor(id: number) {
+      this.#id = id;
+    }
+    get id(): number {
+      looks++;
+      return this.#id;
+    }
+  }
+  // So many that the table is as full as it gets.
+  const crowd = 1_023;
+  const table = new StreamTable<Counted>();
+  for (let i = 0; i < crowd; i++) table.add(new Counted(2 * i + 1));
+  looks = 0;
+  for (let i = 0; i < crowd; i++) {
+    table.delete(2 * i + 1);
+    table.add(new Counted(2 * (crowd + i) + 1));
+  }
+  assert.ok(looks < 8 * crowd, `${looks / crowd} looks for one that leaves`);
+});
